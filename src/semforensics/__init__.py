@@ -1,0 +1,1 @@
+"""semforensics: find AI-generated scanning-electron micrographs."""

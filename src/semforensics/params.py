@@ -1,0 +1,224 @@
+"""params.yaml as one typed, frozen object.
+
+Sections are named as the stages that read them. There are no defaults: a default in code is a number
+that DVC cannot see.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Protocol = Literal["clean", "thesis"]
+Precision = Literal["float32", "bfloat16"]
+Trunk = Literal["alex", "vgg"]
+Side = Literal["train", "test", "validation"]
+
+
+class Section(BaseModel):
+    """A frozen part of params.yaml that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SimulatedParams(Section):
+    """The simulated micrograph set."""
+
+    num_areas: int = Field(ge=3)
+    """Independent areas; each is one sample+area group."""
+    magnifications_k: tuple[Literal[50, 100, 200], ...] = Field(min_length=1)
+    """Nested views of every area, in thousands."""
+    width_px: int = Field(ge=128)
+    """Frame width; 1280 on the instrument that is imitated."""
+    height_px: int = Field(ge=128)
+    """Frame height including the info bar; 1024 on the instrument that is imitated."""
+    ordered_share: float = Field(ge=0, le=1)
+    """Share of areas whose particles are strung along steps and defect lines."""
+    compression: Literal["none", "deflate"]
+    """Of the TIFF files; the instrument's are uncompressed. Lossless either way."""
+
+
+class BoikoParams(Section):
+    """The figshare records of Boiko et al. 2020."""
+
+    records: tuple[Literal[11783661, 11783667], ...] = Field(min_length=1)
+    """11783661: Dataset 1 (ordered, 750 images); 11783667: Dataset 2 (disordered, 250)."""
+
+
+class FolderParams(Section):
+    """A folder of the user's own micrographs; its path comes from outside the parameters."""
+
+    include: tuple[str, ...] = Field(min_length=1)
+    """Glob patterns below the folder; a file is read if it matches one of them."""
+    licence: str
+    """Licence of the images, as it shall stand in the catalogue and the data card."""
+
+
+class AcquireParams(Section):
+    """Where micrographs come from."""
+
+    source: Literal["simulated", "boiko", "folder"]
+    simulated: SimulatedParams
+    boiko: BoikoParams
+    folder: FolderParams
+
+
+class CropParams(Section):
+    """How micrographs become square crops."""
+
+    geometry: Literal["tiles", "resize", "squash"]
+    """`tiles`: native-resolution tiles. `resize`: isotropic, then the centre square. `squash`: the
+    thesis's anisotropic resize to a square."""
+    size_px: int = Field(ge=16, multiple_of=2)
+    """Side of a crop; a power of two from 64 to 1024 where a GAN is trained on it."""
+    info_bar: Literal["auto"] | Annotated[int, Field(ge=0)]
+    """`auto`: find it, refuse when unsure. A number: rows cut from the bottom edge."""
+    max_megapixels: float = Field(gt=0)
+    """Larger images are refused as decompression bombs."""
+
+
+class SplitParams(Section):
+    """Shares of the three sides; they add up to one."""
+
+    train: float = Field(gt=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+    validation: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> Self:
+        if abs(self.train + self.test + self.validation - 1) > 1e-9:
+            raise ValueError("split: train + test + validation must be 1")
+        return self
+
+
+class FetchBackbonesParams(Section):
+    """ImageNet trunks for LPIPS."""
+
+    nets: tuple[Trunk, ...] = Field(min_length=1)
+
+
+class FastGANParams(Section):
+    """FastGAN (Liu et al. 2021) and its training."""
+
+    reference: bool
+    """Follow the original to the letter instead of the improved defaults."""
+    channels: Literal[1, 3]
+    ngf: int = Field(gt=0)
+    ndf: int = Field(gt=0)
+    nz: int = Field(gt=0)
+    iterations: int = Field(gt=0)
+    batch: int = Field(gt=1)
+    lr: float = Field(gt=0)
+    ema_decay: float = Field(ge=0, lt=1)
+    perceptual_net: Trunk
+    """Trunk of the reconstruction loss."""
+    reconstruction_weight: float = Field(ge=0)
+    """Times the mean LPIPS of the reconstructions; 8 equals the original's sum over a batch of 8."""
+    r1_gamma: float = Field(ge=0)
+    """Weight of a lazy R1 penalty; 0 as in the original."""
+    tanh: bool
+    """Squash the generator's output at every size; the original does so at 1024 only."""
+    precise_bn_images: int = Field(ge=0)
+    """Fakes over which the batch statistics of the averaged generator are measured."""
+    precision: Precision
+    compile: bool
+    """torch.compile the networks: faster steps, slower start."""
+    log_every: int = Field(gt=0)
+    snapshot_every: int = Field(gt=0)
+
+
+class TrainGANParams(Section):
+    """One section per generator."""
+
+    fastgan: FastGANParams
+
+
+class GenerateParams(Section):
+    """How many fakes, from which seed on."""
+
+    num_images: int = Field(gt=0)
+    first_seed: int = Field(ge=0)
+
+
+class GenerateFakesParams(Section):
+    """One section per generator."""
+
+    fastgan: GenerateParams
+
+
+class MeasureDistancesParams(Section):
+    """Nearest distances between fakes and reals."""
+
+    block_size: int = Field(gt=0)
+    """Images compared at a time. Bounds memory; never changes a result."""
+
+
+class TrainClassifierParams(Section):
+    """The NPR classifier (Tan et al. 2024) and its training."""
+
+    network: Literal["npr_tiny", "npr_resnet50"]
+    channels: Literal[1, 3]
+    epochs: int = Field(gt=0)
+    batch: int = Field(gt=1)
+    lr: float = Field(gt=0)
+    lr_decay: float = Field(gt=0, le=1)
+    """Factor on the learning rate every `lr_decay_every` epochs; 1 keeps it."""
+    lr_decay_every: int = Field(gt=0)
+    flip: bool
+    """Random horizontal flips of the training images."""
+    random_phase: bool
+    """Draw the phase of the 2x2 grid anew for every training image."""
+    precision: Precision
+    max_false_positive_rate: float = Field(gt=0, lt=1)
+    """The threshold is the one of highest true-positive rate on validation within this bound."""
+
+
+class EvaluateClassifierParams(Section):
+    """How test scores become numbers with intervals."""
+
+    phases: Literal[1, 4]
+    """Phases of the 2x2 grid averaged at test time."""
+    bootstrap_resamples: int = Field(ge=100)
+
+
+class ExplainParams(Section):
+    """Grad-CAM grids."""
+
+    num_images: int = Field(gt=0)
+    """Images per class."""
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: int = Field(ge=0)
+    protocol: Protocol
+    acquire: AcquireParams
+    crop: CropParams
+    split: SplitParams
+    fetch_backbones: FetchBackbonesParams
+    train_gan: TrainGANParams
+    generate_fakes: GenerateFakesParams
+    measure_distances: MeasureDistancesParams
+    train_classifier: TrainClassifierParams
+    evaluate_classifier: EvaluateClassifierParams
+    explain: ExplainParams
+
+
+def read_params(path: Path) -> Params:
+    """Read and validate a parameter file.
+
+    Raises:
+        ValueError: The file is not YAML, or a value is missing, unknown or out of bounds; the message
+            names the file and every offending key.
+    """
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not a YAML file: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
+        )
+        raise ValueError(f"{path}: {problems}") from error
