@@ -1,12 +1,27 @@
 """The command line: one command per stage, paths and parameters in, one call, one line out."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from semforensics.params import Params, read_params
+from semforensics.allocator import keep_memory
+from semforensics.params import read_params
+
+
+class GanName(StrEnum):
+    """The generators of the pipeline."""
+
+    FASTGAN = "fastgan"
+
+
+class RowName(StrEnum):
+    """The classifiers of the pipeline: each named after the fakes that it learns from."""
+
+    FASTGAN = "fastgan"
+
 
 app = typer.Typer(
     help="Find AI-generated scanning-electron micrographs.",
@@ -16,22 +31,16 @@ app = typer.Typer(
 )
 
 
-def _params(path: Path) -> Params:
-    """Read parameters; a bad file is a usage error."""
-    try:
-        return read_params(path)
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 InDir = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
 InFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 OutPath = Annotated[Path, typer.Argument()]
-ParamsFile = Annotated[Params, typer.Option("--params", parser=lambda p: _params(Path(p)))]
+ParamsFile = Annotated[Path, typer.Option("--params", exists=True, dir_okay=False)]
 Device = Annotated[str, typer.Option(envvar="SEMFORENSICS_DEVICE", help="auto, cpu or cuda.")]
 Threads = Annotated[
     int, typer.Option(envvar="SEMFORENSICS_THREADS", help="CPU threads; 0: all cores.")
 ]
+Gan = Annotated[GanName, typer.Argument(help="Which generator.")]
+Row = Annotated[RowName, typer.Argument(help="Whose fakes the classifier learns from.")]
 Scratch = Annotated[
     Path,
     typer.Option(envvar="SEMFORENSICS_SCRATCH", help="Where unfinished work waits to be resumed."),
@@ -40,6 +49,7 @@ Scratch = Annotated[
 
 def main() -> None:
     """Run the command line; what a user can cause ends in one line on stderr and exit code 2."""
+    keep_memory()  # before anything imports torch
     try:
         app()
     except (ValueError, FileNotFoundError, FileExistsError) as error:
@@ -48,11 +58,11 @@ def main() -> None:
 
 
 @app.command()
-def list_folder(folder: InDir, listing: OutPath, params: ParamsFile) -> None:
+def list_folder(folder: InDir, listing: OutPath, params: ParamsFile = Path("params.yaml")) -> None:
     """List a folder of micrographs with their hashes, so that the pipeline notices new ones."""
     from semforensics.acquire.folder import write_listing
 
-    count = write_listing(folder, listing, params.acquire.folder)
+    count = write_listing(folder, listing, read_params(params).acquire.folder)
     typer.echo(f"{count} files of {folder} in {listing}")
 
 
@@ -61,7 +71,7 @@ def acquire(
     listing: InFile,
     raw: OutPath,
     catalogue: OutPath,
-    params: ParamsFile,
+    params: ParamsFile = Path("params.yaml"),
     folder: Annotated[
         Path | None,
         typer.Option(envvar="SEMFORENSICS_FOLDER", help="Where the micrographs of `folder` lie."),
@@ -75,44 +85,260 @@ def acquire(
     """Bring raw micrographs into one folder, with a catalogue."""
     from semforensics.acquire.acquire import acquire_micrographs
 
+    p = read_params(params)
     count = acquire_micrographs(
-        params.acquire,
+        p.acquire,
         raw,
         catalogue,
-        seed=params.seed,
+        seed=p.seed,
         listing=listing,
         folder=folder,
         groups=groups,
         scratch=scratch / "acquire",
     )
-    typer.echo(f"{count} {params.acquire.source} micrographs in {raw}")
+    typer.echo(f"{count} {p.acquire.source} micrographs in {raw}")
 
 
 @app.command()
 def crop(
-    raw: InDir, catalogue: InFile, cropped: OutPath, crops: OutPath, params: ParamsFile
+    raw: InDir,
+    catalogue: InFile,
+    cropped: OutPath,
+    crops: OutPath,
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Cut raw micrographs into square crops, without their info bars."""
     from semforensics.micrographs.crop import crop_folder
 
-    count = crop_folder(raw, catalogue, cropped, crops, params.crop)
+    count = crop_folder(raw, catalogue, cropped, crops, read_params(params).crop)
     typer.echo(f"{count} crops in {cropped}")
 
 
 @app.command()
-def split(crops: InFile, splits: OutPath, params: ParamsFile) -> None:
+def split(crops: InFile, splits: OutPath, params: ParamsFile = Path("params.yaml")) -> None:
     """Assign every crop to train, test or validation."""
     from semforensics.micrographs.split import split_crops
 
-    typer.echo(split_crops(crops, splits, params.split, params.protocol, params.seed))
+    p = read_params(params)
+    typer.echo(split_crops(crops, splits, p.split, p.protocol, p.seed))
 
 
 @app.command()
 def fetch_backbones(
-    pretrained: OutPath, params: ParamsFile, scratch: Scratch = Path(".scratch")
+    pretrained: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    scratch: Scratch = Path(".scratch"),
 ) -> None:
     """Fetch the ImageNet trunks of LPIPS and check them by hash."""
     from semforensics.perceptual.backbones import fetch_backbones as fetch
 
-    names = fetch(params.fetch_backbones.nets, pretrained, scratch / "fetch_backbones")
+    names = fetch(read_params(params).fetch_backbones.nets, pretrained, scratch / "fetch_backbones")
     typer.echo(f"{', '.join(names)} in {pretrained}")
+
+
+@app.command()
+def train_gan(
+    gan: Gan,
+    cropped: InDir,
+    splits: InFile,
+    pretrained: InDir,
+    checkpoints: OutPath,
+    plots: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+    scratch: Scratch = Path(".scratch"),
+) -> None:
+    """Train one GAN on the cropped micrographs."""
+    from semforensics.device import choose_device, set_threads
+
+    p = read_params(params)
+    set_threads(threads)
+    match gan:
+        case GanName.FASTGAN:
+            from semforensics.gans.fastgan.training import train_fastgan
+
+            summary = train_fastgan(
+                cropped,
+                splits,
+                pretrained,
+                checkpoints,
+                plots,
+                params=p.train_gan.fastgan,
+                protocol=p.protocol,
+                seed=p.seed,
+                scratch=scratch / "train_gan" / gan,
+                device=choose_device(device),
+            )
+    typer.echo(summary)
+
+
+@app.command()
+def generate_fakes(
+    gan: Gan,
+    checkpoints: InDir,
+    fakes: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Draw fakes, one per seed."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.gans.generate import generate_folder
+
+    set_threads(threads)
+    section = getattr(read_params(params).generate_fakes, gan)
+    count = generate_folder(checkpoints, fakes, section, device=choose_device(device))
+    typer.echo(f"{count} fakes in {fakes}")
+
+
+@app.command()
+def measure_distances(
+    gan: Gan,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Measure how near the fakes are to the reals."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.distances.nearest import measure_folder
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = measure_folder(
+        cropped,
+        splits,
+        fakes,
+        metrics,
+        plots,
+        gan=gan,
+        params=p.measure_distances,
+        protocol=p.protocol,
+        data=p.acquire.source,
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def train_classifier(
+    row: Row,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    classifier: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train one NPR classifier, real against fake."""
+    from semforensics.classifier.training import train_row
+    from semforensics.device import choose_device, set_threads
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = train_row(
+        row,
+        cropped,
+        splits,
+        fakes,
+        classifier,
+        params=p.train_classifier,
+        shares=p.split,
+        protocol=p.protocol,
+        data=p.acquire.source,
+        seed=p.seed,
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def evaluate_classifier(
+    row: Row,
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Score the test side: the columns of the thesis's Table 4.3, with intervals."""
+    from semforensics.classifier.evaluate import evaluate_row
+    from semforensics.device import choose_device, set_threads
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = evaluate_row(
+        row,
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        metrics,
+        plots,
+        params=p.evaluate_classifier,
+        seed=p.seed,
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def explain(
+    row: Row,
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    plots: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Draw Grad-CAM maps of test reals and test fakes on one scale."""
+    from semforensics.classifier.gradcam import explain_row
+    from semforensics.device import choose_device, set_threads
+
+    set_threads(threads)
+    section = read_params(params).explain
+    summary = explain_row(
+        row,
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        plots,
+        params=section,
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def plot(
+    gan: Gan,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    training: InDir,
+    distances: InDir,
+    figures: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Draw the figures of one GAN: fakes beside reals, losses, spectra, nearest distances."""
+    from semforensics.report.figures import plot_gan
+
+    p = read_params(params)
+    count = plot_gan(
+        gan, cropped, splits, fakes, training, distances, figures, data=p.acquire.source
+    )
+    typer.echo(f"{count} figures in {figures}")

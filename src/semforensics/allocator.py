@@ -1,0 +1,26 @@
+"""Tell the C library to keep freed memory; import nothing heavy, so that it comes before torch.
+
+glibc hands every large tensor back to the kernel and faults it in again at the next step, which costs a
+fifth and more of a training step on a CPU. Kept memory stays at its high-water mark.
+"""
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_memory() -> bool:
+    """Stop glibc from returning freed memory to the kernel.
+
+    Returns:
+        Whether it took effect; False off Linux and with other C libraries, where nothing is done.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**27))
+    return all(mallopt(option, value) == 1 for option, value in settings)

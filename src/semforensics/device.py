@@ -1,0 +1,48 @@
+"""Where the arithmetic runs, and with how many threads."""
+
+import os
+import random
+
+import numpy as np
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve `auto` (CUDA where there is one, else CPU), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ValueError: The name is unknown, or CUDA is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r}: this machine has no CUDA device that torch can use")
+    return device
+
+
+def set_threads(count: int) -> int:
+    """Use `count` CPU threads, all cores for 0, and give the number in use."""
+    if count < 0:
+        raise ValueError(f"threads: {count}, expected 0 (all cores) or more")
+    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    return torch.get_num_threads()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed weight initialisation; every later draw comes from a generator that is passed in."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries that draw from the global state
+    torch.manual_seed(seed)
+
+
+def bf16_is_emulated(device: torch.device) -> bool:
+    """Say whether bfloat16 arithmetic runs in software, slower than float32, on this device."""
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    return not torch.cpu._is_avx512_bf16_supported()
