@@ -1,0 +1,1 @@
+"""Raw micrographs and their catalogue."""

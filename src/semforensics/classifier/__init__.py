@@ -1,0 +1,1 @@
+"""Reals and fakes to verdicts."""

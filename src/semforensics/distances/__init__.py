@@ -1,0 +1,1 @@
+"""How near the fakes are to the reals."""

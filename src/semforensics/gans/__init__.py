@@ -1,0 +1,1 @@
+"""Crops to generators to fakes."""

@@ -1,0 +1,1 @@
+"""Raw micrographs to crops to splits."""

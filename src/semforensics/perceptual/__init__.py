@@ -1,0 +1,1 @@
+"""Perceptual distance: trunks, LPIPS and its embedding."""

@@ -1,0 +1,26 @@
+"""What every test shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root() -> Path:
+    """The checkout under test."""
+    return ROOT
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real micrographs and parity tensors; the test skips where it is absent."""
+    folder = Path(os.environ.get("SEMFORENSICS_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no real micrographs or parity tensors at {folder.name}/ beside the checkout")
+    return folder
