@@ -1,0 +1,54 @@
+# Two commands do everything: `make repro` and `make test`. Each sets up its own .venv when needed.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# DVC's default site cache is a world-writable folder that holds pickles (CVE-2025-69872).
+export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.scratch/dvc-site-cache
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python %d.%d found, 3.11 or newer needed: make PYTHON=python3.11 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: setup
+setup: $(READY) ## Make .venv from constraints.txt
+
+.PHONY: repro
+repro: $(READY) ## Run the whole pipeline (FOLDER=... for a folder of your own micrographs)
+ifdef FOLDER
+	semforensics list-folder "$(FOLDER)" data/folder_listing.csv
+endif
+	$(if $(FOLDER),SEMFORENSICS_FOLDER="$(FOLDER)") dvc repro
+
+.PHONY: test
+test: $(READY) ## Run the tests
+	pytest
+
+.PHONY: test-slow
+test-slow: $(READY) ## Run the tests that take minutes
+	pytest -m "slow and not gpu" --timeout 3600
+
+.PHONY: lint
+lint: $(READY) ## Check style and types
+	ruff format --check .
+	ruff check .
+	mypy
+
+.PHONY: preset
+preset: ## Put a preset in the place of params.yaml: make preset NAME=thesis
+	@test -f "presets/$(NAME).yaml" || { echo "presets/$(NAME).yaml: no such preset; there are: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 2; }
+	cp "presets/$(NAME).yaml" params.yaml
+
+.PHONY: constraints
+constraints: ## Resolve the versions anew (needs uv)
+	uv pip compile --universal --python-version 3.11 pyproject.toml --all-extras --no-header --no-annotate -o constraints.txt
