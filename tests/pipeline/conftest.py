@@ -1,0 +1,65 @@
+"""Scratch checkouts, so that no test touches the one it runs from."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy the working tree's tracked and new files into a Git repository of its own."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listing.split("\0")):
+        if (ROOT / name).is_file() and not name.startswith("store/"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a command in the scratch checkout, with the interpreter of the tests first on the path."""
+
+    def run(*command: str, expect: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_SITE_CACHE_DIR": str(tmp_path / "site-cache"),
+            "DVC_NO_ANALYTICS": "1",
+            "SEMFORENSICS_THREADS": "2",
+            **more,
+        }
+        environment.pop("PYTEST_CURRENT_TEST", None)
+        done = subprocess.run(
+            command, cwd=tmp_path / "checkout", env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == expect, (
+            f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+        return done
+
+    return run
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, run: Run) -> Path:
+    """A scratch checkout with one commit."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    copy_checkout(folder)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    run("git", "init", "-q", "-b", "main")
+    run("git", "config", "user.email", "test@example.org")
+    run("git", "config", "user.name", "Test")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "Start")
+    return folder

@@ -1,0 +1,165 @@
+"""dvc.yaml, params.yaml, the presets and the commands agree with each other and with the code."""
+
+import ast
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+
+from semforensics.params import read_params
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+# The command line and the parameter schema hold nothing that could change a result, and where the C
+# library keeps freed memory does not either.
+EXEMPT = {"semforensics.cli", "semforensics.params", "semforensics.allocator"}
+
+
+@cache
+def stages() -> dict[str, PipelineStage]:
+    """All stages of dvc.yaml with their templates filled in."""
+    with Repo(str(ROOT)) as repo:
+        return {stage.addressing: stage for stage in repo.index.stages if stage.cmd}
+
+
+def stage_names() -> list[str]:
+    """Names for parametrised tests."""
+    return sorted(stages())
+
+
+def module_path(module: str) -> Path | None:
+    """The source file of a module of this package; None for a package or somebody else's."""
+    path = SOURCE / Path(*module.split(".")).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """Modules of this package named by the import statements below a node."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        found |= {name for name in names if name.startswith("semforensics.") and module_path(name)}
+    return found
+
+
+def command_body(command: str) -> ast.AST:
+    """The function of cli.py behind a command."""
+    tree = ast.parse((SOURCE / "semforensics/cli.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == command.replace("-", "_"):
+            return node
+    raise AssertionError(f"cli.py has no command {command}")
+
+
+def import_closure(stage: PipelineStage) -> set[str]:
+    """Every source file that a stage's command can reach, as paths below the checkout."""
+    command, argument = shlex.split(stage.cmd)[2:4]
+    waiting, reached = imports_of(command_body(command)), set[str]()
+    while waiting:
+        module = waiting.pop()
+        if module in reached or module in EXEMPT:
+            continue
+        reached.add(module)
+        waiting |= imports_of(ast.parse(module_path(module).read_text()))
+    # A command that serves several generators imports only the one it is called for.
+    others = {p.parent.name for p in SOURCE.glob("semforensics/gans/*/networks.py")} - {argument}
+    if command == "train-gan":
+        reached = {
+            m for m in reached if not any(m.startswith(f"semforensics.gans.{o}.") for o in others)
+        }
+    return {str(module_path(module).relative_to(ROOT)) for module in reached}
+
+
+def source_deps(stage: PipelineStage) -> set[str]:
+    """The source files that a stage declares; a folder stands for the modules in it."""
+    declared = set()
+    for dep in stage.deps:
+        path = ROOT / dep.def_path
+        if not path.is_relative_to(SOURCE) or path == SOURCE / "stage.py":
+            continue
+        files = [path] if path.is_file() else list(path.rglob("*.py"))
+        assert files, f"{stage.addressing}: {dep.def_path} holds no module"
+        declared |= {str(f.relative_to(ROOT)) for f in files if f.name != "__init__.py"}
+    return declared
+
+
+def keys_of(value: Any, prefix: str = "") -> set[str]:
+    """Dotted names of all leaves of nested dictionaries."""
+    if not isinstance(value, dict):
+        return {prefix}
+    return set().union(*(keys_of(v, f"{prefix}.{k}") for k, v in value.items()))
+
+
+@pytest.mark.parametrize("name", stage_names())
+def test_deps_cover_the_imports(name: str) -> None:
+    """A stage declares exactly the source files that its command can reach."""
+    stage = stages()[name]
+
+    declared, reached = source_deps(stage), import_closure(stage)
+
+    assert sorted(reached - declared) == [], "reached, not declared"
+    assert sorted(declared - reached) == [], "declared, not reached"
+    assert "src/stage.py" in {dep.def_path for dep in stage.deps}
+
+
+@pytest.mark.parametrize("name", stage_names())
+def test_commands_exist_and_name_their_paths(name: str) -> None:
+    """A stage calls an existing command, and its data deps and outs stand in that command."""
+    stage = stages()[name]
+    words = shlex.split(stage.cmd)
+
+    assert words[:2] == ["python", "src/stage.py"]
+    command_body(words[2])
+    data = [d.def_path for d in stage.deps if d.def_path and not d.def_path.startswith("src/")]
+    for path in data + [out.def_path for out in stage.outs]:
+        if not path.startswith("params"):
+            assert any(Path(path).is_relative_to(w) for w in words[3:]), f"{path} not in {words}"
+
+
+@pytest.mark.parametrize("name", stage_names())
+def test_parameters_of_stages_exist(name: str) -> None:
+    """A stage names parameters that params.yaml holds, its own section among them where it has one."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    declared = [k for d in stages()[name].deps if hasattr(d, "params") for k in d.params]
+
+    for key in declared:
+        value = params
+        for part in key.split("."):
+            assert part in value, f"{key} is not in params.yaml"
+            value = value[part]
+    section = shlex.split(stages()[name].cmd)[2].replace("-", "_")
+    if section in params:
+        assert any(key.split(".")[0] == section for key in declared)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("presets/*.yaml")), ids=lambda p: p.stem)
+def test_presets_validate_with_the_same_keys(path: Path) -> None:
+    """Every preset is a complete parameter file."""
+    read_params(path)
+
+    ours, theirs = (yaml.safe_load(p.read_text()) for p in (ROOT / "params.yaml", path))
+    assert keys_of(ours) == keys_of(theirs)
+
+
+def test_demo_preset_is_the_default() -> None:
+    """What stands in params.yaml on the main branch is the demo preset."""
+    assert (ROOT / "params.yaml").read_text() == (ROOT / "presets/demo.yaml").read_text()
+
+
+def test_library_imports_without_dvc() -> None:
+    """No module of the package needs DVC, so that it runs where only torch is."""
+    for path in SOURCE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert not any(name.split(".")[0] == "dvc" for name in names), path

@@ -1,0 +1,79 @@
+"""What reruns when a parameter changes, read off the graph: no stage is run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from tests.pipeline.conftest import Run
+
+
+def complete(checkout: Path, run: Run) -> None:
+    """Put something in the place of every output and have DVC take it as the result."""
+    with Repo(str(checkout)) as repo:
+        outs = [checkout / out.def_path for s in repo.index.stages for out in s.outs if s.cmd]
+    for out in outs:
+        file = out if out.suffix else out / "content.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"stands for {out.name}")
+    run("dvc", "commit", "-q", "-f")
+
+
+def change(checkout: Path, key: str, value: object) -> None:
+    """Set one parameter of the scratch checkout."""
+    path = checkout / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    *parents, last = key.split(".")
+    section = params
+    for parent in parents:
+        section = section[parent]
+    assert section[last] != value
+    section[last] = value
+    path.write_text(yaml.safe_dump(params))
+
+
+def stages_to_run(run: Run) -> set[str]:
+    """Stages that `dvc repro` would run because their own parameters or files changed."""
+    return set(re.findall(r"Running stage '([^']+)'", run("dvc", "repro", "--dry").stdout))
+
+
+def test_nothing_reruns_when_nothing_changed(checkout: Path, run: Run) -> None:
+    """A complete lock file makes `dvc repro` do nothing."""
+    complete(checkout, run)
+
+    assert stages_to_run(run) == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reruns", "keeps"),
+    [
+        ("train_classifier.lr", 0.001, "train_classifier@fastgan", ["train_gan", "generate_fakes"]),
+        ("evaluate_classifier.phases", 1, "evaluate_classifier@fastgan", ["train_classifier"]),
+        ("generate_fakes.fastgan.num_images", 7, "generate_fakes@fastgan", ["train_gan"]),
+        ("train_gan.fastgan.iterations", 3, "train_gan@fastgan", ["acquire", "crop", "split"]),
+    ],
+)
+def test_a_parameter_reruns_its_stage_and_nothing_before_it(
+    checkout: Path, run: Run, key: str, value: object, reruns: str, keeps: list[str]
+) -> None:
+    """A changed parameter reruns the stage that names it, and no stage before that one."""
+    complete(checkout, run)
+
+    change(checkout, key, value)
+
+    planned = stages_to_run(run)
+    assert reruns in planned
+    assert not [s for s in planned if s.split("@")[0] in keeps]
+
+
+def test_the_thesis_preset_reruns_every_stage(checkout: Path, run: Run) -> None:
+    """`make preset NAME=thesis` followed by `dvc repro --dry` lists every stage."""
+    complete(checkout, run)
+
+    run("cp", "presets/thesis.yaml", "params.yaml")
+
+    with Repo(str(checkout)) as repo:
+        everything = {stage.addressing for stage in repo.index.stages if stage.cmd}
+    assert stages_to_run(run) == everything

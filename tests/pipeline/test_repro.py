@@ -1,0 +1,131 @@
+"""The whole pipeline on a tiny configuration, through `dvc repro` and `dvc exp run`."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline.conftest import ROOT, Run
+
+TINY = {
+    "acquire.simulated.num_areas": 5,
+    "acquire.simulated.magnifications_k": [100],
+    "acquire.simulated.width_px": 256,
+    "acquire.simulated.height_px": 208,
+    "train_gan.fastgan.ngf": 4,
+    "train_gan.fastgan.ndf": 4,
+    "train_gan.fastgan.nz": 8,
+    "train_gan.fastgan.iterations": 4,
+    "train_gan.fastgan.batch": 4,
+    "train_gan.fastgan.precise_bn_images": 16,
+    "train_gan.fastgan.log_every": 1,
+    "train_gan.fastgan.snapshot_every": 4,
+    "generate_fakes.fastgan.num_images": 40,
+    "train_classifier.epochs": 2,
+    "train_classifier.batch": 16,
+    "evaluate_classifier.bootstrap_resamples": 100,
+    "explain.num_images": 2,
+}
+
+
+def set_parameters(path: Path, values: dict[str, object]) -> None:
+    """Set parameters by their dotted names."""
+    params = yaml.safe_load(path.read_text())
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        section = params
+        for parent in parents:
+            section = section[parent]
+        assert last in section, key
+        section[last] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def files_below(folder: Path) -> set[str]:
+    """All files below a folder but DVC's own and Git's, as posix paths."""
+    return {
+        path.relative_to(folder).as_posix()
+        for top in ("data", "metrics", "plots")
+        for path in (folder / top).rglob("*")
+        if path.is_file() and path.name != ".gitignore"
+    }
+
+
+@pytest.fixture
+def tiny(checkout: Path, run: Run) -> Path:
+    """A scratch checkout with tiny parameters and the trunks' archive at hand."""
+    set_parameters(checkout / "params.yaml", TINY)
+    run("git", "commit", "-qam", "Make it tiny")
+    archive = ROOT / ".scratch/fetch_backbones"
+    archive.mkdir(parents=True, exist_ok=True)
+    (checkout / ".scratch").mkdir()
+    os.symlink(archive, checkout / ".scratch/fetch_backbones")
+    return checkout
+
+
+@pytest.mark.timeout(600)
+def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None:
+    """`dvc repro` leaves exactly the promised files; experiments compare with it and use their own code."""
+    before = files_below(tiny)
+    run("dvc", "repro")
+    after = files_below(tiny)
+
+    folders = {"data/raw", "data/cropped", "data/fakes/fastgan"}
+    loose = {f for f in after - before if not any(f.startswith(d + "/") for d in folders)}
+    assert loose == {
+        "data/catalogue.csv",
+        "data/crops.csv",
+        "data/splits.csv",
+        "data/pretrained/alex.safetensors",
+        "data/checkpoints/fastgan/generator.safetensors",
+        "data/classifiers/fastgan/model.safetensors",
+        "data/classifiers/fastgan/losses.csv",
+        "metrics/distances/fastgan.json",
+        "metrics/classifier/fastgan.json",
+        "plots/training/fastgan/losses.csv",
+        "plots/training/fastgan/grids/000004.png",
+        "plots/distances/fastgan_per_real.csv",
+        "plots/distances/fastgan_per_fake.csv",
+        *(f"plots/classifier/fastgan/{n}.csv" for n in ("roc", "pr", "confusion", "scores")),
+        *(f"plots/gradcam/fastgan/{n}.png" for n in ("real", "fake")),
+        *(f for f in loose if f.startswith("plots/figures/fastgan/") and f.endswith(".png")),
+    }
+    assert {f"data/fakes/fastgan/{seed:06d}.png" for seed in range(40)} == {
+        f for f in after if f.startswith("data/fakes/")
+    }
+    assert json.loads((tiny / "metrics/classifier/fastgan.json").read_text())["data"] == "simulated"
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "Run the pipeline")
+
+    assert "Running stage" not in run("dvc", "repro").stdout
+    assert "accuracy" in run("dvc", "metrics", "show").stdout
+    run("dvc", "plots", "show")
+
+    done = run("dvc", "exp", "run", "-n", "faster", "-S", "train_classifier.lr=0.01")
+    assert "Running stage 'train_classifier@fastgan'" in done.stdout
+    assert "Running stage 'train_gan@fastgan'" not in done.stdout
+    changes = json.loads(run("dvc", "params", "diff", "--json").stdout)
+    assert changes["params.yaml"]["train_classifier.lr"]["new"] == 0.01
+    assert json.loads(run("dvc", "metrics", "diff", "--json", "HEAD").stdout)
+
+    # A queued run takes the code as it stands when it is queued, not the installed package.
+    run("git", "checkout", "-q", "--", ".")
+    run("dvc", "checkout", "-q")
+    cli = tiny / "src/semforensics/cli.py"
+    marker = "queued code ran"
+    cli.write_text(
+        cli.read_text().replace(
+            'typer.echo(f"{count} fakes in',
+            f'typer.echo("{marker}");typer.echo(f"{{count}} fakes in',
+        )
+    )
+    run(
+        "dvc", "exp", "run", "--queue", "-n", "queued", "-S", "generate_fakes.fastgan.num_images=38"
+    )
+    run("git", "checkout", "-q", "--", "src")
+    run("dvc", "queue", "start")
+    log = run("dvc", "queue", "logs", "-f", "queued").stdout
+    assert marker in log
+    assert "Running stage 'train_gan@fastgan'" not in log
