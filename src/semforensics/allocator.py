@@ -1,7 +1,7 @@
 """Tell the C library to keep freed memory; import nothing heavy, so that it comes before torch.
 
-glibc hands every large tensor back to the kernel and faults it in again at the next step, which costs a
-fifth and more of a training step on a CPU. Kept memory stays at its high-water mark.
+glibc hands every large tensor back to the kernel and faults it in again at the next step, which
+costs a fifth and more of a training step on a CPU. Kept memory stays at its high-water mark.
 """
 
 import ctypes

@@ -12,8 +12,8 @@ from pathlib import Path
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place when the block ends well.
 
-    The temporary file keeps the suffix of `path`, since some writers choose a format by it. When the
-    block raises, the temporary file is removed and `path` stays as it was.
+    The temporary file keeps the suffix of `path`, since some writers choose a format by it. When
+    the block raises, the temporary file is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -26,9 +26,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new temporary folder beside `path`; put it in the place of `path` when the block ends well.
+    """Yield a new folder beside `path`; put it in the place of `path` when the block ends well.
 
-    An older folder at `path` is replaced whole. When the block raises, the temporary folder is removed
+    An older folder at `path` is replaced whole. When the block raises, the new folder is removed
     and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """params.yaml as one typed, frozen object.
 
-Sections are named as the stages that read them. There are no defaults: a default in code is a number
-that DVC cannot see.
+Sections are named as the stages that read them. There are no defaults: a default in code is a
+number that DVC cannot see.
 """
 
 from pathlib import Path
@@ -114,7 +114,7 @@ class FastGANParams(Section):
     perceptual_net: Trunk
     """Trunk of the reconstruction loss."""
     reconstruction_weight: float = Field(ge=0)
-    """Times the mean LPIPS of the reconstructions; 8 equals the original's sum over a batch of 8."""
+    """Times the mean LPIPS of reconstructions; 8 equals the original's sum over a batch of 8."""
     r1_gamma: float = Field(ge=0)
     """Weight of a lazy R1 penalty; 0 as in the original."""
     tanh: bool
@@ -210,8 +210,8 @@ def read_params(path: Path) -> Params:
     """Read and validate a parameter file.
 
     Raises:
-        ValueError: The file is not YAML, or a value is missing, unknown or out of bounds; the message
-            names the file and every offending key.
+        ValueError: The file is not YAML, or a value is missing, unknown or out of bounds; the
+            message names the file and every offending key.
     """
     try:
         return Params.model_validate(yaml.safe_load(path.read_text()))

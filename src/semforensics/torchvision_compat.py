@@ -1,28 +1,20 @@
 """Make `import torchvision` work beside a CPU build of torch.
 
-torchvision's Linux wheels on the package index are CUDA builds. Beside a CPU-only torch their compiled
-extension cannot load, and `import torchvision` (0.28) fails with "operator torchvision::nms does not
-exist" while it registers shapes for two operators. Declaring the two first lets the pure-Python parts
-(transforms, models) work. Import this module before torchvision and before whatever imports it, such as
-`lpips`. It can go when torchvision publishes CPU wheels on the index or imports without its extension.
+torchvision's Linux wheels on the package index are CUDA builds. Beside a CPU-only torch their
+compiled extension cannot load, and `import torchvision` (0.28) fails with "operator
+torchvision::nms does not exist" while it registers shapes for two operators. Declaring the two
+first lets the pure-Python parts (transforms, models) work. Import this module before torchvision
+and before whatever imports it, such as `lpips`. It can go when torchvision publishes CPU wheels on
+the index or imports without its extension.
 """
 
 import torch
 
-_SCHEMAS = {
-    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-}
-
-
-def _extension_loads() -> bool:
-    """Say whether torchvision imports as it is, without importing it when it would fail."""
-    return torch.version.cuda is not None
-
+_OPERATORS = ("nms", "qnms")
 
 # The library object must live as long as the process: its destructor takes the declarations back.
 _library: torch.library.Library | None = None
-if not _extension_loads() and not hasattr(torch.ops.torchvision, "nms"):
+if torch.version.cuda is None and not hasattr(torch.ops.torchvision, "nms"):
     _library = torch.library.Library("torchvision", "DEF")
-    for _schema in _SCHEMAS.values():
-        _library.define(_schema)
+    for _name in _OPERATORS:
+        _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -28,7 +28,7 @@ def copy_checkout(target: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run a command in the scratch checkout, with the interpreter of the tests first on the path."""
+    """Run a command in the scratch checkout, with the tests' interpreter first on the path."""
 
     def run(*command: str, expect: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {

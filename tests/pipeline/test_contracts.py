@@ -128,7 +128,7 @@ def test_commands_exist_and_name_their_paths(name: str) -> None:
 
 @pytest.mark.parametrize("name", stage_names())
 def test_parameters_of_stages_exist(name: str) -> None:
-    """A stage names parameters that params.yaml holds, its own section among them where it has one."""
+    """A stage names parameters that params.yaml holds, its own section among them."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     declared = [k for d in stages()[name].deps if hasattr(d, "params") for k in d.params]
 

@@ -1,7 +1,6 @@
 """The whole pipeline on a tiny configuration, through `dvc repro` and `dvc exp run`."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -61,13 +60,13 @@ def tiny(checkout: Path, run: Run) -> Path:
     archive = ROOT / ".scratch/fetch_backbones"
     archive.mkdir(parents=True, exist_ok=True)
     (checkout / ".scratch").mkdir()
-    os.symlink(archive, checkout / ".scratch/fetch_backbones")
+    (checkout / ".scratch/fetch_backbones").symlink_to(archive)
     return checkout
 
 
 @pytest.mark.timeout(600)
 def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None:
-    """`dvc repro` leaves exactly the promised files; experiments compare with it and use their own code."""
+    """`dvc repro` leaves exactly the promised files; experiments run their own code."""
     before = files_below(tiny)
     run("dvc", "repro")
     after = files_below(tiny)
