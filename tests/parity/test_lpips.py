@@ -44,3 +44,30 @@ def test_all_pairs_agree_with_reference(alex):
     matrix = torch.stack([lpips.distance(row, b) for row in rows])
 
     torch.testing.assert_close(matrix, stored["matrix"], rtol=1e-4, atol=0)
+
+
+# lpips builds its trunk by an argument that torchvision has renamed.
+@pytest.mark.filterwarnings("ignore:The parameter 'pretrained' is deprecated:UserWarning")
+@pytest.mark.filterwarnings("ignore:Arguments other than a weight enum:UserWarning")
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_distance_agrees_with_package(net):
+    """With the same random trunk and the package's own heads, ours is the package's distance."""
+    import semforensics.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
+    from lpips import LPIPS as PackageLPIPS  # noqa: N811
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        package = PackageLPIPS(net=net, pnet_rand=True, verbose=False).eval()
+    lpips = LPIPS(net)
+    # slice3.6.weight → 6.weight; lin3.model.1.weight of shape [1, channels, 1, 1] → lin.3
+    trunk = {n.partition(".")[2]: t for n, t in package.net.state_dict().items()}
+    lpips.trunk.load_state_dict(trunk)
+    heads = {str(i): getattr(package, f"lin{i}").model[1].weight.flatten() for i in range(5)}
+    lpips.lin.load_state_dict(heads)
+    rng = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 2, 3, 48, 40, generator=rng) * 2 - 1
+
+    with torch.no_grad():
+        expected = package(a, b).flatten()
+
+    torch.testing.assert_close(lpips(a, b), expected, rtol=1e-4, atol=0)

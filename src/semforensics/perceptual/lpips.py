@@ -1,9 +1,8 @@
 """LPIPS: a perceptual distance between images, from the features of an ImageNet network.
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018,
-arXiv:1801.03924, version 0.1 of the weights with linear heads. Ours differs in two ways: the
-gradient at positions without any active feature is 0 (the original's square root has none there),
-and features are normalised in float32 even where the trunk runs in bfloat16.
+arXiv:1801.03924, version 0.1 of the weights with linear heads. Ours normalises features in float32
+even where the trunk runs in bfloat16.
 """
 
 from collections.abc import Sequence
@@ -131,9 +130,8 @@ class LPIPS(nn.Module):
 
 def _unit_length(x: Tensor) -> Tensor:
     x = x.float()  # bfloat16 keeps three digits
-    # vector_norm: its gradient is 0, not NaN, where every channel is 0.
-    norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x / (norm + 1e-10)
+    # 1e-20 below the root for the original's 1e-10 beside it: the root has a gradient at 0.
+    return x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-20)
 
 
 def _alex_trunk() -> nn.Sequential:
