@@ -58,11 +58,24 @@ def main() -> None:
 
 
 @app.command()
-def list_folder(folder: InDir, listing: OutPath, params: ParamsFile = Path("params.yaml")) -> None:
+def list_folder(
+    folder: InDir,
+    listing: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SEMFORENSICS_GROUPS",
+            exists=True,
+            dir_okay=False,
+            help="CSV of file and group; without it, groups come from the file names.",
+        ),
+    ] = None,
+) -> None:
     """List a folder of micrographs with their hashes, so that the pipeline notices new ones."""
     from semforensics.acquire.folder import write_listing
 
-    count = write_listing(folder, listing, read_params(params).acquire.folder)
+    count = write_listing(folder, listing, read_params(params).acquire.folder, groups)
     typer.echo(f"{count} files of {folder} in {listing}")
 
 
@@ -75,10 +88,6 @@ def acquire(
     folder: Annotated[
         Path | None,
         typer.Option(envvar="SEMFORENSICS_FOLDER", help="Where the micrographs of `folder` lie."),
-    ] = None,
-    groups: Annotated[
-        Path | None,
-        typer.Option(envvar="SEMFORENSICS_GROUPS", help="CSV of file and group, for `folder`."),
     ] = None,
     scratch: Scratch = Path(".scratch"),
 ) -> None:
@@ -93,7 +102,6 @@ def acquire(
         seed=p.seed,
         listing=listing,
         folder=folder,
-        groups=groups,
         scratch=scratch / "acquire",
     )
     typer.echo(f"{count} {p.acquire.source} micrographs in {raw}")
