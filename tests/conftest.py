@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# No deadline: the first example pays for imports and threads. Derandomised: the same every time.
+settings.register_profile("semforensics", deadline=None, derandomize=True)
+settings.load_profile("semforensics")
 
 ROOT = Path(__file__).parents[1]
 
