@@ -83,8 +83,8 @@ def reals() -> np.ndarray:
 def folder(tmp_path: Path, reals: np.ndarray) -> Path:
     """Six reals on three sides; three fakes that are copies.
 
-    Fake 0 is the test real 4, fake 1 the training real 1, fake 2 the training real 2 but for one grey
-    level in one pixel.
+    Fake 0 is the test real 4, fake 1 the training real 1, fake 2 the training real 2 but for one
+    grey level in one pixel.
     """
     for index, image in enumerate(reals):
         save(tmp_path / f"cropped/real_{index}.png", image)
