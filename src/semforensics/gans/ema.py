@@ -1,0 +1,52 @@
+"""The exponential moving average of a generator's weights, and statistics that fit it.
+
+The average covers parameters only. Normalisation statistics of the live network do not belong to
+averaged weights, so they are measured for them ("precise BN": Wu and Johnson, "Rethinking 'Batch'
+in BatchNorm", arXiv:2105.07576, section 3); then each image is a function of weights, latent and
+noise alone.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def ramped_decay(step: int, limit: float) -> float:
+    """Give the decay of one step: small at first, so that the random start is forgotten, then
+    `limit`."""
+    return min(limit, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def update(average: nn.Module, live: nn.Module, decay: float) -> None:
+    """Move the parameters of `average` the share `1 - decay` of the way to those of `live`."""
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(live.parameters())
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
+    """Set the running statistics of all batch normalisations to what a network's inputs give.
+
+    Only they run in train mode meanwhile; each ends as the mean over the batches of the batch's
+    mean and variance. The network is left in eval mode.
+
+    Args:
+        network: Called with the elements of each batch.
+        batches: Of equal size, larger than the batches in training: variance between images counts
+            only within a batch.
+    """
+    network.eval()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean over all batches instead of a moving average
+        norm.train()
+    for batch in batches:
+        network(*batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
