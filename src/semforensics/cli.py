@@ -243,6 +243,7 @@ def train_classifier(
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
     threads: Threads = 0,
+    scratch: Scratch = Path(".scratch"),
 ) -> None:
     """Train one NPR classifier, real against fake."""
     from semforensics.classifier.training import train_row
@@ -261,6 +262,7 @@ def train_classifier(
         protocol=p.protocol,
         data=p.acquire.source,
         seed=p.seed,
+        scratch=scratch / "train_classifier" / row,
         device=choose_device(device),
     )
     typer.echo(summary)

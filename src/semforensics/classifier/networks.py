@@ -181,3 +181,13 @@ def build_network(name: NetworkName, channels: int) -> NPRNetwork:
             return NPRTiny(channels)
         case "npr_resnet50":
             return NPRResNet50(channels)
+
+
+def place(network: NPRNetwork, device: torch.device) -> NPRNetwork:
+    """Move a network to a device, its convolutions in channels-last layout.
+
+    In that layout convolutions of these shapes run up to twice as fast, on a CPU too.
+    """
+    # torch's type stubs know no `memory_format` here, its documentation does.
+    placed: NPRNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
