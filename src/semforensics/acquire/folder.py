@@ -6,7 +6,6 @@ of the stage: so new, missing and changed files are noticed.
 
 import csv
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -156,11 +155,6 @@ def read_listing(path: Path) -> dict[str, dict[str, str]]:
         )
     names = [row["file"] for row in rows]
     problems = [f"{name!r}: not a path below the folder" for name in names if not is_below(name)]
-    problems += [
-        f"{row['file']}: size_bytes {row['size_bytes']!r}"
-        for row in rows
-        if not re.fullmatch("[0-9]+", row["size_bytes"])
-    ]
     problems += [f"{name}: listed twice" for name in sorted(set(names)) if names.count(name) > 1]
     raise_problems(problems, f"wrong entries in {path}")
     return {row.pop("file"): row for row in rows}
@@ -171,12 +165,12 @@ def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, strict=True)
         try:
-            rows = list(reader)
+            columns, rows = list(reader.fieldnames or []), list(reader)
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a CSV file: {error}") from error
     if any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{path}: rows of different lengths")
-    return rows, list(reader.fieldnames or [])
+    return rows, columns
 
 
 def acquire_folder(
@@ -197,21 +191,19 @@ def acquire_folder(
     listed, files = read_listing(listing), select_files(folder, params.include)
     problems = [f"{file}: new" for file in sorted(set(files) - set(listed))]
     problems += [f"{file}: missing" for file in sorted(set(listed) - set(files))]
-    present = [file for file in files if file in listed]
-    changed = [f for f in present if (folder / f).stat().st_size != int(listed[f]["size_bytes"])]
-    problems += [f"{file}: changed" for file in changed]
-    advice = (
-        f"files of {folder} differ from {listing} (run `semforensics list-folder` to list anew)"
-    )
-    raise_problems(problems, advice)
     console = Console(stderr=True)
-    for file in track(files, "Copying", console=console, disable=not console.is_terminal):
+    present = [file for file in files if file in listed]
+    for file in track(present, "Copying", console=console, disable=not console.is_terminal):
         (raw / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / file, raw / file)
         # Of the copy: the file might change between reading and copying.
         if sha256_of(raw / file) != listed[file]["sha256"]:
             problems.append(f"{file}: changed")
-    raise_problems(problems, advice)
+    raise_problems(
+        problems,
+        f"files of {folder} differ from {listing}; to list it anew, run "
+        f"`semforensics list-folder {folder} {listing}`",
+    )
     return [describe_name(file, listed[file]) | {"licence": params.licence} for file in files]
 
 
