@@ -337,7 +337,6 @@ def explain(
 def plot(
     gan: Gan,
     cropped: InDir,
-    splits: InFile,
     fakes: InDir,
     training: InDir,
     distances: InDir,
@@ -347,8 +346,6 @@ def plot(
     """Draw the figures of one GAN: fakes beside reals, losses, spectra, nearest distances."""
     from semforensics.report.figures import plot_gan
 
-    p = read_params(params)
-    count = plot_gan(
-        gan, cropped, splits, fakes, training, distances, figures, data=p.acquire.source
-    )
+    source = read_params(params).acquire.source
+    count = plot_gan(gan, cropped, fakes, training, distances, figures, data=source)
     typer.echo(f"{count} figures in {figures}")
