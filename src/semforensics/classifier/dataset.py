@@ -44,7 +44,7 @@ class LabelledImages:
     @property
     def is_fake(self) -> Bool[Tensor, " n"]:
         """The class of each image."""
-        return torch.from_numpy((self.table["class"] == "fake").to_numpy())
+        return torch.tensor((self.table["class"] == "fake").to_numpy())
 
     @property
     def num_groups(self) -> int:

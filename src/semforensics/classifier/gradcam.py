@@ -33,7 +33,8 @@ SIGNS: dict[ImageClass, int] = {"real": -1, "fake": 1}
 _BATCH_PX = 2**19  # pixels explained at a time; gradients take more memory than scores
 _COLUMNS = 4  # pairs of image and overlay in one row of a figure
 _PIXELS = {"cmap": "gray", "vmin": 0, "vmax": 255}
-_COLORMAP = "inferno"
+_COLORMAP = "turbo"  # jet, as is usual, with an even lightness
+_CELL_INCHES = 1.5
 
 
 def grad_cam(
@@ -170,7 +171,7 @@ def draw_maps(
     scale_max: float,
     note: str,
 ) -> Figure:
-    """Draw images beside their overlays.
+    """Draw images beside their overlays: half the image, half the map in colour.
 
     Args:
         images: Grey levels.
@@ -180,7 +181,8 @@ def draw_maps(
         note: Second line of the title.
     """
     rows = -(-len(images) // _COLUMNS)
-    figure = Figure(figsize=(2.8 * _COLUMNS + 1.2, 1.5 * rows + 1.1), layout="constrained")
+    size = (2 * _CELL_INCHES * _COLUMNS + 1, _CELL_INCHES * rows + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, 2 * _COLUMNS, squeeze=False)
     norm = Normalize(0, scale_max or 1)
     for axis in axes.flat:
@@ -191,9 +193,10 @@ def draw_maps(
         plain.imshow(image, **_PIXELS)
         overlay.imshow(image, **_PIXELS)
         overlay.imshow(heat, cmap=_COLORMAP, norm=norm, alpha=0.5)
-    bar = ScalarMappable(norm, _COLORMAP)
     figure.colorbar(
-        bar, ax=axes, alpha=0.5, label=f"evidence for {image_class} (units of the logit)"
+        ScalarMappable(norm, _COLORMAP),
+        ax=axes,
+        label=f"evidence for {image_class}, in logits",
     )
     sign = {"real": "-logit", "fake": "+logit"}[image_class]
     figure.suptitle(
