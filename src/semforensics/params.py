@@ -104,28 +104,61 @@ class FastGANParams(Section):
     reference: bool
     """Follow the original to the letter instead of the improved defaults."""
     channels: Literal[1, 3]
+    """Of the networks; three repeat the grey one."""
     ngf: int = Field(gt=0)
+    """Width of the generator."""
     ndf: int = Field(gt=0)
+    """Width of the discriminator."""
     nz: int = Field(gt=0)
+    """Length of the latent."""
     iterations: int = Field(gt=0)
     batch: int = Field(gt=1)
+    flip: bool
+    """Mirror each real left to right with probability 1/2."""
     lr: float = Field(gt=0)
+    """Of both networks, constant."""
+    adam_beta1: float = Field(ge=0, lt=1)
+    adam_beta2: float = Field(ge=0, lt=1)
     ema_decay: float = Field(ge=0, lt=1)
+    """Of the generator's averaged weights; smaller in the first steps unless `reference`."""
     perceptual_net: Trunk
     """Trunk of the reconstruction loss."""
     reconstruction_weight: float = Field(ge=0)
-    """Times the mean LPIPS of reconstructions; 8 equals the original's sum over a batch of 8."""
+    """Times the mean LPIPS of the reconstructions; 8 equals the original's sum over a batch of 8."""
     r1_gamma: float = Field(ge=0)
     """Weight of a lazy R1 penalty; 0 as in the original."""
+    r1_every: int = Field(gt=0)
+    """Steps from one penalty to the next, which counts as many times as much."""
     tanh: bool
     """Squash the generator's output at every size; the original does so at 1024 only."""
-    precise_bn_images: int = Field(ge=0)
+    precise_bn_images: int = Field(gt=0)
     """Fakes over which the batch statistics of the averaged generator are measured."""
     precision: Precision
     compile: bool
     """torch.compile the networks: faster steps, slower start."""
     log_every: int = Field(gt=0)
+    """Steps from one row of the loss curves to the next."""
     snapshot_every: int = Field(gt=0)
+    """Steps from one sample grid to the next."""
+    keep_snapshots: int = Field(ge=0)
+    """Generators of the last snapshots that are kept beside the final one."""
+
+    @model_validator(mode="after")
+    def _reference_is_the_original(self) -> Self:
+        original = {
+            "channels": 3,
+            "flip": True,
+            "adam_beta1": 0.5,
+            "adam_beta2": 0.999,
+            "ema_decay": 0.999,
+            "perceptual_net": "vgg",
+            "reconstruction_weight": self.batch,  # a sum over the batch
+            "r1_gamma": 0,
+        }
+        wrong = [f"{n} must be {v}" for n, v in original.items() if getattr(self, n) != v]
+        if self.reference and wrong:
+            raise ValueError(f"train_gan.fastgan.reference: {', '.join(wrong)}")
+        return self
 
 
 class TrainGANParams(Section):

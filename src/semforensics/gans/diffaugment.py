@@ -1,9 +1,8 @@
-"""DiffAugment: differentiable augmentation of all that a discriminator sees, policy
-"color,translation".
+"""DiffAugment: differentiable augmentation of all that a discriminator sees.
 
 Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020,
-arXiv:2006.10738. Ours differs: the random numbers are drawn apart from their use, so that both
-scales of an image can take the same ones.
+arXiv:2006.10738. Policy "color,translation". Ours differs: the random numbers are drawn apart from
+their use, so that both scales of an image can take the same ones.
 """
 
 from typing import NamedTuple

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 
 def ramped_decay(step: int, limit: float) -> float:
-    """Give the decay of one step: small at first, so that the random start is forgotten, then
-    `limit`."""
+    """Give the decay of one step: small at first, to forget the random start, then `limit`."""
     return min(limit, (1 + step) / (10 + step))
 
 

@@ -580,8 +580,7 @@ def _leaky() -> nn.LeakyReLU:
 
 
 def _entry(size_px: int, channels: int, width: Mapping[int, int]) -> nn.Sequential:
-    """Give the first layers, which bring large images to 256 px and leave small ones as they
-    are."""
+    """Give the first layers, which bring larger images to 256 px."""
     match size_px:
         case 1024:
             return nn.Sequential(

@@ -1,0 +1,72 @@
+"""The training images of a generator: chosen, read once, drawn in endless permutations."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from semforensics.images import read_crop, to_unit_range
+from semforensics.micrographs.split import read_splits
+from semforensics.params import Protocol
+
+
+def training_files(cropped: Path, splits: Path, protocol: Protocol) -> list[Path]:
+    """List the reals that a generator may see: the train side, or under `thesis` all of them."""
+    table = read_splits(splits)
+    if protocol == "clean":
+        table = table[table["side"] == "train"]
+    return [cropped / name for name in sorted(table["file"])]
+
+
+def load_reals(files: list[Path]) -> UInt8[Tensor, "n_real 1 side side"]:
+    """Read canonical crops into memory.
+
+    Raises:
+        ValueError: There are none, or one is not square or not as large as the first.
+    """
+    if not files:
+        raise ValueError("no training images")
+    images: list[Tensor] = []
+    for path in files:
+        grey = torch.from_numpy(read_crop(path).copy())
+        side = images[0].shape[-1] if images else grey.shape[-1]
+        if grey.shape != (side, side):
+            height, width = grey.shape
+            raise ValueError(f"{path}: {height}x{width} px, expected {side}x{side} px")
+        images.append(grey[None])
+    return torch.stack(images)
+
+
+def take(
+    reals: UInt8[Tensor, "n_real 1 side side"],
+    indices: Int64[Tensor, " batch"],
+    channels: int,
+    *,
+    flip: bool,
+    rng: torch.Generator,
+) -> Float[Tensor, "batch channels side side"]:
+    """Give some reals in -1 … 1, each mirrored left to right with probability 1/2 where `flip`."""
+    x = to_unit_range(reals[indices])
+    if flip:
+        mirrored = torch.rand(len(x), generator=rng) < 0.5
+        x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
+    return x.expand(-1, channels, -1, -1)
+
+
+class EndlessPermutations:
+    """Indices 0 … count - 1 in one random permutation after the other.
+
+    A batch may reach over the end of a permutation, so no image is ever left out.
+    """
+
+    def __init__(self, count: int, rng: torch.Generator) -> None:
+        self.count, self.rng = count, rng
+        self.waiting = torch.empty(0, dtype=torch.int64)
+
+    def take(self, number: int) -> Int64[Tensor, " number"]:
+        """Give the next indices."""
+        while len(self.waiting) < number:
+            self.waiting = torch.cat([self.waiting, torch.randperm(self.count, generator=self.rng)])
+        taken, self.waiting = self.waiting[:number], self.waiting[number:].clone()
+        return taken
