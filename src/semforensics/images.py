@@ -3,13 +3,16 @@
 Nothing else in the project turns files into pixels.
 """
 
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
+import tifffile
 import torch
 from jaxtyping import Float, UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from torch import Tensor
 
 MAX_MEGAPIXELS = 64.0
@@ -20,6 +23,10 @@ Samples = UInt8[np.ndarray, "height width"] | UInt16[np.ndarray, "height width"]
 _PERCENTILES = (0.1, 99.9)  # become black and white when 16 bits become 8
 _COMPRESS_LEVEL = 6  # zlib's own default; part of "the same encoder for every image"
 _FORMATS = ("TIFF", "PNG", "JPEG")
+_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def read_grey(
@@ -49,13 +56,14 @@ def read_samples(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Samples:
             transparency, or samples other than unsigned 8-bit grey or colour or 16-bit grey, or is
             too large; the message names file and reason.
     """
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: empty file")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
+            _refuse_by_encoding(path)
             return _decode(path, max_megapixels)
+        except FileNotFoundError:
+            raise
         except _RefusedError as error:
             raise ValueError(f"{path}: {error}") from None
         except UnidentifiedImageError:
@@ -63,25 +71,52 @@ def read_samples(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Samples:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise ValueError(f"{path}: too large: {error}") from error
         except Exception as error:  # a decoder may raise anything on bytes from outside
-            raise ValueError(f"{path}: cannot be decoded: {error}") from error
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"{path}: cannot be decoded: {reason}") from error
 
 
 class _RefusedError(Exception):
-    """A readable image of a kind that is not taken."""
+    """An image, but of a kind that is not taken."""
+
+
+def _refuse_by_encoding(path: Path) -> None:
+    """Refuse what Pillow reads, but cuts to fewer bits, takes for unsigned or leaves unchecked."""
+    with path.open("rb") as file:
+        start = file.read(26)
+        if not start:
+            raise _RefusedError("empty file")
+        if start.startswith(_PNG_START):
+            bits, colour = start[24:26]
+            if bits == 16 and colour != 0:
+                raise _RefusedError("16 bits per colour channel, expected 8")
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            if file.read() != _PNG_END:
+                raise _RefusedError("truncated, or other bytes follow the image")
+            with Image.open(path, formats=_FORMATS) as image:
+                image.verify()  # the checksums of all chunks
+    if start.startswith(_TIFF_STARTS):
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            if page.dtype not in (np.uint8, np.uint16):
+                raise _RefusedError(f"samples of type {page.dtype}, expected uint8 or uint16")
+            if page.dtype == np.uint16 and page.samplesperpixel > 1:
+                raise _RefusedError("16 bits per colour channel, expected 8")
 
 
 def _decode(path: Path, max_megapixels: float) -> Samples:
-    if path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n":
-        with Image.open(path, formats=_FORMATS) as image:
-            image.verify()  # checksums of all chunks, which decoding skips
     with Image.open(path, formats=_FORMATS) as image:
         _refuse_by_header(image, max_megapixels)
         image.load()
-        if image.mode in ("I;16", "I;16L", "I;16B"):
-            return np.asarray(image).astype(np.uint16)
-        if image.mode == "L" and "transparency" not in image.info:
-            return np.array(image)
-        return _opaque_grey(image)
+        if image.mode.startswith("I;16"):
+            samples = np.asarray(image).astype(np.uint16)
+            # Pillow turns 8-bit samples round by itself, but not these.
+            return np.invert(samples) if _white_is_zero(image) else samples
+        if image.has_transparency_data:
+            low, high = image.convert("RGBA").getchannel("A").getextrema()
+            if (low, high) != (255, 255):
+                raise _RefusedError(f"transparent: alpha from {low} to {high}, expected 255")
+        colours = image.convert("RGB") if image.mode in ("P", "PA") else image
+        return np.array(colours.convert("L"))
 
 
 def _refuse_by_header(image: Image.Image, max_megapixels: float) -> None:
@@ -93,18 +128,14 @@ def _refuse_by_header(image: Image.Image, max_megapixels: float) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise _RefusedError(f"{frames} pages or frames, expected one")
-    if image.mode not in ("L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"):
+    if image.mode not in _MODES:
         raise _RefusedError(
             f"samples of mode {image.mode}, expected 8- or 16-bit grey or 8-bit colour"
         )
 
 
-def _opaque_grey(image: Image.Image) -> UInt8[np.ndarray, "height width"]:
-    rgba = image.convert("RGBA")
-    alpha = rgba.getchannel("A").getextrema()
-    if alpha != (255, 255):
-        raise _RefusedError(f"transparent: alpha from {alpha[0]} to {alpha[1]}, expected 255")
-    return np.array(rgba.convert("RGB").convert("L"))
+def _white_is_zero(image: Image.Image) -> bool:
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def to_8_bit(samples: Samples) -> UInt8[np.ndarray, "height width"]:

@@ -74,8 +74,8 @@ class CropParams(Section):
     """Side of a crop; a power of two from 64 to 1024 where a GAN is trained on it."""
     info_bar: Literal["auto"] | Annotated[int, Field(ge=0)]
     """`auto`: find it, refuse when unsure. A number: rows cut from the bottom edge."""
-    max_megapixels: float = Field(gt=0)
-    """Larger images are refused as decompression bombs."""
+    max_megapixels: float = Field(gt=0, le=89)
+    """Larger images are refused as decompression bombs; above 89 Pillow refuses them by itself."""
 
 
 class SplitParams(Section):
