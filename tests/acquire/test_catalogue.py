@@ -57,7 +57,7 @@ def save(path: Path, kind: str) -> None:
         case "png16":
             Image.fromarray(grey("uint16")).save(path, "PNG")
         case "palette":
-            Image.fromarray(grey("uint8")).convert("P").save(path, "PNG")
+            Image.fromarray(grey("uint8")).quantize(2).save(path, "PNG", bits=1)
         case "cmyk":
             Image.new("CMYK", (5, 4)).save(path, "JPEG")
         case _:

@@ -97,6 +97,7 @@ def test_passing_faults_end_in_the_whole_set(
         ("hang up", "aborted|disconnected"),
         ("wrong byte", "MD5 .* expected"),
         ("stall", "timed out"),
+        ("trickle", "not finished within 0.5 s"),
         ("429", "429 Too Many Requests"),
         ("503", "503 Service Unavailable"),
     ],
@@ -108,7 +109,7 @@ def test_lasting_faults_end_in_a_clear_error(
     figshare.faults = {"7.tif": [fault] * 9}
 
     with pytest.raises(ValueError, match=rf"(?s)1 files.*7\.tif: .*({reason}).*after 4 attempts"):
-        fetch(figshare, tmp_path)
+        fetch(figshare, tmp_path, file_timeout_s=0.5)
 
     expected = {name: data for name, data in figshare.files.items() if name != "7.tif"}
     assert contents(tmp_path) == expected
@@ -190,7 +191,7 @@ def test_nonsense_in_retry_after_is_not_waited_for(figshare: Figshare, tmp_path:
     assert contents(tmp_path) == figshare.files
 
 
-@pytest.mark.parametrize("fault", ["429", "503", "html", "drop", "hang up"])
+@pytest.mark.parametrize("fault", ["429", "503", "html", "drop", "hang up", "trickle"])
 def test_listing_survives_passing_faults(fault: str, figshare: Figshare) -> None:
     """A page that comes broken is asked for again."""
     figshare.faults = {"page 2": [fault, fault]}

@@ -5,6 +5,7 @@ server asks, and nothing is fetched twice: files whose MD5 already matches are l
 """
 
 import hashlib
+import json
 import random
 import re
 import threading
@@ -48,7 +49,7 @@ class Client:
     timeout_s: tuple[float, float] = (10.0, 60.0)
     """To connect; between two pieces of an answer."""
     file_timeout_s: float = 600.0
-    """For one attempt at one file, so that a trickle ends too."""
+    """For one attempt at one file or page, so that a trickle ends too."""
     failures_before_giving_up: int = 4
     """Files that fail for good before the rest is not tried any more."""
 
@@ -107,12 +108,13 @@ def list_record(record: int, client: Client) -> list[RemoteFile]:
 
 def _get_json(session: requests.Session, url: str, query: Mapping[str, int], client: Client) -> Any:
     """Ask once for JSON."""
-    with session.get(url, params=dict(query), timeout=client.timeout_s) as response:
+    with session.get(url, params=dict(query), stream=True, timeout=client.timeout_s) as response:
         _check_status(response)
-        try:
-            return response.json()
-        except requests.JSONDecodeError as error:
-            raise _TemporaryError(f"not JSON: {error}") from error
+        text = b"".join(_chunks(response, client.file_timeout_s))
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _TemporaryError(f"not JSON: {error}") from error
 
 
 def parse_entry(entry: Any) -> RemoteFile:
