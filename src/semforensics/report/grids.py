@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.transforms import Affine2D
 
 from semforensics.report.style import DPI, FAKE, NEUTRAL, REAL, styled
 
@@ -81,8 +82,7 @@ def nearest_pairs(
         left = _MARGIN_PX + column * (pair_width + _MARGIN_PX)
         top = 2 * _LINE_PX - 10 + row * (pair_height + _GAP_PX)
         for image, colour, offset in ((fake, FAKE, 0), (real, REAL, cell + _GAP_PX)):
-            axes = _axes(figure, left + offset, top, cell, cell)
-            _show(axes, image, colour)
+            _show(figure, left + offset, top, image, cell // image.shape[-1], colour)
         lines = [_shortened(line, int(pair_width / _LETTER_PX)) for line in caption.split("\n")]
         _text(figure, left, top + cell + 6, "\n".join(lines), NEUTRAL, size=8)
     return figure
@@ -112,7 +112,7 @@ def _beside(
     for index, ((title, colour, _), mosaic) in enumerate(zip(grids, mosaics, strict=True)):
         left = _MARGIN_PX + index * (width + 2 * _MARGIN_PX)
         _text(figure, left, 8, title, colour, weight="bold", size=11)
-        _show(_axes(figure, left, 2 * _LINE_PX - 10, width, height), mosaic, colour)
+        _show(figure, left, 2 * _LINE_PX - 10, mosaic, scale, colour)
     return figure
 
 
@@ -141,15 +141,21 @@ def _text(figure: Figure, left: int, top: int, text: str, colour: str, **font: A
     figure.text(left / width, 1 - top / height, text, color=colour, va="top", **font)
 
 
-def _axes(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
-    """Give axes of a size in pixels, at a pixel counted from the upper left."""
-    w, h = figure.get_size_inches() * DPI
-    return figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
-
-
-def _show(axes: Axes, image: UInt8[np.ndarray, "rows columns"], colour: str) -> None:
-    """Draw grey levels 0 … 255 as black to white, in a coloured frame."""
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="auto")
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=colour, linewidth=1.5)
+def _show(
+    figure: Figure,
+    left: int,
+    top: int,
+    image: UInt8[np.ndarray, "rows columns"],
+    scale: int,
+    colour: str,
+) -> None:
+    """Draw grey levels 0 … 255 as black to white, each pixel a square, in a coloured frame."""
+    # As RGB: Matplotlib's grey colour map is one level off at some levels.
+    drawn = np.kron(image[..., None], np.ones((scale, scale, 3), np.uint8))
+    height, width = drawn.shape[:2]
+    figure_width, figure_height = np.rint(figure.get_size_inches() * DPI).astype(int)
+    bottom = figure_height - top - height
+    figure.figimage(drawn, left, bottom, origin="upper")  # unlike imshow, it never resamples
+    frame = Rectangle((left, bottom), width, height, fill=False, edgecolor=colour, linewidth=1.5)
+    frame.set_transform(Affine2D().scale(1 / figure_width, 1 / figure_height) + figure.transFigure)
+    figure.add_artist(frame)

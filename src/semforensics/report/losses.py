@@ -33,7 +33,7 @@ def loss_curves(losses: pd.DataFrame, *, source: str) -> Figure:
         if len(lines) > 1:
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2)
         if "LPIPS" in title:  # a distance: its 0 means something
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
     panels[-1].set_xlabel("Iteration")
     figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
     return figure
@@ -44,8 +44,8 @@ def _draw(axes: Axes, iteration: pd.Series, values: pd.Series, label: str, colou
     known = values.notna()
     iteration, values = iteration[known], values[known]
     # A few values are seen as points, many as a line.
-    marker = "o" if len(values) < 40 else ""
-    axes.plot(iteration, values, marker, linestyle="-", color=colour, alpha=0.3, linewidth=0.8)
+    marker = "o" if len(values) < 40 else "none"
+    axes.plot(iteration, values, marker=marker, color=colour, alpha=0.3, linewidth=0.8)
     window = max(1, len(values) // 20)
     smooth = values.rolling(window, center=True, min_periods=1).mean()
     axes.plot(iteration, smooth, color=colour, label=label)

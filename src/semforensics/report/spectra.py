@@ -22,21 +22,22 @@ def radial_power_spectra(
 
     Returns:
         The frequencies of rings one line of the spectrum wide, in cycles per pixel, from 1/side to
-        the corner at 0.707; and the power spectral density of each image in each ring, in grey
-        levels squared times pixels squared. That of white noise is its variance at all frequencies.
+        0.7, short of the corner, where a ring is one point; and the power spectral density of each
+        image in each ring, in grey levels squared times pixels squared. That of white noise is its
+        variance at all frequencies.
     """
     side = images.shape[-1]
     window = np.outer(*2 * [np.hanning(side + 1)[:-1]])
     along = np.fft.fftfreq(side)
     ring = np.rint(np.hypot(along[:, None], along) * side).astype(int).ravel()
     counts = np.bincount(ring)
+    rings = slice(1, int(0.7 * side) + 1)  # ring 0 is the mean, which is taken out
     spectra = np.empty((len(images), len(counts)))
     for spectrum, image in zip(spectra, images, strict=True):
         levels = (image - image.mean()) * window
         power = np.abs(np.fft.fft2(levels)) ** 2 / (window**2).sum()
         spectrum[:] = np.bincount(ring, power.ravel()) / counts
-    # Ring 0 is the mean, which was taken out.
-    return np.arange(1, len(counts)) / side, spectra[:, 1:]
+    return np.arange(len(counts))[rings] / side, spectra[:, rings]
 
 
 @styled
@@ -63,7 +64,7 @@ def power_spectra(
         axes.plot(frequency, median, color=colour, label=f"{label}, n = {len(spectra)}")
     axes.axvline(0.5, color=NEUTRAL, linewidth=0.8, linestyle=":")
     axes.annotate(
-        "Nyquist along rows ",
+        "Nyquist along rows",
         (0.5, 0.98),
         xycoords=("data", "axes fraction"),
         ha="right",
