@@ -110,7 +110,7 @@ def score_table(test: LabelledImages, logits: Scores) -> pd.DataFrame:
 
 def measure(
     scores: pd.DataFrame, threshold: float, resamples: int, rng: np.random.Generator
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """Compute all numbers of one generator.
 
     Args:
@@ -125,7 +125,7 @@ def measure(
     """
     logits, is_fake = _arrays(scores)
     reals = scores[~is_fake]
-    numbers: dict[str, float] = {}
+    numbers: dict[str, int | float] = {}
     for suffix, limit in (("", threshold), ("_at_half", 0.0)):
         right = (logits > limit) == is_fake
         for name, chosen in (
@@ -191,7 +191,7 @@ def _pad(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {n: np.pad(v, (0, length - len(v)), mode="edge") for n, v in columns.items()}
 
 
-def _summary(row: str, generator: str, numbers: dict[str, float]) -> str:
+def _summary(row: str, generator: str, numbers: dict[str, int | float]) -> str:
     def percent(name: str) -> str:
         low, value, high = (100 * numbers[name + end] for end in ("_low", "", "_high"))
         return f"{value:.1f} ({low:.1f}-{high:.1f})"

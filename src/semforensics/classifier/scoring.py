@@ -77,4 +77,5 @@ def score_images(
 
 def sigmoid(logit: float) -> float:
     """Turn a logit into the probability of being fake."""
-    return 1 / (1 + math.exp(-logit))
+    odds = math.exp(-abs(logit))  # of a large positive number it would overflow
+    return 1 / (1 + odds) if logit >= 0 else odds / (1 + odds)

@@ -41,7 +41,7 @@ from semforensics.files import atomic_file, atomic_folder
 from semforensics.images import to_unit_range
 from semforensics.params import Protocol, SplitParams, TrainClassifierParams
 
-Losses = list[dict[str, float]]
+Losses = list[dict[str, int | float]]
 
 
 def train_row(
@@ -260,7 +260,7 @@ def validation_thresholds(
     return thresholds
 
 
-def _describe(losses: dict[str, float]) -> str:
+def _describe(losses: dict[str, int | float]) -> str:
     return (
         f"loss {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}, "
         f"accuracy {losses['validation_accuracy']:.3f}"
