@@ -14,7 +14,7 @@ from semforensics.report.style import DPI, FAKE, NEUTRAL, REAL, styled
 _GAP_PX = 4
 _MARGIN_PX = 16
 _LINE_PX = 22  # of text
-_LETTER_PX = 7.2  # of a caption
+_LETTER_PX = 6.3  # of a caption
 
 
 def grid_shape(size_px: int) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def nearest_pairs(
         for image, colour, offset in ((fake, FAKE, 0), (real, REAL, cell + _GAP_PX)):
             _show(figure, left + offset, top, image, cell // image.shape[-1], colour)
         lines = [_shortened(line, int(pair_width / _LETTER_PX)) for line in caption.split("\n")]
-        _text(figure, left, top + cell + 6, "\n".join(lines), NEUTRAL, size=8)
+        _text(figure, left, top + cell + 6, "\n".join(lines), NEUTRAL, size=7)
     return figure
 
 

@@ -9,9 +9,9 @@ from semforensics.report.style import FAKE, NEUTRAL, REAL, styled
 _PANELS = {
     "Discriminator, hinge loss": {"loss_d_real": ("reals", REAL), "loss_d_fake": ("fakes", FAKE)},
     "Discriminator, mean logit": {"logit_real": ("reals", REAL), "logit_fake": ("fakes", FAKE)},
-    "Reconstruction of reals, LPIPS": {"loss_reconstruction": ("", REAL)},
+    "Reconstruction of reals: sum of three LPIPS": {"loss_reconstruction": ("", REAL)},
     "Generator, loss": {"loss_g": ("", FAKE)},
-    "Diversity of fakes, mean LPIPS": {"diversity": ("", FAKE)},
+    "Diversity of fakes: mean LPIPS between two, over that of reals": {"diversity": ("", FAKE)},
 }
 COLUMNS = ("iteration", *(column for lines in _PANELS.values() for column in lines))
 
