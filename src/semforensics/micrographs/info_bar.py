@@ -17,7 +17,7 @@ TEXT_ROW = 0.4
 RISE = 0.3
 """Least step of the share of background from the image's last row to the bar's first."""
 STEP = 0.15
-"""Step of the share of background that image rows do not make; in 69 real micrographs up to 0.11."""
+"""Step of the share of background that image rows do not make; real micrographs: up to 0.11."""
 CROWDED = 0.5
 """Share of background in an image, from which on a bar of that grey level does not stand out."""
 TEXT = 0.001
@@ -83,7 +83,7 @@ def _at_bottom(grey: Grey) -> tuple[int | None, list[str]]:
                 tops.append(top)
             else:
                 doubts.append(f"grey level {background} sets in at row {top}, but {doubt}")
-        elif (step := _first_step(shares)) is not None:
+        elif (step := _first_step(shares, grey.shape[1])) is not None:
             doubts.append(f"the share of grey level {background} changes abruptly at row {step}")
     exact = _shares(grey, background, 0)
     if np.median(exact[-MIN_ROWS:]) >= FLAT:
@@ -115,9 +115,10 @@ def _rise(shares: Shares) -> int | None:
     return int(rows[0]) if len(rows) else None
 
 
-def _first_step(shares: Shares) -> int | None:
+def _first_step(shares: Shares, width: int) -> int | None:
     """Uppermost row, of those that can begin a bar, whose share differs much from the row above."""
-    rows = np.flatnonzero(np.abs(np.diff(shares)) >= STEP) + 1
+    chance = 5 * np.sqrt(0.5 / width)  # 5 sigma of the difference of two shares of one half
+    rows = np.flatnonzero(np.abs(np.diff(shares)) >= max(STEP, chance)) + 1
     rows = rows[rows >= len(shares) * (1 - MAX_SHARE)]
     return int(rows[0]) if len(rows) else None
 
@@ -125,11 +126,11 @@ def _first_step(shares: Shares) -> int | None:
 def _doubt(grey: Grey, background: int, shares: Shares, loosest: Shares, top: int) -> str | None:
     """Say what speaks against a bar from a row on; None where nothing does."""
     bar = shares[top:]
-    rows = int(np.flatnonzero(bar >= FLAT)[-1]) + 1
-    step = _first_step(shares[:top])
+    rows = int(np.flatnonzero(bar >= TEXT_ROW)[-1]) + 1
+    step = _first_step(shares[:top], grey.shape[1])
     text = np.abs(grey[top : top + rows].astype(int) - background) >= TEXT_CONTRAST
     if rows < MIN_ROWS:
-        return f"only {rows} rows are flat, fewer than {MIN_ROWS}"
+        return f"it lasts for {rows} rows, fewer than {MIN_ROWS}"
     if len(bar) - rows > rows * MARGIN:
         return f"the last {len(bar) - rows} rows are image"
     if (bar[:rows] < TEXT_ROW).any():

@@ -1,0 +1,222 @@
+"""Where the info bar begins: on real micrographs, and on drawn ones of every kind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from semforensics.images import read_grey
+from semforensics.micrographs.info_bar import UnsureError, find_info_bar
+from tests.micrographs.drawing import as_jpeg, draw_bar, draw_scene, to_grey
+
+seeds = st.integers(0, 2**32 - 1)
+quick = settings(max_examples=25)
+bar_rows = st.integers(16, 48)
+backgrounds = st.one_of(st.sampled_from([0, 255]), st.integers(0, 255))
+
+
+def with_bar(scene: np.ndarray, rows: int, background: int = 0) -> np.ndarray:
+    """A scene with a drawn bar below."""
+    return np.vstack([scene, draw_bar(rows, scene.shape[1], background)])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count", "row"),
+    [
+        ("boiko-pdc-partial/original_with_bar/*/*.tif", 10, 890),
+        ("boiko-pdc-partial/jpeg_with_bar/*/*.jpg", 1, 890),
+        ("bai2022-nanocomposite/images_with_bar/*.jpg", 27, 960),
+        ("boiko-pdc-partial/cropped_890/*/*.tif", 19, None),
+        ("boiko-pdc-partial/denoised_890/*/*.tif", 12, None),
+    ],
+)
+def test_finds_the_bar_of_real_micrographs(
+    shared: Path, pattern: str, count: int, row: int | None
+) -> None:
+    """Every real micrograph of two instruments is cut at its known row, or not at all."""
+    paths = sorted((shared / "sem").glob(pattern))
+
+    found = {path.name: find_info_bar(read_grey(path)) for path in paths}
+
+    assert len(found) == count
+    assert set(found.values()) == {row}
+
+
+@quick
+@given(seeds, bar_rows, backgrounds, st.integers(10, 200))
+def test_finds_bars_of_any_height_and_background(
+    seed: int, rows: int, background: int, level: int
+) -> None:
+    """The first row is exact whatever the grey levels of bar and image, if they differ."""
+    assume(abs(background - level) >= 40)
+    frame = with_bar(draw_scene(seed, level=level), rows, background)
+
+    assert find_info_bar(frame) == 160
+
+
+@quick
+@given(seeds, bar_rows, backgrounds, st.integers(80, 95))
+def test_finds_bars_in_jpeg_files(seed: int, rows: int, background: int, quality: int) -> None:
+    """JPEG of usual quality moves no bar: it is found exactly, or refused."""
+    frame = as_jpeg(with_bar(draw_scene(seed), rows, background), quality)
+
+    try:
+        found = find_info_bar(frame)
+    except UnsureError:
+        return
+    assert found == 160
+
+
+@quick
+@given(seeds, bar_rows, st.floats(0.5, 3))
+def test_finds_bars_under_noise(seed: int, rows: int, sigma: float) -> None:
+    """Noise of a few grey levels over the whole frame, bar included, changes nothing."""
+    frame = with_bar(draw_scene(seed), rows, background=128)
+    noise = np.random.default_rng(seed).normal(0, sigma, frame.shape)
+
+    assert find_info_bar(to_grey(frame + noise)) == 160
+
+
+@quick
+@given(seeds, bar_rows)
+def test_mirrored_frames_have_the_same_bar(seed: int, rows: int) -> None:
+    """A flip from left to right moves nothing; a bar at the top is refused, not left in."""
+    frame = with_bar(draw_scene(seed), rows)
+
+    assert find_info_bar(frame[:, ::-1]) == 160
+    with pytest.raises(UnsureError, match="top edge"):
+        find_info_bar(frame[::-1])
+
+
+@quick
+@given(seeds, st.integers(5, 240), st.floats(3, 30))
+@example(seed=0, level=5, noise=30)  # 43 % of it are clipped to black
+def test_finds_no_bar_where_there_is_none(seed: int, level: int, noise: float) -> None:
+    """Dark, bright, clipped and noisy images have no bar."""
+    assert find_info_bar(draw_scene(seed, level=level, noise=noise)) is None
+
+
+@quick
+@given(seeds, st.integers(5, 240), st.floats(0, 30), st.integers(30, 95))
+def test_cuts_nothing_off_images_without_bar(
+    seed: int, level: int, noise: float, quality: int
+) -> None:
+    """However flat or compressed an image is, no row of it is taken for a bar."""
+    scene = as_jpeg(draw_scene(seed, level=level, noise=noise), quality)
+
+    try:
+        found = find_info_bar(scene)
+    except UnsureError:
+        return
+    assert found is None
+
+
+@quick
+@given(seeds, st.integers(0, 60))
+def test_dark_bottoms_are_no_bars(seed: int, brightness: int) -> None:
+    """An image that darkens gradually towards the bottom has no bar."""
+    fade = np.linspace(1, brightness / 100, 160)[:, None]
+    noise = np.random.default_rng(seed).normal(0, 8, (160, 240))
+
+    scene = to_grey(draw_scene(seed, level=120, noise=0) * fade + noise)
+
+    assert find_info_bar(scene) is None
+
+
+@settings(max_examples=100)
+@given(seeds, bar_rows, backgrounds, st.floats(0.1, 1.5), st.integers(-60, 60), st.integers(40, 95))
+def test_never_cuts_at_a_wrong_row(
+    seed: int, rows: int, background: int, gain: float, offset: int, quality: int
+) -> None:
+    """Whatever is done to the image, the bar is found exactly or the frame is refused."""
+    scene = to_grey(draw_scene(seed) * gain + offset)
+    frame = as_jpeg(with_bar(scene, rows, background), quality)
+
+    try:
+        found = find_info_bar(frame)
+    except UnsureError:
+        return
+    assert found == 160
+
+
+@pytest.mark.parametrize(("height", "width"), [(1024, 1280), (384, 480), (256, 320), (128, 160)])
+def test_finds_bars_of_frames_of_any_size(height: int, width: int) -> None:
+    """Bars in the proportion of the Hitachi SU8000's, 134 of 1024 rows, are found at every size."""
+    rows = round(height * 134 / 1024)
+
+    frame = with_bar(draw_scene(1, height - rows, width), rows)
+
+    assert find_info_bar(frame) == height - rows
+
+
+@pytest.mark.parametrize("line_rows", [1, 2, 3])
+def test_a_line_along_the_upper_edge_belongs_to_the_bar(line_rows: int) -> None:
+    """A white line between image and bar is cut off with it."""
+    line = np.full((line_rows, 240), 255, dtype=np.uint8)
+
+    frame = np.vstack([draw_scene(2), line, draw_bar(30, 240)])
+
+    assert find_info_bar(frame) == 160
+
+
+def test_separators_and_boxes_belong_to_the_bar() -> None:
+    """Vertical lines and an inverted field inside the bar do not disturb."""
+    bar = draw_bar(30, 240).copy()
+    bar[:, ::60] = 255
+    bar[6:24, 150:200] = 200
+
+    assert find_info_bar(np.vstack([draw_scene(3), bar])) == 160
+
+
+def test_an_inset_bar_is_cut_at_four_to_three() -> None:
+    """Where image shows below the bar and the frame has room for one beyond 4:3, all of it goes."""
+    scene = draw_scene(4, height=512, width=640)  # 640x480 and 32 rows
+    scene[483:511] = draw_bar(28, 640)
+
+    assert find_info_bar(scene) == 480
+
+
+def test_an_inset_bar_elsewhere_is_cut_at_its_first_row() -> None:
+    """Where the frame above an inset bar is not 4:3, the cut is at the bar itself."""
+    scene = draw_scene(4, height=500, width=640)
+    scene[471:499] = draw_bar(28, 640)
+
+    assert find_info_bar(scene) == 471
+
+
+def blank_strip() -> np.ndarray:
+    """A strip without text."""
+    return np.vstack([draw_scene(5), np.zeros((24, 240), dtype=np.uint8)])
+
+
+def aborted_scan() -> np.ndarray:
+    """A scan that ended half-way: the rest of the frame is black."""
+    return np.vstack([draw_scene(5, height=80), np.zeros((80, 240), dtype=np.uint8)])
+
+
+def thin_strip() -> np.ndarray:
+    """A few rows of one level at the bottom."""
+    return np.vstack([draw_scene(5), np.zeros((4, 240), dtype=np.uint8)])
+
+
+def black_image_with_bar() -> np.ndarray:
+    """An image that is clipped to black almost everywhere, above a black bar."""
+    return with_bar(to_grey(draw_scene(5) * 1.0 - 110), 30)
+
+
+def uniform_image() -> np.ndarray:
+    """One grey level."""
+    return np.full((160, 240), 77, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [blank_strip, aborted_scan, thin_strip, black_image_with_bar, uniform_image],
+    ids=lambda f: f.__name__,
+)
+def test_refuses_when_unsure(frame) -> None:
+    """What has only some marks of a bar is refused, and the message names the way out."""
+    with pytest.raises(UnsureError, match=r"unsure of the info bar: .+; set crop\.info_bar"):
+        find_info_bar(frame())
