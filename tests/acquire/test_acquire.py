@@ -70,6 +70,27 @@ def test_a_folder_becomes_raw_files_and_a_catalogue(
     assert (tmp_path / "catalogue.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
+def test_the_simulated_set_has_a_catalogue_of_its_own(
+    params: AcquireParams, tmp_path: Path
+) -> None:
+    """Without any folder the simulator fills the raw folder, and every file says that it did."""
+    small = {"num_areas": 3, "magnifications_k": (100, 200), "width_px": 160, "height_px": 128}
+    simulated = params.simulated.model_copy(update=small)
+
+    count = acquire(
+        params.model_copy(update={"source": "simulated", "simulated": simulated}), tmp_path, None
+    )
+
+    table = read_catalogue(tmp_path / "catalogue.csv")
+    assert count == len(table) == 6
+    assert set(table["source"]) == {"simulated"}
+    assert table["group"].nunique() == 3
+    assert set(table["magnification_k"]) == {100, 200}
+    assert set(table["width_px"]) == {160}
+    assert table["kv"].notna().all()
+    assert sorted(table["file"]) == sorted(p.name for p in (tmp_path / "raw").iterdir())
+
+
 def test_an_older_folder_is_replaced_whole(
     params: AcquireParams, folder: Path, tmp_path: Path
 ) -> None:

@@ -108,7 +108,9 @@ def test_lasting_faults_end_in_a_clear_error(
     """A file that never comes whole is named with the reason; the others are kept, whole."""
     figshare.faults = {"7.tif": [fault] * 9}
 
-    with pytest.raises(ValueError, match=rf"(?s)1 files.*7\.tif: .*({reason}).*after 4 attempts"):
+    with pytest.raises(
+        ValueError, match=rf"(?s)1 files.*\(0 more .*7\.tif: .*({reason}).*after 4 attempts"
+    ):
         fetch(figshare, tmp_path, file_timeout_s=0.5)
 
     expected = {name: data for name, data in figshare.files.items() if name != "7.tif"}
@@ -132,7 +134,7 @@ def test_a_dead_server_is_left_alone(figshare: Figshare, tmp_path: Path) -> None
     """After some files that fail for good the rest is not tried, and the error says so."""
     figshare.faults = {name: ["404"] for name in figshare.files}
 
-    with pytest.raises(ValueError, match=r"(?s)404.*and \d files not tried"):
+    with pytest.raises(ValueError, match=r"\((6|7|8) more were not tried\)(?s:.*)404"):
         fetch(figshare, tmp_path, parallel=1, failures_before_giving_up=2)
 
     assert contents(tmp_path) == {}

@@ -1,5 +1,8 @@
 """What file names say."""
 
+import csv
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +81,16 @@ def test_processed_copies_belong_to_their_originals_group() -> None:
     copy = parse_name("574-S1-A10-100k-ordered_blurred.tif")
 
     assert copy == parse_name("574-S1-A10-100k-ordered.tif")
+
+
+def test_published_names_are_read(shared: Path) -> None:
+    """Names in the published records say the area, magnification and label that figshare lists."""
+    with (shared / "sem/boiko-pdc-partial/figshare_known_files.csv").open() as file:
+        known = list(csv.DictReader(file))
+
+    assert len(known) == 18
+    for row in known:
+        name = parse_name(row["name"])
+        area = name.area or "no_area"
+        said = (area, str(name.magnification_k), name.label)
+        assert said == (row["area"], row["magnification_k"], row["label"])

@@ -6,6 +6,7 @@ from typing import Any
 from semforensics.acquire.boiko import acquire_boiko
 from semforensics.acquire.catalogue import describe_files, write_catalogue
 from semforensics.acquire.folder import acquire_folder
+from semforensics.acquire.simulated import simulate_set
 from semforensics.files import atomic_folder
 from semforensics.params import AcquireParams
 
@@ -44,8 +45,6 @@ def acquire_micrographs(
         rows: list[dict[str, Any]]
         match params.source:
             case "simulated":
-                from semforensics.acquire.simulated import simulate_set
-
                 rows = [
                     dict(row) | {"licence": SIMULATED_LICENCE}
                     for row in simulate_set(params.simulated, new, seed=seed)

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -170,22 +170,23 @@ def download_all(files: list[RemoteFile], folder: Path, client: Client) -> None:
             download(file, folder / file.name, local.session, client)
             progress.advance(task, file.size_bytes)
 
-        waiting: dict[Future[None], RemoteFile] = {pool.submit(fetch, file): file for file in files}
+        futures = [pool.submit(fetch, file) for file in files]
         try:
-            for future in as_completed(waiting):
-                if future.cancelled():
-                    continue
-                try:
-                    future.result()
-                except ValueError as error:
+            for future in as_completed(futures):
+                error = None if future.cancelled() else future.exception()
+                if isinstance(error, ValueError):
                     problems.append(str(error))
+                elif error is not None:
+                    raise error
                 if len(problems) == client.failures_before_giving_up:
-                    untried = sum(other.cancel() for other in waiting)
-                    problems += [f"and {untried} files not tried"] * bool(untried)
+                    # One by one: as_completed never hears of what a shutdown cancels.
+                    for waiting in futures:
+                        waiting.cancel()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    raise_problems(problems, "files cannot be fetched")
+    untried = sum(future.cancelled() for future in futures)
+    raise_problems(problems, f"files cannot be fetched ({untried} more were not tried)")
 
 
 def download(file: RemoteFile, path: Path, session: requests.Session, client: Client) -> None:
