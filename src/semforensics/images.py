@@ -160,14 +160,18 @@ def read_crop(path: Path) -> UInt8[np.ndarray, "height width"]:
     """Read a canonical crop: a PNG of 8-bit grey.
 
     Raises:
-        ValueError: The file is something else.
+        ValueError: The file is something else, or broken.
     """
-    with Image.open(path) as image:
-        if image.format != "PNG" or image.mode != "L":
-            raise ValueError(
-                f"{path}: {image.format} of mode {image.mode}, expected an 8-bit grey PNG"
-            )
-        return np.asarray(image)
+    try:
+        with Image.open(path) as image:
+            if image.format == "PNG" and image.mode == "L":
+                return np.array(image)
+            found = f"{image.format} of mode {image.mode}"
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        found = str(error)
+    raise ValueError(f"{path}: {found}; expected an 8-bit grey PNG")
 
 
 def write_grey_png(path: Path, grey: UInt8[np.ndarray, "height width"]) -> None:
