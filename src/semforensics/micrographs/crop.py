@@ -96,12 +96,13 @@ def read_catalogue(path: Path) -> list[Row]:
         rows = [{c: row[c] or "" for c in ("file", *INHERITED)} for row in reader]
     if not rows:
         raise ValueError(f"{path}: lists no micrographs")
-    files = [row["file"] for row in rows]
+    listed = set[str]()
     for row in rows:
         if not row["file"] or not row["group"]:
             raise ValueError(f"{path}: {row['file'] or 'a row'} has no file name or no group")
-        if files.count(row["file"]) > 1:
+        if row["file"] in listed:
             raise ValueError(f"{path}: lists {row['file']} twice")
+        listed.add(row["file"])
     return sorted(rows, key=lambda row: row["file"])
 
 
@@ -153,7 +154,7 @@ def read_image_area(path: Path, params: CropParams) -> Grey:
     rows = height - bar_px
     if min(rows, width) < params.size_px:
         raise ValueError(
-            f"{path}: {width}x{max(rows, 0)} px above the info bar of {bar_px} rows, need at least "
+            f"{path}: {width}x{max(rows, 0)} px without {bar_px} rows of info bar, need at least "
             f"{params.size_px}x{params.size_px}"
         )
     return to_8_bit(samples[:rows])
