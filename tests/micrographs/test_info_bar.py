@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from semforensics.images import read_grey
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar
@@ -149,6 +150,17 @@ def test_finds_bars_of_frames_of_any_size(height: int, width: int) -> None:
     frame = with_bar(draw_scene(1, height - rows, width), rows)
 
     assert find_info_bar(frame) == height - rows
+
+
+@quick
+@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)))
+def test_tiny_images_have_no_bar(grey: np.ndarray) -> None:
+    """An image of a few rows, down to a single pixel, has no bar or is refused."""
+    try:
+        found = find_info_bar(grey)
+    except UnsureError:
+        return
+    assert found is None
 
 
 @pytest.mark.parametrize("line_rows", [1, 2, 3])

@@ -88,7 +88,7 @@ def _at_bottom(grey: Grey) -> tuple[int | None, list[str]]:
     exact = _shares(grey, background, 0)
     if np.median(exact[-MIN_ROWS:]) >= FLAT:
         doubts.append(f"the bottom rows are of one grey level, {background}")
-    if np.median(exact[: int(len(grey) * (1 - MAX_SHARE))]) >= CROWDED:
+    if np.median(exact[: 1 + int(len(grey) * (1 - MAX_SHARE))]) >= CROWDED:
         return None, [f"most of the image is of one grey level, {background}, as the bottom is"]
     if tops and max(tops) - min(tops) > JPEG_BLOCK:
         return None, [f"it may begin at row {min(tops)} or {max(tops)}"]
