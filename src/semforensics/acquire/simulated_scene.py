@@ -183,6 +183,8 @@ def draw_scene(rng: np.random.Generator, *, ordered: bool) -> Scene:
     else:
         parts = [_scatter_aggregates(rng, median_nm)]
     centres, diameters = (np.concatenate(part) for part in zip(*parts, strict=True))
+    near = (np.abs(centres) < np.divide(EXTENT_NM, 2)).all(axis=1)
+    centres, diameters = centres[near], diameters[near]
     keep = _without_overlap(centres, diameters, share=0.62 if ordered else 0.35)
     particles = Particles(
         centres[keep],
@@ -197,7 +199,7 @@ def draw_scene(rng: np.random.Generator, *, ordered: bool) -> Scene:
         swell=_coarse_tile(rng),
         warp=warp,
         warp_nm=warp_nm,
-        relief_nm=rng.uniform(0.25, 0.6) * (1 if ordered else 1.6),
+        relief_nm=rng.uniform(0.6, 1.1) * (1 if ordered else 1.6),
         tilt=(slope * np.cos(angle), slope * np.sin(angle)),
         layers=layers,
         particles=particles,
@@ -256,8 +258,8 @@ def _draw_layer(
     return Layer(
         corners,
         thickness_nm=thickness_nm,
-        bevel_nm=5 + thickness_nm * rng.uniform(0.5, 2.2),
-        face=1 + rng.uniform(-0.15, 0.35) * min(flake, 1),
+        bevel_nm=8 + thickness_nm * rng.uniform(0.8, 2.5),
+        face=1 + rng.uniform(-0.1, 0.35) * min(flake, 1),
         glow=flake * rng.uniform(0.2, 0.7),
         glow_nm=rng.choice([rng.uniform(5, 14), rng.uniform(20, 90)], p=[0.6, 0.4]),
         opacity=1 - np.exp(-thickness_nm / 8),
@@ -315,7 +317,7 @@ def _inside(segments: Segments) -> Segments:
 
 
 def _diameters(rng: np.random.Generator, median_nm: float, count: int) -> Points:
-    return median_nm * rng.lognormal(0, SIGMA_LN_DIAMETER, count).clip(0.4, 2.2)
+    return median_nm * rng.lognormal(0, SIGMA_LN_DIAMETER, count).clip(0.4, 1.8)
 
 
 def _string_along(
@@ -365,9 +367,9 @@ def _scatter_aggregates(rng: np.random.Generator, median_nm: float) -> tuple[Poi
     Returns:
         Centres and diameters, in nm.
     """
-    count = rng.poisson(np.prod(EXTENT_NM) / rng.uniform(500, 1100))
+    count = rng.poisson(np.prod(EXTENT_NM) / rng.uniform(650, 1300))
     nuclei = rng.uniform(-0.5, 0.5, (count, 2)) * EXTENT_NM
-    kind = rng.choice(3, count, p=[0.66, 0.31, 0.03])  # single sphere, worm, lump
+    kind = rng.choice(3, count, p=[0.68, 0.3, 0.02])  # single sphere, worm, lump
     sizes = np.choose(kind, [1, 2 + rng.geometric(0.25, count), 14 + rng.geometric(0.06, count)])
     scale = np.choose(kind, [0.72, 0.95, 1.0]) * rng.lognormal(0, 0.2, count)
     owner = np.repeat(np.arange(count), sizes)
