@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from semforensics.evaluation.metrics import (
     auroc,
@@ -15,8 +15,8 @@ from semforensics.evaluation.metrics import (
     choose_threshold,
     cluster_resamples,
     percentile_interval,
-    precision_recall_points,
-    roc_points,
+    precision_by_recall,
+    share_at_or_above,
     wilson_interval,
 )
 
@@ -43,17 +43,27 @@ def test_curves_agree_with_scikit_learn(reals: list[int], fakes: list[int]) -> N
 
 @given(TIED_SCORES, TIED_SCORES)
 def test_points_lie_on_the_curves(reals: list[int], fakes: list[int]) -> None:
-    """The area under the ROC points is the AUROC; the PR points are those of scikit-learn."""
+    """The area under the ROC's rates is the AUROC; the mean of the precisions is their average."""
     scores, is_fake = both(reals, fakes)
+    thresholds = np.append(np.unique(scores), np.float32(np.inf))[::-1]
 
-    false, true = roc_points(scores, is_fake)
-    recall, precision = precision_recall_points(scores, is_fake)
+    false = share_at_or_above(scores[~is_fake], thresholds)
+    true = share_at_or_above(scores[is_fake], thresholds)
+    precision = precision_by_recall(scores, is_fake)
 
     assert np.trapezoid(true, false) == pytest.approx(auroc(scores, is_fake))
     assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
-    expected_precision, expected_recall, _ = precision_recall_curve(is_fake, scores)
-    assert recall == pytest.approx(expected_recall[-2::-1])
-    assert precision == pytest.approx(expected_precision[-2::-1])
+    assert len(precision) == len(fakes)
+    assert precision.mean() == pytest.approx(average_precision(scores, is_fake))
+
+
+def test_precision_falls_with_the_reals_above() -> None:
+    """The second fake found has one real above it, so two of three are right."""
+    scores = np.array([9.0, 5.0, 1.0, 7.0])
+
+    precision = precision_by_recall(scores, np.array([True, True, False, False]))
+
+    assert precision == pytest.approx([1, 2 / 3])
 
 
 @given(TIED_SCORES, TIED_SCORES, st.randoms(use_true_random=False))

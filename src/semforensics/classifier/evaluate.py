@@ -29,8 +29,8 @@ from semforensics.evaluation.metrics import (
     average_precisions,
     cluster_resamples,
     percentile_interval,
-    precision_recall_points,
-    roc_points,
+    precision_by_recall,
+    share_at_or_above,
     wilson_interval,
 )
 from semforensics.files import atomic_file, atomic_folder
@@ -165,30 +165,32 @@ def _with_interval(name: str, value: float, interval: Interval) -> dict[str, flo
 def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
     """Give the tables behind the ROC, precision-recall and confusion plots.
 
-    A curve has two columns per generator, so that DVC draws one line for each. Where one curve has
-    fewer points than another, its last point is repeated.
+    The generators share the reals and have as many fakes each, so a curve has one x column and one
+    y column per generator, as DVC needs to draw a line for each.
     """
-    roc: dict[str, np.ndarray] = {}
+    logits, is_fake = _arrays(scores)
+    thresholds = np.unique(logits)[::-1]
+    # Infinity: above all scores nothing is called fake.
+    thresholds = np.concatenate([[np.inf], thresholds]).astype(logits.dtype)
+    roc = {"false_positive_rate": share_at_or_above(logits[~is_fake], thresholds)}
     pr: dict[str, np.ndarray] = {}
     for generator in sorted(set(scores["generator"]) - {""}):
-        logits, is_fake = _arrays(scores[scores["generator"].isin(["", generator])])
-        false, true = roc_points(logits, is_fake)
-        roc |= {f"false_positive_rate_{generator}": false, f"true_positive_rate_{generator}": true}
-        recall, precision = precision_recall_points(logits, is_fake)
-        pr |= {f"recall_{generator}": recall, f"precision_{generator}": precision}
-    called = np.where(scores["logit"] > threshold, "fake", "real")
-    confusion = pd.DataFrame({"actual": scores["class"], "predicted": called})
-    return {
-        "roc": pd.DataFrame(_pad(roc)),
-        "pr": pd.DataFrame(_pad(pr)),
-        "confusion": confusion.assign(generator=scores["generator"]),
+        ones = scores["generator"] == generator
+        roc[f"true_positive_rate_{generator}"] = share_at_or_above(logits[ones], thresholds)
+        precision = precision_by_recall(*_arrays(scores[~is_fake | ones]))
+        pr["recall"] = np.arange(1, len(precision) + 1) / len(precision)
+        pr[f"precision_{generator}"] = precision
+    called = np.where(logits > threshold, "fake", "real")
+    confusion = {
+        "actual": scores["class"],
+        "predicted": called,
+        "generator": scores["generator"],
     }
-
-
-def _pad(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Repeat the last value of shorter columns."""
-    length = max(len(values) for values in columns.values())
-    return {n: np.pad(v, (0, length - len(v)), mode="edge") for n, v in columns.items()}
+    return {
+        "roc": pd.DataFrame(roc),
+        "pr": pd.DataFrame(pr),
+        "confusion": pd.DataFrame(confusion),
+    }
 
 
 def _summary(row: str, generator: str, numbers: dict[str, int | float]) -> str:

@@ -73,33 +73,25 @@ def choose_threshold(
     return float((lower + upper) / 2)
 
 
-def roc_points(
-    scores: Scores, is_fake: Labels
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Give the corners of the ROC curve.
+def share_at_or_above(
+    scores: Scores, thresholds: Float[np.ndarray, " points"]
+) -> Float[np.ndarray, " points"]:
+    """Give the share of scores at or above each threshold: one rate of a ROC curve."""
+    below = np.searchsorted(np.sort(scores), thresholds, side="left")
+    share: Float[np.ndarray, " points"] = (len(scores) - below) / len(scores)
+    return share
 
-    Returns:
-        False-positive rates and true-positive rates, from (0, 0) to (1, 1), one point per distinct
-        score.
+
+def precision_by_recall(scores: Scores, is_fake: Labels) -> Float[np.ndarray, " n_fake"]:
+    """Give the precision at the threshold that finds the first fake, two fakes, ..., all fakes.
+
+    Their mean is the average precision. Fakes of one score are found together.
     """
-    true, false = _counts_above(scores, is_fake, np.ones((1, len(scores)), dtype=np.int64))
-    return (
-        np.concatenate([[0.0], false[0] / false[0, -1]]),
-        np.concatenate([[0.0], true[0] / true[0, -1]]),
-    )
-
-
-def precision_recall_points(
-    scores: Scores, is_fake: Labels
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Give the points of the precision-recall curve.
-
-    Returns:
-        Recalls and precisions, one point per distinct score, from the highest score to the lowest,
-        so with growing recall.
-    """
-    true, false = _counts_above(scores, is_fake, np.ones((1, len(scores)), dtype=np.int64))
-    return true[0] / true[0, -1], true[0] / (true[0] + false[0])
+    fakes = np.sort(scores[is_fake])[::-1]
+    found = len(fakes) * share_at_or_above(fakes, fakes)
+    wrong = (~is_fake).sum() * share_at_or_above(scores[~is_fake], fakes)
+    precision: Float[np.ndarray, " n_fake"] = found / (found + wrong)
+    return precision
 
 
 def average_precision(scores: Scores, is_fake: Labels) -> float:
