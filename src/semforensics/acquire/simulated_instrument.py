@@ -99,12 +99,13 @@ def take_frame(scene: Scene, view: View, tone: Tone, rng: np.random.Generator) -
     Returns:
         Grey levels, `view.height_px` x `view.width_px`.
     """
-    signal = scene_signal(scene, view)
-    signal = blur_by_beam(signal, view, rng)
-    signal = charge(distort_by_scan(signal, rng), rng)
-    signal = detect(expose(signal, rng), rng)
+    # One generator a step: how many numbers one draws does not change the next one's settings.
+    beam, scan, charging, dose, detector, converter = rng.spawn(6)
+    signal = blur_by_beam(scene_signal(scene, view), view, beam)
+    signal = charge(distort_by_scan(signal, scan), charging)
+    signal = detect(expose(signal, dose), detector)
     inner = signal[MARGIN_PX:, MARGIN_PX:][: view.height_px, : view.width_px]
-    return digitise(inner, tone, rng)
+    return digitise(inner, tone, converter)
 
 
 def scene_signal(scene: Scene, view: View) -> Floats:
