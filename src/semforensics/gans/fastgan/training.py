@@ -407,7 +407,7 @@ def log(course: Course, reals: Tensor, fakes: Tensor, lpips: LPIPS) -> None:
             + ", ".join(f"{n} {m:.3g}" for n, m in zip(LOSS_COLUMNS, means, strict=True))
         )
     course.window.zero_()
-    row = {"iteration": course.iteration, **dict(zip(LOSS_COLUMNS, means, strict=True))}
+    row = {"iteration": float(course.iteration), **dict(zip(LOSS_COLUMNS, means, strict=True))}
     course.rows.append(row | {"diversity": diversity(lpips, fakes, reals)})
 
 
@@ -441,7 +441,7 @@ def take_snapshot(
     row = course.rows[-1] if course.rows else {}
     course.snapshots.append(
         {
-            "iteration": course.iteration,
+            "iteration": float(course.iteration),
             "diversity": watched,
             "grey_mean": float(fakes.double().mean()),
             "grey_std": float(fakes.double().std()),

@@ -1,0 +1,130 @@
+"""Small training sets, weights and parameters for generators."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from semforensics.gans.fastgan.training import train_fastgan
+from semforensics.images import write_grey_png
+from semforensics.params import FastGANParams
+from semforensics.perceptual.lpips import LPIPS
+
+CPU = torch.device("cpu")
+
+TINY = FastGANParams(
+    reference=False,
+    channels=1,
+    ngf=4,
+    ndf=4,
+    nz=8,
+    iterations=4,
+    batch=4,
+    flip=True,
+    lr=0.0002,
+    adam_beta1=0.5,
+    adam_beta2=0.999,
+    ema_decay=0.999,
+    perceptual_net="alex",
+    reconstruction_weight=8,
+    r1_gamma=0,
+    r1_every=2,
+    tanh=True,
+    precise_bn_images=64,
+    precision="float32",
+    compile=False,
+    log_every=2,
+    snapshot_every=2,
+    keep_snapshots=1,
+)
+
+
+def tiny(**changes: Any) -> FastGANParams:
+    """The parameters of the smallest training, with changes."""
+    return FastGANParams.model_validate(TINY.model_dump() | changes)
+
+
+def write_blobs(cropped: Path, splits: Path, count: int, size_px: int = 64) -> None:
+    """Write crops of one bright disc each; three of four on the train side."""
+    rng = torch.Generator().manual_seed(1)
+    rows, columns = torch.meshgrid(torch.arange(size_px), torch.arange(size_px), indexing="ij")
+    table = []
+    for index in range(count):
+        y, x, radius = (torch.rand(3, generator=rng) * size_px * torch.tensor([1, 1, 0.3])).tolist()
+        image = 60 + 120 * ((rows - y) ** 2 + (columns - x) ** 2 < radius**2)
+        image = image + 8 * torch.randn(size_px, size_px, generator=rng)
+        cropped.mkdir(parents=True, exist_ok=True)
+        write_grey_png(cropped / f"{index:03d}.png", image.clamp(0, 255).to(torch.uint8).numpy())
+        side = ("train", "train", "train", "test" if index % 8 < 4 else "validation")[index % 4]
+        table.append(
+            {
+                **{"file": f"{index:03d}.png", "micrograph": f"m{index}.tif", "group": f"g{index}"},
+                **{"label": "", "magnification_k": 100, "kv": 30, "top_px": 0, "left_px": 0},
+                "side": side,
+            }
+        )
+    pd.DataFrame(table).to_csv(splits, index=False)
+
+
+def write_random_trunk(folder: Path) -> None:
+    """Write an AlexNet of seeded random weights where the pretrained one would be."""
+    torch.manual_seed(0)
+    state = LPIPS("alex").state_dict()
+    folder.mkdir(exist_ok=True)
+    save_file(
+        {name.replace("trunk.", "features."): t for name, t in state.items()},
+        folder / "alex.safetensors",
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Inputs of a training, and where its outputs go."""
+
+    root: Path
+
+    def train(self, params: FastGANParams, **more: Any) -> str:
+        """Train to the end."""
+        arguments: dict[str, Any] = {
+            "protocol": "clean",
+            "seed": 0,
+            "scratch": self.root / "scratch",
+            "device": CPU,
+        }
+        return train_fastgan(
+            self.root / "cropped",
+            self.root / "splits.csv",
+            self.root / "pretrained",
+            self.root / "checkpoints",
+            self.root / "plots",
+            params=params,
+            **(arguments | more),
+        )
+
+    def outputs(self) -> dict[str, bytes]:
+        """All files that a finished training left, by name."""
+        folders = (self.root / "checkpoints", self.root / "plots")
+        return {
+            str(path.relative_to(self.root)): path.read_bytes()
+            for folder in folders
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def make_place(tmp_path: Path) -> Callable[[str], Place]:
+    """Make places to train in, each with the same inputs."""
+
+    def make(name: str) -> Place:
+        place = Place(tmp_path / name)
+        write_blobs(place.root / "cropped", place.root / "splits.csv", 24)
+        write_random_trunk(place.root / "pretrained")
+        return place
+
+    return make
