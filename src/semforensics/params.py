@@ -38,6 +38,13 @@ class SimulatedParams(Section):
     compression: Literal["none", "deflate"]
     """Of the TIFF files; the instrument's are uncompressed. Lossless either way."""
 
+    @model_validator(mode="after")
+    def _refuse_repeated_magnifications(self) -> Self:
+        """Two views at one magnification would be the same image twice."""
+        if len(set(self.magnifications_k)) < len(self.magnifications_k):
+            raise ValueError(f"magnifications_k repeats itself: {self.magnifications_k}")
+        return self
+
 
 class BoikoParams(Section):
     """The figshare records of Boiko et al. 2020."""
@@ -201,8 +208,9 @@ class TrainClassifierParams(Section):
     flip: bool
     """Random horizontal flips of the training images."""
     random_phase: bool
-    """Draw the phase of the 2x2 grid anew for every training image."""
+    """Draw the phase of the 2x2 grid anew for every training image; costs two rows and columns."""
     precision: Precision
+    """Of the training; scores are always float32."""
     max_false_positive_rate: float = Field(gt=0, lt=1)
     """The threshold is the one of highest true-positive rate on validation within this bound."""
 

@@ -130,7 +130,7 @@ def test_the_stage_writes_the_promised_files(trained: Folders, tmp_path: Path) -
     right = (confusion["actual"] == confusion["predicted"]).mean()
     assert numbers["accuracy"] == pytest.approx(right)
     roc = pd.read_csv(plots / "roc.csv")
-    area = np.trapezoid(roc["true_positive_rate_fastgan"], roc["false_positive_rate"])
+    area = np.trapezoid(roc["tpr_fastgan"], roc["fpr"])
     assert area == pytest.approx(numbers["auroc"])
 
 
@@ -181,7 +181,7 @@ def test_two_generators_are_two_lines() -> None:
         part = scores[scores["generator"].isin(["", generator])]
         numbers = measure(part, 0.0, 100, np.random.default_rng(0))
         roc = tables["roc"]
-        area = np.trapezoid(roc[f"true_positive_rate_{generator}"], roc["false_positive_rate"])
+        area = np.trapezoid(roc[f"tpr_{generator}"], roc["fpr"])
         assert area == pytest.approx(numbers["auroc"])
         mean = tables["pr"][f"precision_{generator}"].mean()
         assert mean == pytest.approx(numbers["average_precision"])

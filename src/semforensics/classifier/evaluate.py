@@ -172,11 +172,11 @@ def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
     thresholds = np.unique(logits)[::-1]
     # Infinity: above all scores nothing is called fake.
     thresholds = np.concatenate([[np.inf], thresholds]).astype(logits.dtype)
-    roc = {"false_positive_rate": share_at_or_above(logits[~is_fake], thresholds)}
+    roc = {"fpr": share_at_or_above(logits[~is_fake], thresholds)}
     pr: dict[str, np.ndarray] = {}
     for generator in sorted(set(scores["generator"]) - {""}):
         ones = scores["generator"] == generator
-        roc[f"true_positive_rate_{generator}"] = share_at_or_above(logits[ones], thresholds)
+        roc[f"tpr_{generator}"] = share_at_or_above(logits[ones], thresholds)
         precision = precision_by_recall(*_arrays(scores[~is_fake | ones]))
         pr["recall"] = np.arange(1, len(precision) + 1) / len(precision)
         pr[f"precision_{generator}"] = precision
