@@ -8,8 +8,10 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from semforensics.acquire.simulated import draw_area, simulate_view
 from semforensics.images import read_grey
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar
+from semforensics.params import SimulatedParams
 from tests.micrographs.drawing import as_jpeg, draw_bar, draw_scene, to_grey
 
 seeds = st.integers(0, 2**32 - 1)
@@ -43,6 +45,28 @@ def test_finds_the_bar_of_real_micrographs(
 
     assert len(found) == count
     assert set(found.values()) == {row}
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 1024), (480, 384), (256, 208), (160, 128)])
+def test_finds_the_bar_of_simulated_micrographs(width: int, height: int) -> None:
+    """Simulated frames are cut where their bar was put, at every magnification and frame size."""
+    params = SimulatedParams(
+        num_areas=3,
+        magnifications_k=(50, 100, 200),
+        width_px=width,
+        height_px=height,
+        ordered_share=0.5,
+        compression="none",
+    )
+    areas = [draw_area(params, index, seed=4) for index in (0, 2)]
+
+    found = [
+        find_info_bar(simulate_view(area, magnification, width, height))
+        for area in areas
+        for magnification in params.magnifications_k
+    ]
+
+    assert found == [height - round(height * 134 / 1024)] * 6
 
 
 @quick

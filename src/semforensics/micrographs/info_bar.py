@@ -12,7 +12,7 @@ TOLERANCES = (16, 4, 0)
 """Grey levels around the background: for JPEG and noise, for slight noise, for lossless files."""
 FLAT = 0.9
 """Least share of background in a row without text."""
-TEXT_ROW = 0.4
+TEXT_ROW = 0.25
 """Least share of background in a row of text."""
 RISE = 0.3
 """Least step of the share of background from the image's last row to the bar's first."""
