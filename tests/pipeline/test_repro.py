@@ -84,6 +84,7 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
         "metrics/distances/fastgan.json",
         "metrics/classifier/fastgan.json",
         "plots/training/fastgan/losses.csv",
+        "plots/training/fastgan/snapshots.csv",
         "plots/training/fastgan/grids/000004.png",
         "plots/distances/fastgan_per_real.csv",
         "plots/distances/fastgan_per_fake.csv",
