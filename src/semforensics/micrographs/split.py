@@ -234,12 +234,21 @@ def _improve(
         largest group, or than the furthest was before.
     """
     targets = _targets(counts, assigned, shares)
+    kinds = np.unique(counts, axis=0, return_inverse=True)[1]  # alike groups need one trial only
+    in_vain = set[tuple[int, int, int]]()
     for _ in range(MAX_PASSES):
         before = assigned
         for group, away in itertools.product(range(len(counts)), range(len(shares))):
-            if assigned[group] != away:
-                assigned = _exchange(counts, assigned, group, away, targets)
-        if np.array_equal(before, assigned):
+            trial = (int(kinds[group]), int(assigned[group]), away)
+            if assigned[group] == away or trial in in_vain:
+                continue
+            exchanged = _exchange(counts, assigned, group, away, targets)
+            if exchanged is assigned:
+                in_vain.add(trial)
+            else:
+                assigned = exchanged
+                in_vain.clear()
+        if assigned is before:
             break
     return assigned
 
