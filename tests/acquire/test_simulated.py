@@ -63,7 +63,7 @@ def flat_scene() -> Scene:
         relief_nm=1.0,
         tilt=(0.0, 0.0),
         layers=(),
-        particles=Particles(nothing, np.zeros(0), np.zeros(0), nothing),
+        particles=Particles(nothing, np.zeros(0), np.zeros(0), nothing, nothing),
     )
 
 

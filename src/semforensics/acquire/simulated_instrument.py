@@ -254,6 +254,9 @@ def stamp_particles(particles: Particles, view: View, shape: tuple[int, int]) ->
         )
         radius = radii[chosen].astype(np.float32)[:, None, None]
         values = sphere_signal(distance, radius, np.float32(view.pixel_nm))
+        facet_x, facet_y = (particles.facets[chosen] / radii[chosen, None]).T[:, :, None, None]
+        values *= 1 + facet_x.astype(np.float32) * off_x[:, None, :]
+        values *= 1 + facet_y.astype(np.float32) * off_y[:, :, None]
         values *= particles.brightness[chosen].astype(np.float32)[:, None, None]
         places = (row[:, None] + pad + window)[:, :, None] * canvas.shape[1]
         places = places + (column[:, None] + pad + window)[:, None, :]

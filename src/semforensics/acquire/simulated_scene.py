@@ -140,6 +140,8 @@ class Particles:
     """Signal of bulk palladium, relative."""
     oblong: Points
     """How far each departs from a disc: shares of x^2 - y^2 and of 2 x y in its squared radius."""
+    facets: Points
+    """Relative change of signal from the centre to the right and to the lower rim."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ def draw_scene(rng: np.random.Generator, *, ordered: bool) -> Scene:
         diameters[keep],
         brightness=np.clip(rng.normal(1, 0.13, keep.sum()), 0.65, 1.35),
         oblong=np.clip(rng.normal(0, 0.17, (keep.sum(), 2)), -0.4, 0.4),
+        facets=np.clip(rng.normal(0, 0.18, (keep.sum(), 2)), -0.4, 0.4),
     )
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.3)
     return Scene(
@@ -199,7 +202,8 @@ def draw_scene(rng: np.random.Generator, *, ordered: bool) -> Scene:
         swell=_coarse_tile(rng),
         warp=warp,
         warp_nm=warp_nm,
-        relief_nm=rng.uniform(0.6, 1.1) * (1 if ordered else 1.6),
+        # The ordered samples are on smooth graphite, the disordered ones on rougher carbon.
+        relief_nm=rng.uniform(0.8, 1.6) if ordered else rng.uniform(1.5, 3.2),
         tilt=(slope * np.cos(angle), slope * np.sin(angle)),
         layers=layers,
         particles=particles,
