@@ -81,8 +81,8 @@ def backscatter_coefficient(z: int) -> float:
 def draw_tone(rng: np.random.Generator) -> Tone:
     """Draw a sample's brightness and contrast, as wide as in the published images."""
     return Tone(
-        brightness=rng.uniform(-0.13, 0.05),
-        contrast=rng.uniform(0.85, 1.25),
+        brightness=rng.uniform(-0.14, 0.05),
+        contrast=rng.uniform(0.95, 1.3),
         gamma=rng.uniform(0.95, 1.2),
     )
 
@@ -378,7 +378,7 @@ def charge(signal: Floats, rng: np.random.Generator) -> Floats:
 
 def expose(signal: Floats, rng: np.random.Generator) -> Floats:
     """Count electrons: Poisson noise of 1 to 16 averaged frames."""
-    frames = rng.choice([1, 2, 4, 8, 16], p=[0.62, 0.26, 0.08, 0.03, 0.01])
+    frames = rng.choice([1, 2, 4, 8, 16], p=[0.7, 0.22, 0.05, 0.02, 0.01])
     electrons = np.float32(frames * ELECTRONS_PER_FRAME)
     return (rng.poisson(electrons * signal) / electrons).astype(np.float32)
 
@@ -386,7 +386,7 @@ def expose(signal: Floats, rng: np.random.Generator) -> Floats:
 def detect(signal: Floats, rng: np.random.Generator) -> Floats:
     """Amplify: read noise, then the amplifier's one-pole low pass along the fast axis."""
     noise = rng.standard_normal(signal.shape, dtype=np.float32)
-    noise *= np.float32(rng.uniform(0.008, 0.02))
+    noise *= np.float32(rng.uniform(0.01, 0.021))
     pole = np.float32(rng.uniform(0.2, 0.4))
     return np.asarray(
         lfilter(np.float32([1 - pole]), np.float32([1, -pole]), signal + noise, axis=1)

@@ -371,7 +371,7 @@ def _scatter_aggregates(rng: np.random.Generator, median_nm: float) -> tuple[Poi
     Returns:
         Centres and diameters, in nm.
     """
-    count = rng.poisson(np.prod(EXTENT_NM) / rng.uniform(650, 1300))
+    count = rng.poisson(np.prod(EXTENT_NM) / rng.uniform(750, 1400))
     nuclei = rng.uniform(-0.5, 0.5, (count, 2)) * EXTENT_NM
     kind = rng.choice(3, count, p=[0.68, 0.3, 0.02])  # single sphere, worm, lump
     sizes = np.choose(kind, [1, 2 + rng.geometric(0.25, count), 14 + rng.geometric(0.06, count)])
