@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from semforensics.classifier import gradcam
 from semforensics.classifier.gradcam import draw_maps, explain_row, grad_cam, spread, upsample
 from semforensics.classifier.networks import NPRNetwork, build_network
 from semforensics.classifier.npr import network_input
@@ -125,8 +126,12 @@ def test_figures_show_each_image_beside_its_overlay_on_the_given_scale() -> None
     assert "2 of 5 zero" in title
 
 
-def test_a_row_is_explained_with_both_classes(folders: Folders, tmp_path: Path) -> None:
-    """The command's function writes a readable grid per class, the same to the byte each time."""
+def test_a_row_is_explained_with_both_classes_on_one_scale(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A readable grid per class, the same bytes each time; no map leaves the scale of both."""
+    drawn = []
+    monkeypatch.setattr(gradcam, "draw_maps", lambda *a: drawn.append(a) or draw_maps(*a))
     train_row(
         "fastgan", folders.cropped, folders.splits, folders.fakes, tmp_path / "model",
         params=recipe(epochs=2), shares=SHARES, protocol="clean", data="folder", seed=0,
@@ -148,3 +153,6 @@ def test_a_row_is_explained_with_both_classes(folders: Folders, tmp_path: Path) 
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert "of 18 real maps" in summaries[0]
     assert "of 18 fake maps" in summaries[0]
+    scales = {scale_max for _, _, _, scale_max, _ in drawn}
+    assert len(scales) == 1
+    assert max(maps.max() for _, maps, _, _, _ in drawn) <= scales.pop()
