@@ -7,10 +7,10 @@ from torch import nn
 
 from semforensics.gans import ema
 from semforensics.gans.fastgan.networks import (
-    GLU,
     SIZES_PX,
     Conv,
     Discriminator,
+    GatedNorm,
     Generator,
     UpConv,
     initialise,
@@ -135,20 +135,21 @@ def test_wide_and_narrow_upsampling_agree() -> None:
     torch.testing.assert_close(wide(x), composed, rtol=1e-4, atol=1e-4)
 
 
-def test_glu_has_its_derivative_and_keeps_the_layout() -> None:
-    """Our gated linear unit is torch's, in value and gradient, and keeps the layout."""
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_gated_norm_is_normalisation_and_glu(momentum: float | None) -> None:
+    """On two halves it gives what torch's layers give on the whole, statistics included."""
     rng = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 6, 3, 5, generator=rng, dtype=torch.float64)
-    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-    seen = []
-    x.register_hook(seen.append)
+    ours, theirs = GatedNorm(6, momentum=momentum), nn.BatchNorm2d(6, momentum=momentum)
+    for norm in (ours, theirs):
+        torch.nn.init.normal_(norm.weight, 1, 0.3, generator=torch.Generator().manual_seed(1))
 
-    out = GLU()(x)
+    for training in (True, True, False):
+        x = torch.randn(2, 6, 3, 5, generator=rng)
+        found = ours.train(training)(x.chunk(2, dim=1))
+        torch.testing.assert_close(found, F.glu(theirs.train(training)(x), dim=1))
 
-    torch.testing.assert_close(out, F.glu(x, dim=1))
-    assert torch.autograd.gradcheck(GLU(), x)
-    out.sum().backward()
-    assert seen[-1].is_contiguous(memory_format=torch.channels_last)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
 
 
 def test_spectral_norm_of_a_fresh_network_is_right() -> None:

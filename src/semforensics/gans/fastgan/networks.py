@@ -11,7 +11,7 @@ faster.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +109,20 @@ class Conv(_SpectralNorm, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; `x` is [batch, in_channels, height, width]."""
-        return F.conv2d(x, self.normalised_weight(), None, self.stride, self.padding)
+        return self.apply_weight(x, self.normalised_weight())
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the two halves of the output channels, each as a tensor of its own.
+
+        What follows then works on whole tensors: on slices of a channels-last one every operation
+        is several times as slow, and the gradient of a slice is laid out as NCHW.
+        """
+        value, gate = self.normalised_weight().chunk(2)
+        return self.apply_weight(x, value), self.apply_weight(x, gate)
+
+    def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolve with some or all of the output channels."""
+        return F.conv2d(x, weight, None, self.stride, self.padding)
 
 
 class UpConv(Conv):
@@ -118,13 +131,13 @@ class UpConv(Conv):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Double the sides and convolve."""
-        # From 512 channels on, composing the kernel costs more than its four taps for nine save.
-        if self.in_channels < 512:
-            kernel = upsampling_kernel(self.normalised_weight())
-            return F.conv_transpose2d(x, kernel, stride=2, padding=1)
-        return super().forward(F.interpolate(x, scale_factor=2))
+    def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Double the sides and convolve with some or all of the output channels."""
+        # From 512 channels on, composing the kernel costs more than its four taps for nine save;
+        # so it does on the smallest maps.
+        if self.in_channels < 512 and x.shape[-1] > 4:
+            return F.conv_transpose2d(x, upsampling_kernel(weight), stride=2, padding=1)
+        return super().apply_weight(F.interpolate(x, scale_factor=2), weight)
 
 
 def upsampling_kernel(
@@ -156,46 +169,39 @@ class FromLatent(_SpectralNorm, nn.ConvTranspose2d):
         """View the weight as a matrix, output channels first."""
         return self.weight.transpose(0, 1).flatten(1)
 
-    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
-        """Map [batch, nz] to [batch, out_channels, 4, 4]."""
+    def halves(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map [batch, nz] to the two halves of [batch, out_channels, 4, 4]."""
         # On a 1x1 map the transposed convolution is a matrix product.
-        return (z @ self.normalised_weight().flatten(1)).view(-1, self.out_channels, 4, 4)
+        x = (z @ self.normalised_weight().flatten(1)).view(-1, self.out_channels, 4, 4)
+        value, gate = x.chunk(2, dim=1)
+        return _channels_last(value), _channels_last(gate)
 
 
-class _GatedLinear(torch.autograd.Function):
-    """`a * sigmoid(b)` whose gradient keeps the layout of the input.
+class GatedNorm(nn.BatchNorm2d):
+    """Batch normalisation and a gated linear unit, of channels that come in two halves."""
 
-    The gradient of a slice is laid out as NCHW whatever the input was, and batch normalisation
-    behind it then takes a slow path in channels-last.
-    """
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        a, b = x.chunk(2, dim=1)
-        return a * torch.sigmoid(b)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        a, b = x.chunk(2, dim=1)
-        gate = torch.sigmoid(b)
-        out = torch.empty_like(x)
-        grad_a, grad_b = out.chunk(2, dim=1)
-        torch.mul(grad, gate, out=grad_a)
-        # d/db of a * sigmoid(b) is a * gate * (1 - gate)
-        torch.mul(grad_a * a, 1 - gate, out=grad_b)
-        return out
-
-
-class GLU(nn.Module):
-    """Gated linear unit: the first half of the channels times the sigmoid of the second."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Halve the channels."""
-        out: Tensor = _GatedLinear.apply(x)  # type: ignore[no-untyped-call]
-        return out
+    def forward(self, halves: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
+        """Normalise both; give the first times the sigmoid of the second."""
+        momentum = self.momentum
+        if self.training:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            if momentum is None:  # a mean over all batches
+                momentum = 1 / int(self.num_batches_tracked)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        value, gate = (
+            F.batch_norm(half, mean, var, weight, bias, self.training, momentum or 0.0, self.eps)
+            for half, mean, var, weight, bias in zip(
+                halves,
+                self.running_mean.chunk(2),
+                self.running_var.chunk(2),
+                self.weight.chunk(2),
+                self.bias.chunk(2),
+                strict=True,
+            )
+        )
+        return value * torch.sigmoid(gate)
 
 
 class Noise(nn.Module):
@@ -205,40 +211,41 @@ class Noise(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Add a noise map of [batch, 1, height, width]."""
-        return x + (self.weight * noise).to(x.dtype)
+    def forward(self, halves: tuple[Tensor, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a noise map of [batch, 1, height, width] to both halves of the channels."""
+        scaled = (self.weight * noise).to(halves[0].dtype)
+        return halves[0] + scaled, halves[1] + scaled
 
 
-class Up(nn.Sequential):
-    """A level of the generator: twice the side, one convolution, or two with noise behind each."""
+class Up(nn.ModuleDict):
+    """A level of the generator: twice the side, one convolution, or two with noise behind each.
+
+    Layers are named by their positions in the public networks, where 0 is the upsampling and the
+    place behind each normalisation is the gated linear unit's.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, *, noisy: bool = False) -> None:
-        # Named by their positions in the public networks, where 0 is the upsampling.
-        layers: dict[str, nn.Module] = {"1": UpConv(in_channels, 2 * out_channels)}
+        width = 2 * out_channels
+        layers: dict[str, nn.Module] = {"1": UpConv(in_channels, width)}
         if noisy:
-            layers["2"] = Noise()
-            layers["3"] = nn.BatchNorm2d(2 * out_channels)
-            layers["4"] = GLU()
-            layers["5"] = Conv(out_channels, 2 * out_channels, 3, padding=1)
-            layers["6"] = Noise()
-            layers["7"] = nn.BatchNorm2d(2 * out_channels)
-            layers["8"] = GLU()
+            layers |= {"2": Noise(), "3": GatedNorm(width)}
+            layers |= {"5": Conv(out_channels, width, 3, padding=1)}
+            layers |= {"6": Noise(), "7": GatedNorm(width)}
         else:
-            layers["2"] = nn.BatchNorm2d(2 * out_channels)
-            layers["3"] = GLU()
-        super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
+            layers |= {"2": GatedNorm(width)}
+        super().__init__(layers)
 
     def forward(self, x: Tensor, noises: Iterator[Tensor] | None = None) -> Tensor:
         """Go through the layers, taking a noise map for each noise layer."""
-        for layer in self:
-            if isinstance(layer, Noise):
-                assert noises is not None
-                x = layer(x, next(noises))
+        halves = (x, x)
+        for layer in self.values():
+            if isinstance(layer, Conv):
+                halves = layer.halves(x)
+            elif isinstance(layer, GatedNorm):
+                x = layer(halves)
             else:
-                x = layer(x)
+                assert noises is not None
+                halves = layer(halves, next(noises))
         return x
 
 
@@ -284,7 +291,7 @@ class Generator(nn.Module):
         }
         self.size_px, self.nz, self.tanh = size_px, nz, tanh
         sides = [side for side in width if side <= size_px]
-        self.init = nn.Sequential(FromLatent(nz, 2 * width[4]), nn.BatchNorm2d(2 * width[4]), GLU())
+        self.init = nn.ModuleDict({"0": FromLatent(nz, 2 * width[4]), "1": GatedNorm(2 * width[4])})
         self.feat = nn.ModuleDict(
             {
                 str(side): Up(width[side // 2], width[side], noisy=side in _NOISY_PX)
@@ -314,7 +321,7 @@ class Generator(nn.Module):
             noises: Standard normal maps [batch, 1, side, side], one for each of `noise_sides`.
         """
         waiting = iter(noises)
-        x = self.init(z).contiguous(memory_format=torch.channels_last)
+        x = self.init["1"](cast(FromLatent, self.init["0"]).halves(z))
         maps = {4: x}
         for name, level in self.feat.items():
             x = level(x, waiting)
@@ -475,7 +482,7 @@ class Discriminator(nn.Module):
         small: Float[Tensor, "batch channels small_height small_width"],
     ) -> Maps:
         """Give what the heads and the decoders read, from images at both scales, in -1 … 1."""
-        x = self.down_from_big(big).contiguous(memory_format=torch.channels_last)
+        x = _channels_last(self.down_from_big(big))
         seen = {self.entry_px: x}
         for side in self.sides:
             level = str(512 // side)
@@ -573,6 +580,10 @@ def take_power_steps(network: nn.Module, count: int) -> None:
         if isinstance(module, _SpectralNorm):
             for _ in range(count):
                 module.power_step()
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _leaky() -> nn.LeakyReLU:
