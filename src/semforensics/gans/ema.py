@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 
-def ramped_decay(step: int, limit: float) -> float:
-    """Give the decay of one step: small at first, to forget the random start, then `limit`."""
-    return min(limit, (1 + step) / (10 + step))
+def ramped_decay(step: int) -> float:
+    """Give the decay that forgets the random start: 0.1 at step 0, rising to 1."""
+    return (1 + step) / (10 + step)
 
 
 @torch.no_grad()

@@ -201,90 +201,14 @@ def train(
     seconds_between_saves: float,
 ) -> None:
     """Take the steps that are left; leaves snapshots, grids and its own state in `scratch`."""
-    generator, discriminator = course.generator, course.discriminator
-    rng, device = course.rng, next(generator.parameters()).device
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, enabled=params.precision == "bfloat16", cache_enabled=False
-    )
     saved_at = time.monotonic()
     with progress_bar(console) as progress:
         bar = progress.add_task("", total=params.iterations, completed=course.iteration, losses="")
         while course.iteration < params.iterations:
-            # Reals and fakes, both at two scales.
-            x = take(
-                reals,
-                course.sampler.take(params.batch),
-                params.channels,
-                flip=params.flip,
-                rng=rng,
-            ).to(device)
-            with autocast:
-                fakes = generator(*draw_inputs(generator, params.batch, rng))
-
-            # Augment what the discriminator sees.
-            seen_reals = augment_reals(x, rng, reference=params.reference)
-            seen_fakes = augment_fakes(fakes, rng, reference=params.reference)
-
-            # Discriminator: hinge loss on reals, reconstruction of reals.
-            discriminator.requires_grad_(True)
-            course.optimizer_d.zero_grad()
-            quadrant = int(torch.randint(4, (), generator=rng))
-            with autocast:
-                maps = discriminator.maps(*seen_reals)
-                logits_real = discriminator.logits(maps)
-                reconstructions = discriminator.reconstructions(maps, quadrant)
-                loss_reconstruction = losses.reconstruction_loss(
-                    lpips,
-                    reconstructions,
-                    *targets(seen_reals, quadrant, reference=params.reference),
-                )
-            margins = losses.draw_margins(logits_real.numel(), rng).to(device)
-            loss_real = losses.hinge_real(logits_real, margins)
-            torch.autograd.backward(loss_real + params.reconstruction_weight * loss_reconstruction)
-
-            # Discriminator: a lazy penalty on its gradient at the reals.
-            if params.r1_gamma > 0 and course.iteration % params.r1_every == 0:
-                at = Pair(*(scale.detach().requires_grad_() for scale in seen_reals))
-                penalty = losses.r1_penalty(discriminator(*at), at)
-                torch.autograd.backward(params.r1_gamma * params.r1_every * penalty)
-
-            # Discriminator: hinge loss on fakes.
-            with autocast:
-                logits_fake = discriminator(*(scale.detach() for scale in seen_fakes))
-            margins = losses.draw_margins(logits_fake.numel(), rng).to(device)
-            loss_fake = losses.hinge_fake(logits_fake, margins)
-            torch.autograd.backward(loss_fake)
-            course.optimizer_d.step()
-
-            # Generator: raise the score of the same fakes.
-            discriminator.requires_grad_(False)
-            course.optimizer_g.zero_grad()
-            with autocast:
-                loss_g = losses.generator_loss(discriminator(*seen_fakes))
-            torch.autograd.backward(loss_g)
-            course.optimizer_g.step()
-
-            # Average the generator's weights.
-            decay = params.ema_decay
-            if not params.reference:
-                decay = ema.ramped_decay(course.iteration, decay)
-            ema.update(course.average, generator, decay)
-
-            # Every few steps: log; every few more: look at the average; now and then: save.
-            course.iteration += 1
-            course.window += torch.stack(
-                [
-                    loss_real.detach(),
-                    loss_fake.detach(),
-                    loss_reconstruction.detach(),
-                    loss_g.detach(),
-                    logits_real.detach().mean(),
-                    logits_fake.detach().mean(),
-                ]
-            )
+            shown, fakes = take_step(course, reals, lpips, params)
             done = course.iteration == params.iterations
             if course.iteration % params.log_every == 0 or done:
-                log(course, x, fakes.big.detach(), lpips)
+                log(course, shown, fakes, lpips)
                 row = course.rows[-1]
                 text = " ".join(f"{n.removeprefix('loss_')} {row[n]:.2f}" for n in LOSS_COLUMNS)
                 progress.update(bar, losses=text)
@@ -294,6 +218,71 @@ def train(
             if done or time.monotonic() - saved_at >= seconds_between_saves:
                 save_state(scratch / "state.pt", stamp, course.state_dict())
                 saved_at = time.monotonic()
+
+
+def take_step(
+    course: Course, reals: Tensor, lpips: LPIPS, params: FastGANParams
+) -> tuple[Tensor, Tensor]:
+    """Train both networks on one batch; give its reals and fakes, not augmented."""
+    generator, discriminator, rng = course.generator, course.discriminator, course.rng
+    device = next(generator.parameters()).device
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, enabled=params.precision == "bfloat16", cache_enabled=False
+    )
+
+    # Reals and fakes, both at two scales, augmented for the discriminator.
+    indices = course.sampler.take(params.batch)
+    x = take(reals, indices, params.channels, flip=params.flip, rng=rng).to(device)
+    with autocast:
+        fakes = generator(*draw_inputs(generator, params.batch, rng))
+    seen_reals = augment_reals(x, rng, reference=params.reference)
+    seen_fakes = augment_fakes(fakes, rng, reference=params.reference)
+
+    # Discriminator: hinge loss on reals, reconstruction of reals.
+    discriminator.requires_grad_(True)
+    course.optimizer_d.zero_grad()
+    quadrant = int(torch.randint(4, (), generator=rng))
+    with autocast:
+        maps = discriminator.maps(*seen_reals)
+        logits_real = discriminator.logits(maps)
+        reconstructions = discriminator.reconstructions(maps, quadrant)
+        whole, part = targets(seen_reals, quadrant, reference=params.reference)
+        loss_reconstruction = losses.reconstruction_loss(lpips, reconstructions, whole, part)
+    margins = losses.draw_margins(logits_real.numel(), rng).to(device)
+    loss_real = losses.hinge_real(logits_real, margins)
+    torch.autograd.backward(loss_real + params.reconstruction_weight * loss_reconstruction)
+
+    # Discriminator: a lazy penalty on its gradient at the reals, in float32.
+    if params.r1_gamma > 0 and course.iteration % params.r1_every == 0:
+        at = Pair(*(scale.detach().requires_grad_() for scale in seen_reals))
+        penalty = losses.r1_penalty(discriminator(*at), at)
+        torch.autograd.backward(params.r1_gamma * params.r1_every * penalty)
+
+    # Discriminator: hinge loss on fakes.
+    with autocast:
+        logits_fake = discriminator(*(scale.detach() for scale in seen_fakes))
+    margins = losses.draw_margins(logits_fake.numel(), rng).to(device)
+    loss_fake = losses.hinge_fake(logits_fake, margins)
+    torch.autograd.backward(loss_fake)
+    course.optimizer_d.step()
+
+    # Generator: raise the score of the same fakes; the discriminator's weights need no gradient.
+    discriminator.requires_grad_(False)
+    course.optimizer_g.zero_grad()
+    with autocast:
+        loss_g = losses.generator_loss(discriminator(*seen_fakes))
+    torch.autograd.backward(loss_g)
+    course.optimizer_g.step()
+
+    # Average the generator's weights.
+    ramp = 1.0 if params.reference else ema.ramped_decay(course.iteration)
+    ema.update(course.average, generator, min(params.ema_decay, ramp))
+
+    course.iteration += 1
+    parts = (loss_real, loss_fake, loss_reconstruction, loss_g)
+    logits = (logits_real.mean(), logits_fake.mean())
+    course.window += torch.stack([value.detach() for value in (*parts, *logits)])
+    return x, fakes.big.detach()
 
 
 def check_inputs(
