@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from semforensics.files import atomic_file
@@ -42,7 +42,8 @@ def save_checkpoint(
             tensor = tensor.half()
         stored[name] = tensor.clone()
     with atomic_file(path) as temporary:
-        save_file(stored, temporary, metadata={_KEY: json.dumps(dict(meta), sort_keys=True)})
+        # safetensors' own writer makes files that only their owner may read.
+        temporary.write_bytes(save(stored, {_KEY: json.dumps(dict(meta), sort_keys=True)}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
