@@ -131,7 +131,7 @@ class FastGANParams(Section):
     perceptual_net: Trunk
     """Trunk of the reconstruction loss."""
     reconstruction_weight: float = Field(ge=0)
-    """Times the mean LPIPS of the reconstructions; 8 equals the original's sum over a batch of 8."""
+    """Times the mean LPIPS of reconstructions; 8 equals the original's sum over a batch of 8."""
     r1_gamma: float = Field(ge=0)
     """Weight of a lazy R1 penalty; 0 as in the original."""
     r1_every: int = Field(gt=0)

@@ -15,6 +15,8 @@ _OPERATORS = ("nms", "qnms")
 # The library object must live as long as the process: its destructor takes the declarations back.
 _library: torch.library.Library | None = None
 if torch.version.cuda is None and not hasattr(torch.ops.torchvision, "nms"):
-    _library = torch.library.Library("torchvision", "DEF")
+    _library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for _name in _OPERATORS:
-        _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _library.define(  # type: ignore[no-untyped-call]
+            f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )

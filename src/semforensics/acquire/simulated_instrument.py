@@ -292,7 +292,8 @@ def _frequencies(shape: tuple[int, int]) -> tuple[Floats, Floats]:
 
 
 def _gauss_transfer(squared_frequency: Floats, sigma_px: float) -> Floats:
-    return np.exp(np.float32(-2 * np.pi**2 * sigma_px**2) * squared_frequency)
+    transfer: Floats = np.exp(np.float32(-2 * np.pi**2 * sigma_px**2) * squared_frequency)
+    return transfer
 
 
 def _blur(image: Floats, sigma_px: float) -> Floats:
@@ -354,7 +355,7 @@ def distort_by_scan(signal: Floats, rng: np.random.Generator) -> Floats:
 
 def cubic_weights(t: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Give the Catmull-Rom weights of the samples at -1, 0, 1, 2 for a place between 0 and 1."""
-    return (
+    return (  # type: ignore[return-value]  # numpy's stubs widen float32 scalars
         t * (t * (1 - np.float32(0.5) * t) - np.float32(0.5)),
         1 + t * t * (np.float32(1.5) * t - np.float32(2.5)),
         t * (np.float32(0.5) + t * (2 - np.float32(1.5) * t)),
@@ -371,9 +372,10 @@ def charge(signal: Floats, rng: np.random.Generator) -> Floats:
     gradient = (c[0] * x + c[1] * x**2) + (c[2] * y + c[3] * y**2) + c[4] * x * y
     reach = np.exp(-1 / rng.uniform(15, 60))
     bright = np.maximum(signal - np.float32(2 * np.median(signal[::8, ::8])), 0)
-    trail = lfilter(np.float32([1 - reach]), np.float32([1, -reach]), bright, axis=1)
+    trail = lfilter(np.array([1 - reach], np.float32), np.array([1, -reach], np.float32), bright)
     strength = np.float32(rng.uniform(-0.35, 0.1))  # mostly dark: carbon loses more than it gains
-    return np.maximum(signal * (1 + gradient) + strength * trail, np.float32(0.01))
+    charged: Floats = np.maximum(signal * (1 + gradient) + strength * trail, np.float32(0.01))
+    return charged
 
 
 def expose(signal: Floats, rng: np.random.Generator) -> Floats:
@@ -388,9 +390,8 @@ def detect(signal: Floats, rng: np.random.Generator) -> Floats:
     noise = rng.standard_normal(signal.shape, dtype=np.float32)
     noise *= np.float32(rng.uniform(0.01, 0.021))
     pole = np.float32(rng.uniform(0.2, 0.4))
-    return np.asarray(
-        lfilter(np.float32([1 - pole]), np.float32([1, -pole]), signal + noise, axis=1)
-    )
+    one_pole = np.array([1 - pole], np.float32), np.array([1, -pole], np.float32)
+    return np.asarray(lfilter(*one_pole, signal + noise))
 
 
 def digitise(signal: Floats, tone: Tone, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -398,4 +399,5 @@ def digitise(signal: Floats, tone: Tone, rng: np.random.Generator) -> NDArray[np
     level = np.clip(np.float32(tone.brightness) + np.float32(tone.contrast) * signal, 0, None)
     grey = 255 * level ** np.float32(tone.gamma)
     grey += rng.normal(0, rng.uniform(0.3, 1), len(grey)).astype(np.float32)[:, None]
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    digits: NDArray[np.uint8] = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return digits

@@ -275,7 +275,8 @@ def _draw_layer(
 def _turned(points: Points, angle: float) -> Points:
     """Turn points, or segments, around the centre of the scene."""
     c, s = np.cos(angle), np.sin(angle)
-    return points @ np.array([[c, s], [-s, c]])
+    turned: Points = points @ np.array([[c, s], [-s, c]])
+    return turned
 
 
 def _defect_lines(rng: np.random.Generator) -> Segments:
@@ -317,7 +318,8 @@ def _inside(segments: Segments) -> Segments:
     enter = np.clip((-half_b - root) / a, 0, 1)[:, None]
     leave = np.clip((-half_b + root) / a, 0, 1)[:, None]
     cut = np.stack([start + enter * step, start + leave * step], axis=1)
-    return cut[np.linalg.norm(cut[:, 1] - cut[:, 0], axis=1) > 1]
+    long: Points = cut[np.linalg.norm(cut[:, 1] - cut[:, 0], axis=1) > 1]
+    return long
 
 
 def _diameters(rng: np.random.Generator, median_nm: float, count: int) -> Points:
