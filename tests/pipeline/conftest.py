@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_SITE_CACHE_DIR": str(tmp_path / "site-cache"),
             "DVC_NO_ANALYTICS": "1",
-            "SEMFORENSICS_THREADS": "2",
+            "SEMFORENSICS_THREADS": "1",  # tiny networks; a second thread only waits
             **more,
         }
         environment.pop("PYTEST_CURRENT_TEST", None)

@@ -75,5 +75,5 @@ def test_the_thesis_preset_reruns_every_stage(checkout: Path, run: Run) -> None:
     run("cp", "presets/thesis.yaml", "params.yaml")
 
     with Repo(str(checkout)) as repo:
-        everything = {stage.addressing for stage in repo.index.stages if stage.cmd}
+        everything = {stage.name for stage in repo.index.stages if stage.cmd}
     assert stages_to_run(run) == everything
