@@ -32,7 +32,7 @@ endif
 
 .PHONY: test
 test: $(READY) ## Run the tests
-	pytest
+	pytest -n 2
 
 .PHONY: test-slow
 test-slow: $(READY) ## Run the tests that take minutes

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker per core, not a thread
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # No deadline: the first example pays for imports and threads. Derandomised: the same every time.
