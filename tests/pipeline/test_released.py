@@ -1,0 +1,63 @@
+"""What is released can be pulled from the repository itself, and used."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import ROOT, Run
+
+RELEASED = "data/released/real_subset"
+
+
+@pytest.fixture
+def pulled(checkout: Path, run: Run) -> Path:
+    """A scratch checkout with the released files, pulled from its own store."""
+    shutil.copytree(ROOT / "store", checkout / "store", dirs_exist_ok=True)
+    run("dvc", "pull", "-q", f"{RELEASED}.dvc")
+    return checkout
+
+
+def test_the_released_generator_draws_fakes(pulled: Path, run: Run) -> None:
+    """Fakes of the released generator are 128 px, differ by seed, and come again."""
+    from semforensics.images import read_crop
+
+    (pulled / "generator").mkdir()
+    shutil.copy(
+        pulled / RELEASED / "fastgan.safetensors", pulled / "generator/generator.safetensors"
+    )
+    text = (pulled / "params.yaml").read_text().replace("num_images: 400", "num_images: 2")
+    (pulled / "two.yaml").write_text(text)
+    command = ["python", "src/stage.py", "generate-fakes", "fastgan", "generator"]
+
+    for folder in ("fakes", "again"):
+        run(*command, folder, "--params", "two.yaml")
+
+    first, second = (read_crop(pulled / f"fakes/{seed:06d}.png") for seed in range(2))
+    assert first.shape == (128, 128)
+    assert first.std() > 5
+    assert (first != second).mean() > 0.5
+    assert sorted(p.name for p in (pulled / "fakes").iterdir()) == ["000000.png", "000001.png"]
+    assert (read_crop(pulled / "again/000001.png") == second).all()
+
+
+def test_the_released_classifier_says_what_it_was_trained_on(pulled: Path) -> None:
+    """The model carries its training domain, protocol and threshold."""
+    from semforensics.checkpoints import load_checkpoint
+
+    _, meta = load_checkpoint(pulled / RELEASED / "npr_tiny.safetensors")
+
+    assert meta["data"] == "folder"
+    assert meta["protocol"] == "clean"
+    assert meta["size_px"] == [128, 128]
+    assert set(meta["thresholds"]) == {"1", "4"}
+
+
+def test_released_files_stay_small(pulled: Path) -> None:
+    """No released generator is above 10 MB, and all files are named in the README beside them."""
+    folder = pulled / RELEASED
+    listed = (folder / "README.md").read_text()
+
+    for path in folder.iterdir():
+        assert path.stat().st_size <= 10e6
+        assert path.name in listed
