@@ -41,7 +41,7 @@ class Setting:
 
 SETTINGS = (
     Setting("256 px, ngf 64, VGG loss", 256, 64, 256, "vgg", 5),
-    Setting("demo: 64 px, ngf 16, AlexNet loss", 64, 16, 64, "alex", 15),
+    Setting("64 px, ngf 16, AlexNet loss", 64, 16, 64, "alex", 15),
 )
 BATCH = 8
 
