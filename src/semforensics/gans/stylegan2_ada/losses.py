@@ -1,0 +1,94 @@
+"""StyleGAN2's losses: non-saturating logistic, lazy R1, path length regularisation.
+
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, arXiv:1912.04958,
+section 3.2 and appendix B; R1: Mescheder et al., ICML 2018, arXiv:1801.04406, eq. 9. Weights and
+intervals are the caller's.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def generator_loss(logits_fake: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Give the generator's loss: small where its fakes are taken for real."""
+    return F.softplus(-logits_fake).mean()
+
+
+def discriminator_loss_real(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Give the discriminator's loss on reals: small where their logits are high."""
+    return F.softplus(-logits).mean()
+
+
+def discriminator_loss_fake(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Give the discriminator's loss on fakes: small where their logits are low."""
+    return F.softplus(logits).mean()
+
+
+def r1_penalty(
+    logits: Float[Tensor, " batch"], reals: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, ""]:
+    """Give the mean over the batch of the squared norm of the logit's gradient at the image.
+
+    The weight gamma / 2 is the caller's.
+
+    Args:
+        logits: Of the reals.
+        reals: What the logits were computed from, before any augmentation; requires a gradient.
+    """
+    (gradients,) = torch.autograd.grad(logits.sum(), reals, create_graph=True)
+    penalty: Tensor = gradients.square().sum(dim=(1, 2, 3)).mean()
+    return penalty
+
+
+def draw_path_direction(
+    shape: tuple[int, int, int, int], rng: torch.Generator
+) -> Float[Tensor, "batch channels height width"]:
+    """Draw random images N(0, 1 / pixels) from a CPU generator, for `path_lengths`.
+
+    Args:
+        shape: Of the images: batch, channels, height, width.
+        rng: A CPU generator.
+    """
+    return torch.randn(shape, generator=rng) / (shape[2] * shape[3]) ** 0.5
+
+
+def path_lengths(
+    images: Float[Tensor, "batch channels height width"],
+    ws: Float[Tensor, "batch num_ws w_dim"],
+    y: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, " batch"]:
+    """Give how far a random direction in the image moves the styles: |Jᵀ y| (eq. 4).
+
+    Args:
+        images: Made from `ws`.
+        ws: Styles of every layer; they require a gradient. The squared norm is the mean over
+            layers.
+        y: From `draw_path_direction`, on the images' device.
+    """
+    (gradients,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    lengths: Tensor = gradients.square().sum(dim=2).mean(dim=1).sqrt()
+    return lengths
+
+
+def updated_path_mean(
+    mean: Float[Tensor, ""], lengths: Float[Tensor, " batch"], share: float = 0.01
+) -> Float[Tensor, ""]:
+    """Move the running mean of path lengths, which starts at 0, the share of the way to these.
+
+    Gradients flow through these lengths, as in the public program; keep it detached.
+    """
+    return mean.detach().lerp(lengths.mean(), share)
+
+
+def path_length_penalty(
+    lengths: Float[Tensor, " batch"], mean: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Give the mean squared distance of path lengths from their running mean (eq. 4).
+
+    Args:
+        lengths: From `path_lengths`.
+        mean: From `updated_path_mean`, these lengths included.
+    """
+    return (lengths - mean).square().mean()
