@@ -15,12 +15,15 @@ class GanName(StrEnum):
     """The generators of the pipeline."""
 
     FASTGAN = "fastgan"
+    STYLEGAN2_ADA = "stylegan2_ada"
 
 
 class RowName(StrEnum):
     """The classifiers of the pipeline: each named after the fakes that it learns from."""
 
     FASTGAN = "fastgan"
+    STYLEGAN2_ADA = "stylegan2_ada"
+    BOTH = "both"
 
 
 app = typer.Typer(
@@ -157,22 +160,35 @@ def train_gan(
     threads: Threads = 0,
     scratch: Scratch = Path(".scratch"),
 ) -> None:
-    """Train one GAN on the cropped micrographs."""
+    """Train one GAN on the cropped micrographs.
+
+    An iteration is one step of both networks on one batch. StyleGAN2-ADA counts its length in kimg,
+    thousands of real images shown: kimg = iterations * batch / 1000. So 1000 kimg at batch 16,
+    which the thesis prints as 1000 iterations, are 62500 of them.
+    """
     from semforensics.device import choose_device, set_threads
 
     p = read_params(params)
     set_threads(threads)
+    places = (cropped, splits, pretrained, checkpoints, plots)
     match gan:
         case GanName.FASTGAN:
             from semforensics.gans.fastgan.training import train_fastgan
 
             summary = train_fastgan(
-                cropped,
-                splits,
-                pretrained,
-                checkpoints,
-                plots,
+                *places,
                 params=p.train_gan.fastgan,
+                protocol=p.protocol,
+                seed=p.seed,
+                scratch=scratch / "train_gan" / gan,
+                device=choose_device(device),
+            )
+        case GanName.STYLEGAN2_ADA:
+            from semforensics.gans.stylegan2_ada.training import train_stylegan2_ada
+
+            summary = train_stylegan2_ada(
+                *places,
+                params=p.train_gan.stylegan2_ada,
                 protocol=p.protocol,
                 seed=p.seed,
                 scratch=scratch / "train_gan" / gan,

@@ -149,6 +149,8 @@ class FastGANParams(Section):
     """Steps from one sample grid to the next."""
     keep_snapshots: int = Field(ge=0)
     """Generators of the last snapshots that are kept beside the final one."""
+    keep_best: bool
+    """Keep the best snapshot too: the one of the smallest Fréchet distance from the reals."""
 
     @model_validator(mode="after")
     def _reference_is_the_original(self) -> Self:
@@ -168,23 +170,97 @@ class FastGANParams(Section):
         return self
 
 
+class StyleGAN2Params(Section):
+    """StyleGAN2-ADA (Karras et al. 2020) and its training.
+
+    What is null follows from `configuration` and the size of the crops.
+    """
+
+    configuration: Literal["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar"]
+    """A row of the original's table: what the nulls below stand for."""
+    channels: Literal[1, 3]
+    """Of the networks; three repeat the grey one."""
+    z_dim: int = Field(gt=0)
+    """Length of the latent."""
+    w_dim: int = Field(gt=0)
+    """Length of a style."""
+    mapping_layers: int | None = Field(gt=0)
+    channel_base: int | None = Field(gt=0)
+    """A level of side s has `channel_base` / s channels, at most `channel_max`."""
+    channel_max: int = Field(gt=0)
+    kimg: float | None = Field(gt=0)
+    """Length of the training in thousands of real images shown to the discriminator."""
+    batch: int | None = Field(gt=1)
+    mbstd_group: int | None = Field(gt=0)
+    """Images that share one minibatch standard deviation; divides the batch."""
+    mirror: bool
+    """Add every real mirrored left to right to the training images."""
+    lr: float | None = Field(gt=0)
+    """Of both networks, before the correction for lazy regularisation."""
+    r1_gamma: float | None = Field(ge=0)
+    """Weight of the R1 penalty."""
+    r1_every: int = Field(gt=0)
+    """Steps from one R1 penalty to the next, which counts as many times as much."""
+    path_length_every: int = Field(gt=0)
+    """Steps from one path-length penalty to the next, which counts as many times as much."""
+    ema_kimg: float | None = Field(ge=0)
+    """Half-life of the averaged weights, in thousands of images."""
+    ema_rampup: float | None = Field(ge=0)
+    """The half-life is at most this share of the images shown so far; 0: no such bound."""
+    augment: Literal["none", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"]
+    """Groups of augmentations: blit, geometry, colour, filter, noise, cutout."""
+    orientation: Literal["free", "fixed"]
+    """`free`: images may be turned by any angle. `fixed`: data with an up and a down stay upright;
+    they are still mirrored left to right."""
+    ada_target: float = Field(gt=-1, lt=1)
+    """Mean sign of the reals' logits at which the strength `p` of augmentation stands still."""
+    ada_kimg: float = Field(gt=0)
+    """Thousands of images in which `p` can rise from 0 to 1."""
+    ada_every: int = Field(gt=0)
+    """Steps from one change of `p` to the next."""
+    ada_p_max: float | None = Field(gt=0)
+    """Upper bound of `p`; null lifts it, as in the original."""
+    perceptual_net: Trunk
+    """Trunk in whose features snapshots are judged."""
+    precision: Precision
+    log_every: int = Field(gt=0)
+    """Steps from one row of the loss curves to the next."""
+    snapshot_every: int = Field(gt=0)
+    """Steps from one sample grid to the next."""
+    keep_snapshots: int = Field(ge=0)
+    """Generators of the last snapshots that are kept beside the final one."""
+    keep_best: bool
+    """Keep the best snapshot too: the one of the smallest Fréchet distance from the reals."""
+
+
 class TrainGANParams(Section):
     """One section per generator."""
 
     fastgan: FastGANParams
+    stylegan2_ada: StyleGAN2Params
 
 
 class GenerateParams(Section):
-    """How many fakes, from which seed on."""
+    """How many fakes, from which seed on, of which snapshot."""
 
     num_images: int = Field(gt=0)
     first_seed: int = Field(ge=0)
+    snapshot: Literal["last", "best"]
+    """`best`: the one of the smallest Fréchet distance in the training's `snapshots.csv`."""
+
+
+class GenerateStyleGAN2Params(GenerateParams):
+    """The same, and how far styles may be from the mean one."""
+
+    truncation_psi: float = Field(gt=0, le=1)
+    """1: styles as they are drawn; below: nearer to their mean, less varied, fewer bad fakes."""
 
 
 class GenerateFakesParams(Section):
     """One section per generator."""
 
     fastgan: GenerateParams
+    stylegan2_ada: GenerateStyleGAN2Params
 
 
 class MeasureDistancesParams(Section):

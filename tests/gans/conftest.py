@@ -1,5 +1,6 @@
 """Small training sets, weights and parameters for generators."""
 
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from semforensics.gans.fastgan.training import train_fastgan
+from semforensics.gans.stylegan2_ada.training import train_stylegan2_ada
 from semforensics.images import write_grey_png
-from semforensics.params import FastGANParams
+from semforensics.params import FastGANParams, StyleGAN2Params
 from semforensics.perceptual.lpips import LPIPS
 
 CPU = torch.device("cpu")
@@ -41,12 +43,65 @@ TINY = FastGANParams(
     log_every=2,
     snapshot_every=2,
     keep_snapshots=1,
+    keep_best=True,
 )
 
 
 def tiny(**changes: Any) -> FastGANParams:
     """The parameters of the smallest training, with changes."""
     return FastGANParams.model_validate(TINY.model_dump() | changes)
+
+
+TINY_STYLE = StyleGAN2Params(
+    configuration="auto",
+    channels=1,
+    z_dim=8,
+    w_dim=8,
+    mapping_layers=None,
+    channel_base=256,
+    channel_max=8,
+    kimg=0.016,
+    batch=4,
+    mbstd_group=None,
+    mirror=True,
+    lr=None,
+    r1_gamma=None,
+    r1_every=4,
+    path_length_every=2,
+    ema_kimg=None,
+    ema_rampup=None,
+    augment="bgc",
+    orientation="free",
+    ada_target=0.6,
+    ada_kimg=1,
+    ada_every=2,
+    ada_p_max=0.8,
+    perceptual_net="alex",
+    precision="float32",
+    log_every=2,
+    snapshot_every=2,
+    keep_snapshots=1,
+    keep_best=True,
+)
+
+
+def tiny_style(**changes: Any) -> StyleGAN2Params:
+    """The parameters of the smallest StyleGAN2-ADA training, with changes."""
+    return StyleGAN2Params.model_validate(TINY_STYLE.model_dump() | changes)
+
+
+def rows_of(path: Path) -> list[dict[str, float]]:
+    """A CSV of numbers; what is empty is not a number."""
+    with path.open() as file:
+        return [{n: float(v or "nan") for n, v in r.items()} for r in csv.DictReader(file)]
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Leaves of nested dictionaries and lists by their paths."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for n, part in pairs for k, v in flatten(part, f"{name}.{n}").items()}
+    return {name: value}
 
 
 def write_blobs(cropped: Path, splits: Path, count: int, size_px: int = 64) -> None:
@@ -88,15 +143,16 @@ class Place:
 
     root: Path
 
-    def train(self, params: FastGANParams, **more: Any) -> str:
+    def train(self, params: FastGANParams | StyleGAN2Params, **more: Any) -> str:
         """Train to the end."""
+        style = isinstance(params, StyleGAN2Params)
         arguments: dict[str, Any] = {
             "protocol": "clean",
             "seed": 0,
             "scratch": self.root / "scratch",
             "device": CPU,
         }
-        return train_fastgan(
+        return (train_stylegan2_ada if style else train_fastgan)(
             self.root / "cropped",
             self.root / "splits.csv",
             self.root / "pretrained",

@@ -25,7 +25,11 @@ from semforensics.images import read_crop
 from semforensics.micrographs.split import read_splits, split_by_file
 from semforensics.params import Protocol, Side, SplitParams
 
-ROWS: dict[str, tuple[str, ...]] = {"fastgan": ("fastgan",)}
+ROWS: dict[str, tuple[str, ...]] = {
+    "fastgan": ("fastgan",),
+    "stylegan2_ada": ("stylegan2_ada",),
+    "both": ("fastgan", "stylegan2_ada"),
+}
 """The generators whose fakes each classifier learns from, in equal parts."""
 
 MIN_SIZE_PX = 16

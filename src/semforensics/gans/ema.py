@@ -26,6 +26,13 @@ def update(average: nn.Module, live: nn.Module, decay: float) -> None:
 
 
 @torch.no_grad()
+def copy_buffers(average: nn.Module, live: nn.Module) -> None:
+    """Give `average` the buffers of `live` as they are."""
+    for ours, theirs in zip(average.buffers(), live.buffers(), strict=True):
+        ours.copy_(theirs)
+
+
+@torch.no_grad()
 def measure_statistics(network: nn.Module, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
     """Set the running statistics of all batch normalisations to what a network's inputs give.
 

@@ -1,91 +1,59 @@
-"""Fakes from a released generator: one seed, one image.
+"""Fakes from a released generator, one file per seed."""
 
-Each fake's latent and noise come from a random generator of its own, seeded with the number that is
-its file name, and each is computed alone, in float32 and eval mode. So it depends on the checkpoint
-and the seed, never on batch mates, batch size or order: kernels may sum in another order for
-another batch size.
-
-The public FastGAN samples in train mode, where an image depends on its batch mates. Ours does not,
-for generators trained in `reference` mode neither: their statistics are measured like those of all
-others.
-"""
-
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
 from semforensics.checkpoints import load_checkpoint
 from semforensics.files import atomic_folder
-from semforensics.gans.fastgan.networks import Generator
-from semforensics.images import to_uint8, write_grey_png
-from semforensics.params import GenerateParams
+from semforensics.gans.fastgan.networks import Generator as FastGAN
+from semforensics.gans.sampling import generate_grey
+from semforensics.gans.stylegan2_ada.networks import Generator as StyleGAN2
+from semforensics.images import write_grey_png
+from semforensics.params import GenerateParams, GenerateStyleGAN2Params
+
+_ARCHITECTURES: dict[str, type[FastGAN] | type[StyleGAN2]] = {
+    "fastgan": FastGAN,
+    "stylegan2_ada": StyleGAN2,
+}
 
 
-def load_generator(path: Path) -> Generator:
+def load_generator(path: Path, snapshot: str = "last") -> FastGAN | StyleGAN2:
     """Rebuild a generator from its file alone, in eval mode.
 
     Args:
-        path: The file, or a folder that holds `generator.safetensors`.
+        path: The file, or a folder that holds `generator.safetensors` and `best.safetensors`.
+        snapshot: Which of the two in a folder: `last` or `best`.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It does not hold a generator of this project.
     """
-    path = path / "generator.safetensors" if path.is_dir() else path
+    if path.is_dir():
+        path = path / {"last": "generator.safetensors", "best": "best.safetensors"}[snapshot]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; `train-gan` makes it")
     state, meta = load_checkpoint(path)
-    if meta.get("architecture") != "fastgan":
-        raise ValueError(f"{path}: architecture {meta.get('architecture')!r}, expected 'fastgan'")
+    architecture = meta.get("architecture")
+    if architecture not in _ARCHITECTURES:
+        expected = " or ".join(map(repr, _ARCHITECTURES))
+        raise ValueError(f"{path}: architecture {architecture!r}, expected {expected}")
     try:
-        generator = Generator(**meta["arguments"])
+        generator = _ARCHITECTURES[architecture](**meta["arguments"])
         generator.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: not the weights it says it holds: {error}") from error
     return generator.eval()
 
 
-def draw_inputs(
-    generator: Generator, count: int, rng: torch.Generator
-) -> tuple[Tensor, list[Tensor]]:
-    """Draw latents and noise maps from a CPU generator, on the network's device."""
-    device = next(generator.parameters()).device
-    z = torch.randn(count, generator.nz, generator=rng)
-    noises = [torch.randn(count, 1, side, side, generator=rng) for side in generator.noise_sides]
-    return z.to(device), [noise.to(device) for noise in noises]
-
-
-@torch.inference_mode()
-def generate(generator: Generator, seed: int) -> Float[Tensor, "channels side side"]:
-    """Give the fake of one seed, in -1 … 1 where the generator squashes its output."""
-    image: Tensor = generator(*draw_inputs(generator, 1, torch.Generator().manual_seed(seed))).big
-    return image[0]
-
-
-def generate_grey(generator: Generator, seeds: Sequence[int]) -> UInt8[Tensor, "n_fake side side"]:
-    """Give the fakes of some seeds as grey levels.
-
-    Three channels become grey by the canonicaliser's rule: rounded to 8 bits, then Pillow's luma.
-    """
-    images = []
-    for seed in seeds:
-        image = to_uint8(generate(generator, seed).cpu())
-        if len(image) == 3:
-            luma = Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")
-            image = torch.from_numpy(np.array(luma))[None]
-        images.append(image[0])
-    return torch.stack(images)
-
-
 def generate_folder(
-    checkpoints: Path, fakes: Path, params: GenerateParams, *, device: torch.device
+    checkpoints: Path,
+    fakes: Path,
+    params: GenerateParams | GenerateStyleGAN2Params,
+    *,
+    device: torch.device,
 ) -> int:
     """Write one 8-bit grey PNG per seed, named after it, at the generator's own size.
 
@@ -94,9 +62,15 @@ def generate_folder(
 
     Raises:
         FileNotFoundError: There is no generator.
-        ValueError: The file does not hold one.
+        ValueError: The file does not hold one, or not of the kind the parameters are for.
     """
-    generator = load_generator(checkpoints).to(device)
+    generator = load_generator(checkpoints, params.snapshot).to(device)
+    if isinstance(params, GenerateStyleGAN2Params):
+        if not isinstance(generator, StyleGAN2):
+            raise ValueError(f"{checkpoints}: holds FastGAN, expected StyleGAN2-ADA")
+        generator.truncation_psi = params.truncation_psi
+    elif not isinstance(generator, FastGAN):
+        raise ValueError(f"{checkpoints}: holds StyleGAN2-ADA, expected FastGAN")
     seeds = range(params.first_seed, params.first_seed + params.num_images)
     console = Console(stderr=True)
     with atomic_folder(fakes) as folder:

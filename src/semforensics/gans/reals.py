@@ -54,6 +54,15 @@ def take(
     return x.expand(-1, channels, -1, -1)
 
 
+def take_mirrored(
+    reals: UInt8[Tensor, "n_real 1 side side"], indices: Int64[Tensor, " batch"], channels: int
+) -> Float[Tensor, "batch channels side side"]:
+    """Give some reals in -1 … 1; indices from `n_real` on name the same reals mirrored."""
+    x = to_unit_range(reals[indices % len(reals)])
+    x = torch.where((indices >= len(reals)).view(-1, 1, 1, 1), x.flip(3), x)
+    return x.expand(-1, channels, -1, -1)
+
+
 class EndlessPermutations:
     """Indices 0 … count - 1 in one random permutation after the other.
 

@@ -18,7 +18,7 @@ from semforensics.gans.fastgan.networks import (
     take_quadrant,
     upsampling_kernel,
 )
-from semforensics.gans.generate import draw_inputs
+from semforensics.gans.sampling import draw_inputs
 
 
 def generator_of(size_px: int, ngf: int = 8, channels: int = 1, tanh: bool = False) -> Generator:

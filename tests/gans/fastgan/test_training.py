@@ -1,6 +1,5 @@
 """FastGAN's training learns, resumes to the same bytes, and refuses what it cannot train on."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -20,20 +19,20 @@ from torch import Tensor
 from semforensics.checkpoints import load_checkpoint
 from semforensics.gans.fastgan import training
 from semforensics.gans.fastgan.training import (
-    Course,
+    FastGANCourse,
     augment_fakes,
     augment_reals,
     new_course,
     shrink,
     targets,
-    tile,
     train,
 )
-from semforensics.gans.generate import generate_grey, load_generator
+from semforensics.gans.generate import load_generator
 from semforensics.gans.reals import load_reals
+from semforensics.gans.sampling import generate_grey
 from semforensics.params import FastGANParams
 from semforensics.perceptual.lpips import LPIPS
-from tests.gans.conftest import CPU, Place, tiny
+from tests.gans.conftest import CPU, Place, flatten, rows_of, tiny
 
 MakePlace = Callable[[str], Place]
 
@@ -52,25 +51,11 @@ def blobs(place: Place) -> Tensor:
     return load_reals(sorted((place.root / "cropped").glob("*.png")))
 
 
-def train_course(course: Course, place: Place, params: FastGANParams) -> None:
+def train_course(course: FastGANCourse, place: Place, params: FastGANParams) -> None:
     """Take the steps that are left, without publishing."""
     lpips = LPIPS.load(place.root / "pretrained/alex.safetensors")
     scratch = place.root / "scratch"
     train(course, blobs(place), lpips, params, {}, "", scratch, Console(quiet=True), 1e9)
-
-
-def rows_of(path: Path) -> list[dict[str, float]]:
-    """A CSV of numbers."""
-    with path.open() as file:
-        return [{n: float(v) for n, v in row.items()} for row in csv.DictReader(file)]
-
-
-def flatten(value: Any, name: str = "") -> dict[str, Any]:
-    """Leaves of nested dictionaries and lists by their paths."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for n, part in pairs for k, v in flatten(part, f"{name}.{n}").items()}
-    return {name: value}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +123,7 @@ def test_outputs_are_the_promised_files(make_place: MakePlace) -> None:
 
     assert set(place.outputs()) == {
         "checkpoints/generator.safetensors",
+        "checkpoints/best.safetensors",
         "checkpoints/snapshot_000004.safetensors",
         "plots/losses.csv",
         "plots/snapshots.csv",
@@ -349,13 +335,3 @@ def test_targets_are_the_augmented_real_and_its_quadrant() -> None:
 
     assert torch.equal(whole, pair.small)
     assert torch.equal(part, pair.big[:, :, :128, 128:])
-
-
-def test_tiles_fill_a_square_row_by_row() -> None:
-    """Images are put from left to right, then down."""
-    images = np.arange(64, dtype=np.uint8)[:, None, None].repeat(64, 1).repeat(64, 2)
-
-    grid = tile(images)
-
-    assert grid.shape == (512, 512)
-    np.testing.assert_array_equal(grid[::64, ::64].ravel(), np.arange(64))

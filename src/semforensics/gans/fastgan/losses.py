@@ -76,19 +76,6 @@ def r1_penalty(logits: Float[Tensor, " count"], reals: Pair) -> Float[Tensor, ""
     return norms.mean() / 2
 
 
-@torch.no_grad()
-def mean_pairwise_distance(
-    lpips: LPIPS, images: Float[Tensor, "batch channels side side"]
-) -> float:
-    """Give the mean LPIPS over all pairs of different images: 0 when all are the same."""
-    # The mean squared distance of all pairs is twice the unbiased variance.
-    terms = [
-        (2 * features.var(dim=0) * weight.view(-1, 1, 1)).sum(dim=0).mean()
-        for features, weight in zip(lpips.features(images), lpips.lin, strict=True)
-    ]
-    return float(torch.stack(terms).sum())
-
-
 def _chunks(features: list[Tensor], count: int) -> list[list[Tensor]]:
     """Split the features of a batch made of `count` batches."""
     split = [layer.chunk(count) for layer in features]

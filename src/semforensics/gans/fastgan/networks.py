@@ -333,6 +333,16 @@ class Generator(nn.Module):
         big = self.to_big(x).float()
         return Pair(torch.tanh(big), torch.tanh(small)) if self.tanh else Pair(big, small)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.to_big.weight.device
+
+    def images(self, z: Float[Tensor, "batch nz"], noises: Sequence[Tensor]) -> Tensor:
+        """Give the images at the larger scale alone, [batch, channels, side, side]."""
+        pair: Pair = self(z, noises)
+        return pair.big
+
     @classmethod
     def from_reference_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "Generator":
         """Build the network from the weights of the public FastGAN.

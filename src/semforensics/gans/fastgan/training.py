@@ -7,26 +7,27 @@ scales of a fake are augmented alike; spectral norms are right from the first st
 """
 
 import copy
-import csv
-import platform
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
-from semforensics.checkpoints import save_checkpoint
 from semforensics.device import bf16_is_emulated, seed_everything
-from semforensics.files import atomic_file, atomic_folder, sha256_of
+from semforensics.files import sha256_of
 from semforensics.gans import diffaugment, ema
+from semforensics.gans.course import (
+    SECONDS_BETWEEN_SAVES,
+    Course,
+    describe_machine,
+    fresh_window,
+    progress_bar,
+)
 from semforensics.gans.fastgan import losses
 from semforensics.gans.fastgan.networks import (
     CONVERGED_POWER_STEPS,
@@ -39,10 +40,10 @@ from semforensics.gans.fastgan.networks import (
     take_power_steps,
     take_quadrant,
 )
-from semforensics.gans.generate import draw_inputs, generate_grey
 from semforensics.gans.reals import EndlessPermutations, load_reals, take, training_files
 from semforensics.gans.resume import fingerprint, load_state, save_state
-from semforensics.images import to_unit_range, write_grey_png
+from semforensics.gans.sampling import draw_inputs, generate_grey
+from semforensics.gans.snapshots import NUM_WATCHED, diversity, publish, take_snapshot
 from semforensics.params import FastGANParams, Protocol
 from semforensics.perceptual.lpips import LPIPS
 
@@ -55,56 +56,7 @@ LOSS_COLUMNS = (
     "logit_fake",
 )
 """Means over the steps since the row before."""
-NUM_WATCHED = 64
-"""Fakes, of seeds 0 and up, by which a snapshot is judged."""
-COLLAPSED_BELOW = 0.3
-"""Diversity of fakes, in units of that of reals, below which a snapshot counts as collapsed."""
-_GRID_PX = 1024
-"""Largest side of a sample grid."""
-_SECONDS_BETWEEN_SAVES = 120.0
-
-
-@dataclass
-class Course:
-    """All that changes while a training runs; its state dict is what resuming needs."""
-
-    generator: Generator
-    discriminator: Discriminator
-    average: Generator
-    optimizer_g: torch.optim.Adam
-    optimizer_d: torch.optim.Adam
-    rng: torch.Generator
-    sampler: EndlessPermutations
-    iteration: int = 0
-    window: Tensor = field(default_factory=lambda: torch.zeros(len(LOSS_COLUMNS)))
-    """Sums of the loss columns since the last row."""
-    rows: list[dict[str, float]] = field(default_factory=list)
-    snapshots: list[dict[str, float]] = field(default_factory=list)
-
-    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        names = ("generator", "discriminator", "average", "optimizer_g", "optimizer_d")
-        return {name: getattr(self, name) for name in names}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give everything, as tensors, numbers and lists."""
-        return {name: part.state_dict() for name, part in self._parts().items()} | {
-            "rng": self.rng.get_state(),
-            "waiting": self.sampler.waiting,
-            "iteration": self.iteration,
-            "window": self.window.cpu(),
-            "rows": self.rows,
-            "snapshots": self.snapshots,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where the state was taken."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.rng.set_state(state["rng"])
-        self.sampler.waiting = state["waiting"]
-        self.iteration = state["iteration"]
-        self.window = state["window"].to(self.window.device)
-        self.rows, self.snapshots = state["rows"], state["snapshots"]
+FastGANCourse = Course[Generator, Discriminator]
 
 
 def train_fastgan(
@@ -119,7 +71,7 @@ def train_fastgan(
     seed: int,
     scratch: Path,
     device: torch.device,
-    seconds_between_saves: float = _SECONDS_BETWEEN_SAVES,
+    seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
 ) -> str:
     """Train a generator and write its average, loss curves and sample grids.
 
@@ -130,7 +82,8 @@ def train_fastgan(
         cropped: Canonical crops.
         splits: Table of crops and sides.
         pretrained: Folder with the weights of `params.perceptual_net`.
-        checkpoints: Folder to write: `generator.safetensors`, and as many snapshots as are kept.
+        checkpoints: Folder to write: `generator.safetensors`, the last; `best.safetensors`, the one
+            nearest to the reals, if it is kept; and as many earlier snapshots as are kept.
         plots: Folder to write: `losses.csv`, `snapshots.csv`, `grids/<iteration>.png`.
         params: The training's parameters.
         protocol: `clean` trains on the train side, `thesis` on all reals.
@@ -156,7 +109,7 @@ def train_fastgan(
         console.print(f"notice: {device} emulates bfloat16; precision float32 is faster here")
     lpips = lpips.to(device)
 
-    settings = params.model_dump(exclude={"iterations", "keep_snapshots"})
+    settings = params.model_dump(exclude={"iterations", "keep_snapshots", "keep_best"})
     settings |= {"seed": seed, "weights": sha256_of(weights), "device": device.type}
     stamp = fingerprint(settings, reals)
     course = new_course(params, size_px, len(reals), seed, device)
@@ -173,14 +126,15 @@ def train_fastgan(
         "protocol": protocol,
         "seed": seed,
         "n_real": len(reals),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
+        **describe_machine(device),
     }
 
     train(course, reals, lpips, params, meta, stamp, scratch, console, seconds_between_saves)
 
-    publish(course, scratch, checkpoints, plots, params.keep_snapshots)
+    publish(
+        course, scratch, checkpoints, plots,
+        keep_snapshots=params.keep_snapshots, keep_best=params.keep_best,
+    )  # fmt: skip
     shutil.rmtree(scratch)
     last = course.snapshots[-1]
     return (
@@ -190,7 +144,7 @@ def train_fastgan(
 
 
 def train(
-    course: Course,
+    course: FastGANCourse,
     reals: Tensor,
     lpips: LPIPS,
     params: FastGANParams,
@@ -202,26 +156,27 @@ def train(
 ) -> None:
     """Take the steps that are left; leaves snapshots, grids and its own state in `scratch`."""
     saved_at = time.monotonic()
-    with progress_bar(console) as progress:
+    with progress_bar("FastGAN", console) as progress:
         bar = progress.add_task("", total=params.iterations, completed=course.iteration, losses="")
         while course.iteration < params.iterations:
             shown, fakes = take_step(course, reals, lpips, params)
             done = course.iteration == params.iterations
             if course.iteration % params.log_every == 0 or done:
-                log(course, shown, fakes, lpips)
-                row = course.rows[-1]
+                row = course.log(diversity=diversity(lpips, fakes, shown))
                 text = " ".join(f"{n.removeprefix('loss_')} {row[n]:.2f}" for n in LOSS_COLUMNS)
                 progress.update(bar, losses=text)
             progress.update(bar, completed=course.iteration)
             if course.iteration % params.snapshot_every == 0 or done:
-                take_snapshot(course, reals, lpips, params, meta, scratch, console)
+                network = sampling_network(course.average, params)
+                watched = generate_grey(network, range(NUM_WATCHED))
+                take_snapshot(course, network, watched, reals, lpips, meta, scratch, console)
             if done or time.monotonic() - saved_at >= seconds_between_saves:
                 save_state(scratch / "state.pt", stamp, course.state_dict())
                 saved_at = time.monotonic()
 
 
 def take_step(
-    course: Course, reals: Tensor, lpips: LPIPS, params: FastGANParams
+    course: FastGANCourse, reals: Tensor, lpips: LPIPS, params: FastGANParams
 ) -> tuple[Tensor, Tensor]:
     """Train both networks on one batch; give its reals and fakes, not augmented."""
     generator, discriminator, rng = course.generator, course.discriminator, course.rng
@@ -281,7 +236,7 @@ def take_step(
     course.iteration += 1
     parts = (loss_real, loss_fake, loss_reconstruction, loss_g)
     logits = (logits_real.mean(), logits_fake.mean())
-    course.window += torch.stack([value.detach() for value in (*parts, *logits)])
+    course.measure(dict(zip(LOSS_COLUMNS, (*parts, *logits), strict=True)))
     return x, fakes.big.detach()
 
 
@@ -311,7 +266,7 @@ def check_inputs(
 
 def new_course(
     params: FastGANParams, size_px: int, n_real: int, seed: int, device: torch.device
-) -> Course:
+) -> FastGANCourse:
     """Draw fresh networks from the seed."""
     seed_everything(seed)
     power_steps = 0 if params.reference else CONVERGED_POWER_STEPS
@@ -333,6 +288,7 @@ def new_course(
         generator.compile()
         discriminator.compile()
     return Course(
+        columns=LOSS_COLUMNS,
         generator=generator,
         discriminator=discriminator,
         average=average,
@@ -340,7 +296,7 @@ def new_course(
         optimizer_d=torch.optim.Adam(discriminator.parameters(), params.lr, betas),
         rng=rng,
         sampler=EndlessPermutations(n_real, rng),
-        window=torch.zeros(len(LOSS_COLUMNS), device=device),
+        window=fresh_window(LOSS_COLUMNS, device),
     )
 
 
@@ -382,77 +338,6 @@ def shrink(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(x, x.shape[-1] // side) if x.shape[-1] > side else x
 
 
-def log(course: Course, reals: Tensor, fakes: Tensor, lpips: LPIPS) -> None:
-    """Add a row of mean losses, and the diversity of this step's fakes.
-
-    Raises:
-        ValueError: A loss is not finite.
-    """
-    steps = course.iteration - (int(course.rows[-1]["iteration"]) if course.rows else 0)
-    means = (course.window / steps).tolist()
-    if not np.isfinite(means).all():
-        raise ValueError(
-            f"training diverged before iteration {course.iteration}: "
-            + ", ".join(f"{n} {m:.3g}" for n, m in zip(LOSS_COLUMNS, means, strict=True))
-        )
-    course.window.zero_()
-    row = {"iteration": float(course.iteration), **dict(zip(LOSS_COLUMNS, means, strict=True))}
-    course.rows.append(row | {"diversity": diversity(lpips, fakes, reals)})
-
-
-def diversity(lpips: LPIPS, fakes: Tensor, reals: Tensor) -> float:
-    """Give the mean LPIPS between two fakes in units of that between two reals; 0: all alike."""
-    side = min(reals.shape[-1], 128)
-    ours = losses.mean_pairwise_distance(lpips, shrink(fakes, side))
-    theirs = losses.mean_pairwise_distance(lpips, shrink(reals, side))
-    return ours / max(theirs, 1e-12)
-
-
-def take_snapshot(
-    course: Course,
-    reals: Tensor,
-    lpips: LPIPS,
-    params: FastGANParams,
-    meta: dict[str, Any],
-    scratch: Path,
-    console: Console,
-) -> None:
-    """Save the average with statistics of its own and a grid of its fakes; warn of collapse."""
-    network = sampling_network(course.average, params)
-    fakes = generate_grey(network, range(NUM_WATCHED))
-    device = next(network.parameters()).device
-    order = torch.linspace(0, len(reals) - 1, min(NUM_WATCHED, len(reals))).long()
-    watched = diversity(
-        lpips,
-        to_unit_range(fakes[:, None]).to(device),
-        to_unit_range(reals[order]).to(device),
-    )
-    row = course.rows[-1] if course.rows else {}
-    course.snapshots.append(
-        {
-            "iteration": float(course.iteration),
-            "diversity": watched,
-            "grey_mean": float(fakes.double().mean()),
-            "grey_std": float(fakes.double().std()),
-            "collapsed": float(watched < COLLAPSED_BELOW),
-        }
-    )
-    name = f"{course.iteration:06d}"
-    line = f"iteration {course.iteration}: diversity {watched:.2f} of the reals'"
-    if row:
-        line += f", logits {row['logit_real']:.2f} real {row['logit_fake']:.2f} fake"
-    console.print(line)
-    if watched < COLLAPSED_BELOW:
-        console.print(f"warning: collapsed, diversity below {COLLAPSED_BELOW}")
-    grid = scratch / "grids" / f"{name}.png"
-    with atomic_file(grid) as temporary:
-        write_grey_png(temporary, tile(fakes.numpy()))
-    described = meta | {"step": course.iteration, "diversity": watched}
-    save_checkpoint(
-        scratch / "snapshots" / f"{name}.safetensors", network.state_dict(), described, half=True
-    )
-
-
 def sampling_network(average: Generator, params: FastGANParams) -> Generator:
     """Give the network that samples: 16-bit weights, with norms and statistics that fit."""
     network = copy.deepcopy(average)
@@ -473,56 +358,3 @@ def statistics_inputs(
     rng = torch.Generator().manual_seed(0)
     for _ in range(-(-params.precise_bn_images // batch)):
         yield draw_inputs(network, batch, rng)
-
-
-def tile(images: np.ndarray) -> np.ndarray:
-    """Put square images, [n, side, side], into a square grid, as many as fit."""
-    side = images.shape[-1]
-    columns = int(min(len(images) ** 0.5, _GRID_PX // side))
-    grid = images[: columns**2].reshape(columns, columns, side, side)
-    return grid.transpose(0, 2, 1, 3).reshape(columns * side, columns * side)
-
-
-def publish(
-    course: Course, scratch: Path, checkpoints: Path, plots: Path, keep_snapshots: int
-) -> None:
-    """Copy what a finished training leaves from its scratch folder to its places."""
-    *earlier, last = [f"{int(snapshot['iteration']):06d}" for snapshot in course.snapshots]
-    with atomic_folder(checkpoints) as folder:
-        shutil.copy(scratch / f"snapshots/{last}.safetensors", folder / "generator.safetensors")
-        for name in earlier[len(earlier) - min(keep_snapshots, len(earlier)) :]:
-            shutil.copy(
-                scratch / f"snapshots/{name}.safetensors", folder / f"snapshot_{name}.safetensors"
-            )
-    with atomic_folder(plots) as folder:
-        write_rows(folder / "losses.csv", course.rows)
-        write_rows(folder / "snapshots.csv", course.snapshots)
-        (folder / "grids").mkdir()
-        for name in (*earlier, last):
-            shutil.copy(scratch / f"grids/{name}.png", folder / f"grids/{name}.png")
-
-
-def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write rows of numbers as CSV, six digits each."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
-
-
-def progress_bar(console: Console) -> Progress:
-    """Give a bar with the losses behind it, shown on a terminal only."""
-    return Progress(
-        TextColumn("FastGAN"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-def device_name(device: torch.device) -> str:
-    """Name the device for the checkpoint's description."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -9,7 +9,7 @@ styles, demodulation, minibatch deviation and images stay float32.
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -237,7 +237,7 @@ class Synthesis(nn.Module):
     def forward(
         self,
         ws: Float[Tensor, "batch num_ws w_dim"],
-        noises: Sequence[Float[Tensor, "_ 1 side side"]] | None = None,
+        noises: Sequence[Float[Tensor, "_ 1 _ _"]] | None = None,
     ) -> Float[Tensor, "batch channels size size"]:
         """Give images in about -1 … 1, float32.
 
@@ -311,6 +311,7 @@ class Generator(nn.Module):
         }
         self.size_px, self.channels, self.z_dim, self.w_dim = size_px, channels, z_dim, w_dim
         self.nz = z_dim
+        self.truncation_psi = 1.0  # of `images`; how to sample is no part of the weights
         self.num_ws = 2 * len(width)
         self.mapping = Mapping(z_dim, w_dim, mapping_layers)
         self.synthesis = Synthesis(size_px, channels, w_dim, width, clamp)
@@ -374,14 +375,14 @@ class Generator(nn.Module):
     def images(
         self, z: Float[Tensor, "batch z_dim"], noises: Sequence[Tensor]
     ) -> Float[Tensor, "batch channels size size"]:
-        """Give images as `forward` does, not truncated."""
-        image: Tensor = self(z, noises)
+        """Give images as `forward` does, truncated as far as `truncation_psi` says."""
+        image: Tensor = self(z, noises, truncation_psi=self.truncation_psi)
         return image
 
     @classmethod
     def from_reference_state_dict(
         cls, state_dict: MappingType[str, Tensor], *, clamp: float | None = None
-    ) -> Self:
+    ) -> "Generator":
         """Build the network from the weights of a public StyleGAN2-ADA generator.
 
         Args:
@@ -582,7 +583,7 @@ class Discriminator(nn.Module):
     @classmethod
     def from_reference_state_dict(
         cls, state_dict: MappingType[str, Tensor], *, mbstd_group: int, clamp: float | None = None
-    ) -> Self:
+    ) -> "Discriminator":
         """Build the network from the weights of a public StyleGAN2-ADA discriminator.
 
         Args:

@@ -1,0 +1,127 @@
+"""The course of a GAN's training: all that changes, what is logged, how it is saved and shown."""
+
+import csv
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from semforensics.gans.reals import EndlessPermutations
+
+G = TypeVar("G", bound=nn.Module)
+D = TypeVar("D", bound=nn.Module)
+
+SECONDS_BETWEEN_SAVES = 120.0
+
+
+@dataclass(kw_only=True)
+class Course(Generic[G, D]):
+    """All that changes while a training runs; its state dict is what resuming needs."""
+
+    generator: G
+    discriminator: D
+    average: G
+    optimizer_g: torch.optim.Adam
+    optimizer_d: torch.optim.Adam
+    rng: torch.Generator
+    sampler: EndlessPermutations
+    window: Tensor
+    """Sum of what was measured since the last row, and how often: [2, columns]."""
+    columns: tuple[str, ...]
+    iteration: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    snapshots: list[dict[str, float]] = field(default_factory=list)
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("generator", "discriminator", "average", "optimizer_g", "optimizer_d")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything, as tensors, numbers and lists."""
+        return {name: part.state_dict() for name, part in self._parts().items()} | {
+            "rng": self.rng.get_state(),
+            "waiting": self.sampler.waiting,
+            "iteration": self.iteration,
+            "window": self.window.cpu(),
+            "rows": self.rows,
+            "snapshots": self.snapshots,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the state was taken."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.rng.set_state(state["rng"])
+        self.sampler.waiting = state["waiting"]
+        self.iteration = state["iteration"]
+        self.window = state["window"].to(self.window.device)
+        self.rows, self.snapshots = state["rows"], state["snapshots"]
+
+    def measure(self, values: Mapping[str, Tensor]) -> None:
+        """Add what this step has measured to the means of the next row."""
+        at = [self.columns.index(name) for name in values]
+        self.window[0, at] += torch.stack([value.detach().float() for value in values.values()])
+        self.window[1, at] += 1
+
+    def log(self, **more: float) -> dict[str, float]:
+        """Add a row: the iteration, means since the row before, and what the caller knows.
+
+        Raises:
+            ValueError: A mean is not finite.
+        """
+        total, count = self.window.tolist()
+        means = {
+            name: s / n for name, s, n in zip(self.columns, total, count, strict=True) if n > 0
+        }
+        if not np.isfinite(list(means.values())).all():
+            raise ValueError(
+                f"training diverged before iteration {self.iteration}: "
+                + ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
+            )
+        self.window.zero_()
+        self.rows.append({"iteration": float(self.iteration), **means, **more})
+        return self.rows[-1]
+
+
+def fresh_window(columns: tuple[str, ...], device: torch.device) -> Tensor:
+    """Give the window of a course that has measured nothing."""
+    return torch.zeros(2, len(columns), device=device)
+
+
+def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows of numbers as CSV, six digits each; what a row lacks stays empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
+
+
+def progress_bar(title: str, console: Console) -> Progress:
+    """Give a bar with the losses behind it, shown on a terminal only."""
+    return Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Say what trained, for the checkpoint's description."""
+    cuda = device.type == "cuda"
+    return {
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
