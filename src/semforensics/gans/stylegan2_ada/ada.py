@@ -7,7 +7,7 @@ the fakes (the paper's figure 2 and section 2.2 put it near 0.8), and says when 
 """
 
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isnan
 from typing import Any
 
 import torch
@@ -49,7 +49,8 @@ class AdaController:
     @torch.no_grad()
     def observe(self, logits: Float[Tensor, "..."]) -> None:
         """Take note of the logits of a batch of reals, on any device, without waiting for it."""
-        signs = logits.detach().sign().double()
+        # torch's sign of what is not a number is 0.
+        signs = torch.where(logits.isnan(), logits, logits.sign()).double()
         self.signs = self.signs.to(logits.device)
         self.signs += torch.stack([signs.sum(), signs.new_tensor(signs.numel())])
 
@@ -70,7 +71,7 @@ class AdaController:
         total, count = self.signs.tolist()
         if not count:
             raise ValueError("no logits of reals were observed since the last update of p")
-        if not isfinite(total):
+        if isnan(total):
             raise ValueError("the discriminator gave a logit that is not a number")
         self.r = total / count
         direction = (self.r > self.target) - (self.r < self.target)

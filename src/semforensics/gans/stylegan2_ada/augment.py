@@ -284,10 +284,10 @@ def augment(
     Differentiable any number of times in the images. Autocast does not reach inside: images of
     16 bits are augmented, and come back, in float32.
 
-    An image comes out the same beside other images, but for one thing: how far images are reflected
-    beyond their border is decided for the batch, as the one that reads farthest asks. Where an
-    image reads beyond its own reach it shows 0, and so only the rim of images that are made
-    smaller can differ.
+    An image comes out the same beside other images to about 1e-4: how far images are reflected
+    beyond their border is decided for the batch, as the one that reads farthest asks, and places
+    are rounded accordingly; of an image that is made smaller, the outermost 3 pixels read a little
+    beyond what is reflected for it alone.
 
     Args:
         images: In [-1, 1], of 1 or 3 channels.

@@ -5,8 +5,9 @@ augmentations, sym2 (which equals db2) splits an image into four bands. Karras e
 Generative Adversarial Networks with Limited Data", NeurIPS 2020, arXiv:2006.06676, appendix B.
 
 An image axis is mapped by one dense matrix that holds reflection at the border, resampling and
-filtering together: no padded image is ever made, and on a CPU matrix products are several times as
-fast as the strided convolutions of single channels that they stand for.
+filtering together: no padded image is ever made, and at 64 to 128 px on a CPU the products are
+three times as fast as strided convolutions of single channels (forward and backward; at 512 px they
+are still no slower).
 """
 
 from functools import lru_cache
