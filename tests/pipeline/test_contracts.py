@@ -64,19 +64,16 @@ def command_body(command: str) -> ast.AST:
 def import_closure(stage: PipelineStage) -> set[str]:
     """Every source file that a stage's command can reach, as paths below the checkout."""
     command, argument = shlex.split(stage.cmd)[2:4]
+    # A command that trains one of several generators imports only the one it is called for.
+    others = {p.parent.name for p in SOURCE.glob("semforensics/gans/*/networks.py")} - {argument}
+    skipped = tuple(f"semforensics.gans.{o}." for o in others if command == "train-gan")
     waiting, reached = imports_of(command_body(command)), set[str]()
     while waiting:
         module = waiting.pop()
-        if module in reached or module in EXEMPT:
+        if module in reached or module in EXEMPT or module.startswith(skipped):
             continue
         reached.add(module)
         waiting |= imports_of(ast.parse(module_path(module).read_text()))
-    # A command that serves several generators imports only the one it is called for.
-    others = {p.parent.name for p in SOURCE.glob("semforensics/gans/*/networks.py")} - {argument}
-    if command == "train-gan":
-        reached = {
-            m for m in reached if not any(m.startswith(f"semforensics.gans.{o}.") for o in others)
-        }
     return {str(module_path(module).relative_to(ROOT)) for module in reached}
 
 

@@ -1,6 +1,7 @@
 """The whole pipeline on a tiny configuration, through `dvc repro` and `dvc exp run`."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import yaml
 
 from tests.pipeline.conftest import ROOT, Run
 
+GANS = ("fastgan", "stylegan2_ada")
+ROWS = (*GANS, "both")
 TINY = {
     "acquire.simulated.num_areas": 5,
     "acquire.simulated.magnifications_k": [100],
@@ -22,7 +25,16 @@ TINY = {
     "train_gan.fastgan.precise_bn_images": 16,
     "train_gan.fastgan.log_every": 1,
     "train_gan.fastgan.snapshot_every": 4,
+    "train_gan.stylegan2_ada.channel_base": 256,
+    "train_gan.stylegan2_ada.channel_max": 8,
+    "train_gan.stylegan2_ada.z_dim": 8,
+    "train_gan.stylegan2_ada.w_dim": 8,
+    "train_gan.stylegan2_ada.kimg": 0.016,
+    "train_gan.stylegan2_ada.batch": 4,
+    "train_gan.stylegan2_ada.log_every": 1,
+    "train_gan.stylegan2_ada.snapshot_every": 4,
     "generate_fakes.fastgan.num_images": 40,
+    "generate_fakes.stylegan2_ada.num_images": 40,
     "train_classifier.epochs": 2,
     "train_classifier.batch": 16,
     "evaluate_classifier.bootstrap_resamples": 100,
@@ -41,6 +53,27 @@ def set_parameters(path: Path, values: dict[str, object]) -> None:
         assert last in section, key
         section[last] = value
     path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def outputs_of_gan(gan: str) -> set[str]:
+    """The files that one generator's stages leave, besides fakes and figures."""
+    return {
+        f"data/checkpoints/{gan}/generator.safetensors",
+        f"metrics/distances/{gan}.json",
+        *(f"plots/training/{gan}/{n}" for n in ("losses.csv", "snapshots.csv", "grids/000004.png")),
+        *(f"plots/distances/{gan}_per_{kind}.csv" for kind in ("real", "fake")),
+    }
+
+
+def outputs_of_row(row: str) -> set[str]:
+    """The files that one classifier's stages leave."""
+    return {
+        f"data/classifiers/{row}/model.safetensors",
+        f"data/classifiers/{row}/losses.csv",
+        f"metrics/classifier/{row}.json",
+        *(f"plots/classifier/{row}/{n}.csv" for n in ("roc", "pr", "confusion", "scores")),
+        *(f"plots/gradcam/{row}/{n}.png" for n in ("real", "fake")),
+    }
 
 
 def files_below(folder: Path) -> set[str]:
@@ -73,31 +106,24 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
     run("dvc", "repro")
     after = files_below(tiny) - {"data/folder_listing.csv"}
 
-    folders = {"data/raw", "data/cropped", "data/fakes/fastgan"}
+    folders = {"data/raw", "data/cropped", *(f"data/fakes/{gan}" for gan in GANS)}
     loose = {f for f in after if not any(f.startswith(d + "/") for d in folders)}
     assert loose == {
         "data/catalogue.csv",
         "data/crops.csv",
         "data/splits.csv",
         "data/pretrained/alex.safetensors",
-        "data/checkpoints/fastgan/generator.safetensors",
-        "data/classifiers/fastgan/model.safetensors",
-        "data/classifiers/fastgan/losses.csv",
-        "metrics/distances/fastgan.json",
-        "metrics/classifier/fastgan.json",
-        "plots/training/fastgan/losses.csv",
-        "plots/training/fastgan/snapshots.csv",
-        "plots/training/fastgan/grids/000004.png",
-        "plots/distances/fastgan_per_real.csv",
-        "plots/distances/fastgan_per_fake.csv",
-        *(f"plots/classifier/fastgan/{n}.csv" for n in ("roc", "pr", "confusion", "scores")),
-        *(f"plots/gradcam/fastgan/{n}.png" for n in ("real", "fake")),
-        *(f for f in loose if f.startswith("plots/figures/fastgan/") and f.endswith(".png")),
+        "data/checkpoints/stylegan2_ada/best.safetensors",
+        *(f for gan in GANS for f in outputs_of_gan(gan)),
+        *(f for row in ROWS for f in outputs_of_row(row)),
+        *(f for f in loose if re.fullmatch(r"plots/figures/(fastgan|stylegan2_ada)/\w+\.png", f)),
     }
-    assert {f"data/fakes/fastgan/{seed:06d}.png" for seed in range(40)} == {
+    assert {f"data/fakes/{gan}/{seed:06d}.png" for gan in GANS for seed in range(40)} == {
         f for f in after if f.startswith("data/fakes/")
     }
-    assert json.loads((tiny / "metrics/classifier/fastgan.json").read_text())["data"] == "simulated"
+    both = json.loads((tiny / "metrics/classifier/both.json").read_text())
+    assert both["data"] == "simulated"
+    assert set(GANS) <= set(both)
     run("git", "add", "-A")
     run("git", "commit", "-qm", "Run the pipeline")
 
@@ -107,7 +133,7 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
 
     done = run("dvc", "exp", "run", "-n", "faster", "-S", "train_classifier.lr=0.01")
     assert "Running stage 'train_classifier@fastgan'" in done.stdout
-    assert "Running stage 'train_gan@fastgan'" not in done.stdout
+    assert "Running stage 'train_gan" not in done.stdout
     changes = json.loads(run("dvc", "params", "diff", "--json").stdout)
     assert changes["params.yaml"]["train_classifier.lr"]["new"] == 0.01
     assert json.loads(run("dvc", "metrics", "diff", "--json", "HEAD").stdout)
@@ -130,4 +156,4 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
     run("dvc", "queue", "start")
     log = run("dvc", "queue", "logs", "-f", "queued").stdout
     assert marker in log
-    assert "Running stage 'train_gan@fastgan'" not in log
+    assert "Running stage 'train_gan" not in log
