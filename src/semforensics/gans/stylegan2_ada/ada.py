@@ -3,7 +3,7 @@
 Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020,
 arXiv:2006.06676, section 3: r_t, the mean sign of the logits of reals, rises as the discriminator
 overfits, and p follows it. Ours differs: p has an upper bound, beyond which augmentations leak into
-the fakes (the paper's figure 2 and section 2.2 put it near 0.8), and says when it stands there.
+the fakes (section 2.2 puts it near 0.8 in practice), and says when it stands there.
 """
 
 from dataclasses import dataclass, field

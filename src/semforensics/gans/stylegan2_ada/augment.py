@@ -15,8 +15,20 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from semforensics.gans.stylegan2_ada.appearance import (
+    NUM_CHANNELS,
+    add_noise,
+    brighten,
+    change_colours,
+    cut_out,
+    filter_bands,
+    flip_luma,
+    saturate,
+    scale_contrast,
+    turn_hue,
+)
 from semforensics.gans.stylegan2_ada.geometry import rotate, scale, translate, warp
-from semforensics.gans.stylegan2_ada.wavelets import NUM_BANDS, band_matrices, map_axes
+from semforensics.gans.stylegan2_ada.wavelets import NUM_BANDS
 
 Kind = Literal[
     "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "blit", "geom", "color", "filter", "noise", "cutout"
@@ -44,10 +56,7 @@ _CONTRAST_STD = 0.5
 _SATURATION_STD = 1.0
 _BAND_STD = 1.0
 _NOISE_STD = 0.1
-_CUTOUT_SHARE = 0.5
 """Appendix B, tables: shares of the side; standard deviations, of scales in octaves."""
-_BAND_POWER = tuple(share / 13 for share in (10, 1, 1, 1))
-"""Expected share of each band, lowest first, in the power of an image with a 1/f spectrum."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ def _draw(
 ) -> Draws:
     """Draw in the public program's order: an operation's values, then whom it befalls."""
     batch, channels, height, width = shape
-    if channels not in (1, 3):
+    if channels not in NUM_CHANNELS:
         raise ValueError(f"images of {channels} channels; can augment 1 or 3")
     if not p >= 0:
         raise ValueError(f"augmentation probability {p}, expected 0 or more")
@@ -302,10 +311,11 @@ def augment(
         images = images.float()
     with torch.autocast(images.device.type, enabled=False):
         images = warp(images, _inverse_geometry(draws))
-        images = _change_colours(images, draws)
-        images = _filter_bands(images, draws.band_gains)
-        images = _add_noise(images, draws)
-        return _cut_out(images, draws)
+        images = change_colours(images, _colour_map(draws))
+        images = filter_bands(images, draws.band_gains)
+        if draws.noise is not None:
+            images = add_noise(images, draws.noise_std, draws.noise)
+        return cut_out(images, draws.cutout, draws.cutout_centre)
 
 
 def _inverse_geometry(draws: Draws) -> Float[Tensor, "batch 3 3"]:
@@ -326,77 +336,16 @@ def _inverse_geometry(draws: Draws) -> Float[Tensor, "batch 3 3"]:
     return inverse
 
 
-def _change_colours(images: Tensor, draws: Draws) -> Tensor:
-    """Apply brightness, contrast, luma flip, hue and saturation as one affine map of colours."""
-    matrix = _colour_matrix(draws)
-    if bool((matrix == torch.eye(4, dtype=matrix.dtype)).all()):
-        return images
-    if images.shape[1] == 1:
-        # A grey image is one of three equal channels, seen through their mean.
-        linear, offset = matrix[:, :3, :3].sum((1, 2)) / 3, matrix[:, :3, 3].mean(1)
-        return images * _per_image(linear, images) + _per_image(offset, images)
-    linear, offset = matrix[:, :3, :3].to(images), matrix[:, :3, 3].to(images)
-    mixed = (images[:, None] * linear[:, :, :, None, None]).sum(2)
-    return mixed + offset[:, :, None, None]
-
-
-def _colour_matrix(draws: Draws) -> Float[Tensor, "batch 4 4"]:
-    """Give the affine maps of (red, green, blue, 1), in float64."""
-    batch = len(draws.flip)
-    eye = torch.eye(3, dtype=torch.float64)
-    grey = torch.full((3, 3), 1 / 3, dtype=torch.float64)  # projects on the axis of greys
-    axis = grey[0] * sqrt(3)
-    cross = torch.linalg.cross(axis.expand(3, 3), eye).mT
-
-    def each(values: Tensor) -> Tensor:
-        return values.double().view(-1, 1, 1)
-
-    contrast = each(draws.contrast) * eye
-    luma_flip = eye - 2 * each(draws.luma_flip) * grey
-    angle = each(draws.hue)
-    hue = grey + angle.cos() * (eye - grey) + angle.sin() * cross  # Rodrigues
-    saturation = grey + each(draws.saturation) * (eye - grey)
-
-    linear = saturation @ hue @ luma_flip @ contrast
-    matrix = torch.eye(4, dtype=torch.float64).repeat(batch, 1, 1)
-    matrix[:, :3, :3] = linear
-    matrix[:, :3, 3:] = linear @ each(draws.brightness).expand(batch, 3, 1)
-    return matrix
-
-
-def _filter_bands(images: Tensor, gains: Tensor) -> Tensor:
-    """Amplify four frequency bands, along both axes, reflected at the border."""
-    if bool((gains == 1).all()):
-        return images
-    power = torch.tensor(_BAND_POWER, dtype=torch.float64)
-    # Each gain on its own keeps the power of an image with a 1/f spectrum.
-    kept = (1 - power + power * gains.double() ** 2).rsqrt()  # [batch, band]
-    amplitudes = (gains.double() * kept.prod(1, keepdim=True)).to(images)
-    rows, columns = (
-        torch.tensordot(amplitudes, band_matrices(side, images.dtype, images.device), 1)[:, None]
-        for side in images.shape[2:]
+def _colour_map(draws: Draws) -> Float[Tensor, "batch 4 4"]:
+    """Give the affine map of (red, green, blue, 1), in float64."""
+    steps = (
+        brighten(draws.brightness.double()),
+        scale_contrast(draws.contrast.double()),
+        flip_luma(draws.luma_flip),
+        turn_hue(draws.hue.double()),
+        saturate(draws.saturation.double()),
     )
-    return map_axes(images, rows, columns)
-
-
-def _add_noise(images: Tensor, draws: Draws) -> Tensor:
-    if draws.noise is None or not bool(draws.noise_std.any()):
-        return images
-    return images + _per_image(draws.noise_std, images) * draws.noise.to(images)
-
-
-def _cut_out(images: Tensor, draws: Draws) -> Tensor:
-    """Set a rectangle of half the sides to 0, mid-grey, as far as it lies in the image."""
-    if not bool(draws.cutout.any()):
-        return images
-    height, width = images.shape[2:]
-    x, y = ((torch.arange(side) + 0.5) / side for side in (width, height))
-    centre_x, centre_y = draws.cutout_centre[:, :1], draws.cutout_centre[:, 1:]
-    in_columns = (x - centre_x).abs() < _CUTOUT_SHARE / 2  # [batch, width]
-    in_rows = (y - centre_y).abs() < _CUTOUT_SHARE / 2  # [batch, height]
-    hole = in_rows[:, :, None] & in_columns[:, None, :] & draws.cutout[:, None, None]
-    return images.masked_fill(hole[:, None].to(images.device), 0)
-
-
-def _per_image(values: Tensor, images: Tensor) -> Tensor:
-    return values.to(images).view(-1, 1, 1, 1)
+    colours = steps[0]
+    for step in steps[1:]:
+        colours = step @ colours
+    return colours
