@@ -113,6 +113,7 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
         "data/crops.csv",
         "data/splits.csv",
         "data/pretrained/alex.safetensors",
+        "plots/table_4_3.md",
         "data/checkpoints/stylegan2_ada/best.safetensors",
         *(f for gan in GANS for f in outputs_of_gan(gan)),
         *(f for row in ROWS for f in outputs_of_row(row)),
