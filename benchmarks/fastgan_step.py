@@ -34,14 +34,15 @@ class Setting:
     title: str
     size_px: int
     ngf: int
+    ndf: int
     nz: int
     net: str
     rounds: int
 
 
 SETTINGS = (
-    Setting("256 px, ngf 64, VGG loss", 256, 64, 256, "vgg", 5),
-    Setting("64 px, ngf 16, AlexNet loss", 64, 16, 64, "alex", 15),
+    Setting("256 px, ngf 64, VGG loss", 256, 64, 64, 256, "vgg", 5),
+    Setting("the demo's sizes: 64 px, ngf 12, ndf 16, AlexNet loss", 64, 12, 16, 64, "alex", 15),
 )
 BATCH = 8
 
@@ -153,8 +154,8 @@ def plain_networks(setting: Setting) -> tuple[Any, Any]:
         def forward(self, x: Any) -> Any:
             return self.main(x)
 
-    d = {2**n: int(2 ** (10 - n) / 8 * setting.ngf) for n in range(4, 11)}
-    d |= {8: 16 * setting.ngf, 16: 8 * setting.ngf}
+    d = {2**n: int(2 ** (10 - n) / 8 * setting.ndf) for n in range(4, 11)}
+    d |= {8: 16 * setting.ndf, 16: 8 * setting.ndf}
 
     class Discriminator(nn.Module):
         def __init__(self) -> None:
@@ -223,8 +224,8 @@ class Plain:
         import torch.nn.functional as F
 
         from semforensics.gans.fastgan import losses, training
-        from semforensics.gans.generate import draw_inputs
         from semforensics.gans.reals import take
+        from semforensics.gans.sampling import draw_inputs
 
         rng = self.course.rng
         x = take(self.reals, self.course.sampler.take(BATCH), 1, flip=True, rng=rng)
@@ -283,7 +284,7 @@ def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, 
 
     params = read_params(Path(__file__).parents[1] / "params.yaml").train_gan.fastgan
     params = params.model_copy(
-        update={"channels": 1, "ngf": setting.ngf, "ndf": setting.ngf, "nz": setting.nz}
+        update={"channels": 1, "ngf": setting.ngf, "ndf": setting.ndf, "nz": setting.nz}
         | {"batch": BATCH, "flip": True, "tanh": True, "precision": precision, "compile": False}
         | {"perceptual_net": setting.net, "reference": False, "r1_gamma": 0}
     )

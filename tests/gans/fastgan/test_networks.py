@@ -10,9 +10,11 @@ from semforensics.gans.fastgan.networks import (
     SIZES_PX,
     Conv,
     Discriminator,
+    FromLatent,
     GatedNorm,
     Generator,
     UpConv,
+    _channels_last,
     initialise,
     small_side,
     take_quadrant,
@@ -137,7 +139,7 @@ def test_wide_and_narrow_upsampling_agree() -> None:
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_gated_norm_is_normalisation_and_glu(momentum: float | None) -> None:
-    """On two halves it gives what torch's layers give on the whole, statistics included."""
+    """It gives what torch's two layers give one after the other, statistics included."""
     rng = torch.Generator().manual_seed(0)
     ours, theirs = GatedNorm(6, momentum=momentum), nn.BatchNorm2d(6, momentum=momentum)
     for norm in (ours, theirs):
@@ -145,7 +147,7 @@ def test_gated_norm_is_normalisation_and_glu(momentum: float | None) -> None:
 
     for training in (True, True, False):
         x = torch.randn(2, 6, 3, 5, generator=rng)
-        found = ours.train(training)(x.chunk(2, dim=1))
+        found = ours.train(training)(x)
         torch.testing.assert_close(found, F.glu(theirs.train(training)(x), dim=1))
 
     for name, value in theirs.state_dict().items():
@@ -160,6 +162,45 @@ def test_spectral_norm_of_a_fresh_network_is_right() -> None:
         if isinstance(module, Conv):
             norm = torch.linalg.matrix_norm(module.normalised_weight().flatten(1), 2)
             assert 0.98 < float(norm.detach()) < 1.15
+
+
+def written_out(weight: torch.Tensor, u: torch.Tensor, rows_dim: int) -> tuple[torch.Tensor, ...]:
+    """A weight over its spectral norm after a power step, by the formulas; and both vectors."""
+    matrix = weight.movedim(rows_dim, 0).flatten(1)
+    with torch.no_grad():
+        v = F.normalize(matrix.t() @ u, dim=0)
+        u = F.normalize(matrix @ v, dim=0)
+    return weight / (u @ matrix @ v), u, v
+
+
+@pytest.mark.parametrize("layer", [Conv(3, 5, 3), FromLatent(4, 6)])
+def test_spectral_norm_is_what_its_formulas_say(layer: Conv | FromLatent) -> None:
+    """Weights, singular vectors and gradients over two uses are those of the formulas."""
+    cotangents = torch.randn(2, *layer.weight.shape, generator=torch.Generator().manual_seed(0))
+    weight, u = layer.weight.detach().clone().requires_grad_(), layer.weight_u.clone()
+
+    for cotangent in cotangents:
+        expected, u, v = written_out(weight, u, layer.rows_dim)
+        expected.backward(cotangent)
+        found = layer.normalised_weight()
+        found.backward(cotangent)
+
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(layer.weight.grad, weight.grad)
+    torch.testing.assert_close((layer.weight_u, layer.weight_v), (u, v))
+    torch.testing.assert_close(layer.eval().normalised_weight(), expected)
+
+
+def test_maps_are_channels_last() -> None:
+    """From one channel on, all maps have the layout in which convolutions are fast."""
+    discriminator = discriminator_of(64)
+    image = torch.rand(2, 1, 64, 64)
+
+    maps = discriminator.maps(image, F.avg_pool2d(image, 2))
+
+    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+    entered = discriminator.down_from_big(_channels_last(image))
+    assert entered.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_fresh_networks_do_not_explode_in_eval_mode() -> None:

@@ -11,12 +11,13 @@ faster.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 SIZES_PX = (64, 128, 256, 512, 1024)
 CONVERGED_POWER_STEPS = 15
@@ -61,41 +62,90 @@ def small_side(size_px: int) -> int:
     return 128 if size_px >= 256 else size_px // 2
 
 
+class _OverNorm(torch.autograd.Function):
+    """A weight over its spectral norm, whose singular vectors count as constants.
+
+    One node with few operations: written out, the norms of small weights cost a tenth of a step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Divide, round to `dtype`; `u` and `v` have shapes that spread over the weight."""
+        ctx.save_for_backward(weight, u, v, sigma)
+        return _channels_last((weight / sigma).to(dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Give (G - <G, W / sigma> u v') / sigma."""
+        weight, u, v, sigma = ctx.saved_tensors
+        gradient = gradient.contiguous().to(weight.dtype)
+        along = torch.dot(gradient.flatten(), weight.flatten()) / sigma
+        return torch.addcmul(gradient, along * u, v, value=-1).div_(sigma), None, None, None, None
+
+
 class _SpectralNorm(nn.Module):
     """A weight divided by its largest singular value (Miyato et al. 2018, algorithm 1).
 
-    In training mode each use takes one power step; in eval mode the stored vectors serve.
+    The weight counts as a matrix, output channels first. In training mode each use takes one power
+    step; in eval mode the stored vectors serve.
     """
 
     weight: Tensor
     weight_u: Tensor
     weight_v: Tensor
+    rows_dim = 0
+    """The weight's dimension of output channels."""
 
     def _register_vectors(self) -> None:
-        rows, columns = self.matrix().shape
+        rows = self.weight.shape[self.rows_dim]
+        columns = self.weight.numel() // rows
         self.register_buffer("weight_u", F.normalize(torch.randn(rows), dim=0))
         self.register_buffer("weight_v", F.normalize(torch.randn(columns), dim=0))
 
-    def matrix(self) -> Tensor:
-        """View the weight as a matrix, output channels first."""
-        return self.weight.flatten(1)
+    def to_columns(self, u: Tensor) -> Tensor:
+        """Multiply the transposed matrix by a vector."""
+        return torch.mv(self.weight.flatten(1).t(), u)
+
+    def to_rows(self, v: Tensor) -> Tensor:
+        """Multiply the matrix by a vector."""
+        return torch.mv(self.weight.flatten(1), v)
 
     @torch.no_grad()
-    def power_step(self) -> tuple[Tensor, Tensor]:
-        """Bring the stored singular vectors one step nearer, and give them as new tensors."""
-        matrix = self.matrix()
-        v = F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=1e-12)
-        u = F.normalize(torch.mv(matrix, v), dim=0, eps=1e-12)
+    def power_step(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Bring the stored singular vectors one step nearer.
+
+        Returns:
+            The left and right vector, as new tensors, and the norm that they give.
+        """
+        v = self.to_columns(self.weight_u)
+        v /= torch.linalg.vector_norm(v).clamp_(min=1e-12)
+        u = self.to_rows(v)
+        # u'Wv of the new u is the length of Wv.
+        sigma = torch.linalg.vector_norm(u).clamp_(min=1e-12)
+        u /= sigma
         self.weight_u.copy_(u)
         self.weight_v.copy_(v)
-        return u, v
+        return u, v, sigma
 
-    def normalised_weight(self) -> Tensor:
-        """Give the weight over its spectral norm, in float32 also under autocast."""
+    @torch.no_grad()
+    def stored_norm(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the stored singular vectors and the norm that they give."""
+        u, v = self.weight_u, self.weight_v
+        return u, v, torch.dot(u, self.to_rows(v))
+
+    def normalised_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Give the weight over its spectral norm: computed in float32, then rounded to `dtype`."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            u, v = self.power_step() if self.training else (self.weight_u, self.weight_v)
-            sigma = torch.dot(u, torch.mv(self.matrix(), v))
-            return self.weight / sigma
+            u, v, sigma = self.power_step() if self.training else self.stored_norm()
+        rows, columns = [1] * self.weight.ndim, list(self.weight.shape)
+        rows[self.rows_dim], columns[self.rows_dim] = -1, 1
+        normalised: Tensor = _OverNorm.apply(  # type: ignore[no-untyped-call]
+            self.weight, u.view(rows), v.view(columns), sigma, dtype
+        )
+        return normalised
 
 
 class Conv(_SpectralNorm, nn.Conv2d):
@@ -109,20 +159,7 @@ class Conv(_SpectralNorm, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; `x` is [batch, in_channels, height, width]."""
-        return self.apply_weight(x, self.normalised_weight())
-
-    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the two halves of the output channels, each as a tensor of its own.
-
-        What follows then works on whole tensors: on slices of a channels-last one every operation
-        is several times as slow, and the gradient of a slice is laid out as NCHW.
-        """
-        value, gate = self.normalised_weight().chunk(2)
-        return self.apply_weight(x, value), self.apply_weight(x, gate)
-
-    def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Convolve with some or all of the output channels."""
-        return F.conv2d(x, weight, None, self.stride, self.padding)
+        return F.conv2d(x, self.normalised_weight(_precision(x)), None, self.stride, self.padding)
 
 
 class UpConv(Conv):
@@ -131,13 +168,14 @@ class UpConv(Conv):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Double the sides and convolve with some or all of the output channels."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Double the sides and convolve."""
         # From 512 channels on, composing the kernel costs more than its four taps for nine save;
         # so it does on the smallest maps.
         if self.in_channels < 512 and x.shape[-1] > 4:
-            return F.conv_transpose2d(x, upsampling_kernel(weight), stride=2, padding=1)
-        return super().apply_weight(F.interpolate(x, scale_factor=2), weight)
+            kernel = upsampling_kernel(self.normalised_weight())
+            return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+        return super().forward(F.interpolate(x, scale_factor=2))
 
 
 def upsampling_kernel(
@@ -152,55 +190,45 @@ def upsampling_kernel(
     # Each tap of a side lands on two of the four: 3 -> 4, flipped because the convolution is
     # transposed.
     side = weight.new_tensor([[0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]])
-    both = torch.einsum("ya,xb->yxab", side, side).view(9, 16)
+    both = torch.einsum("ya,xb->abyx", side, side).view(16, 9)
     with torch.autocast(weight.device.type, enabled=False):
-        kernel = weight.flatten(2) @ both
-    return kernel.view(*weight.shape[:2], 4, 4).transpose(0, 1)
+        # [in_channels, 16, out_channels]: the order in memory of a channels-last kernel.
+        kernel = both @ weight.permute(1, 2, 3, 0).flatten(1, 2)
+    return kernel.view(len(kernel), 4, 4, -1).permute(0, 3, 1, 2)
 
 
 class FromLatent(_SpectralNorm, nn.ConvTranspose2d):
     """A spectrally normalised transposed convolution that turns a latent into a 4x4 map."""
 
+    rows_dim = 1
+
     def __init__(self, nz: int, out_channels: int) -> None:
         nn.ConvTranspose2d.__init__(self, nz, out_channels, 4, bias=False)
         self._register_vectors()
 
-    def matrix(self) -> Tensor:
-        """View the weight as a matrix, output channels first."""
-        return self.weight.transpose(0, 1).flatten(1)
+    def to_columns(self, u: Tensor) -> Tensor:
+        """Multiply the transposed matrix by a vector."""
+        return (u @ self.weight.flatten(2)).flatten()
 
-    def halves(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map [batch, nz] to the two halves of [batch, out_channels, 4, 4]."""
-        # On a 1x1 map the transposed convolution is a matrix product.
-        x = (z @ self.normalised_weight().flatten(1)).view(-1, self.out_channels, 4, 4)
-        value, gate = x.chunk(2, dim=1)
-        return _channels_last(value), _channels_last(gate)
+    def to_rows(self, v: Tensor) -> Tensor:
+        """Multiply the matrix by a vector."""
+        return (self.weight.flatten(2) @ v.view(len(self.weight), -1, 1)).sum(dim=0).flatten()
+
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
+        """Map [batch, nz] to [batch, out_channels, 4, 4]."""
+        # On a 1x1 map the transposed convolution is a matrix product, here with the channels last.
+        weight = self.normalised_weight(_precision(z)).permute(0, 2, 3, 1)
+        return (z @ weight.flatten(1)).view(-1, 4, 4, self.out_channels).permute(0, 3, 1, 2)
 
 
 class GatedNorm(nn.BatchNorm2d):
-    """Batch normalisation and a gated linear unit, of channels that come in two halves."""
+    """Batch normalisation and a gated linear unit: half of the channels gate the other half."""
 
-    def forward(self, halves: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
-        """Normalise both; give the first times the sigmoid of the second."""
-        momentum = self.momentum
-        if self.training:
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            if momentum is None:  # a mean over all batches
-                momentum = 1 / int(self.num_batches_tracked)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        value, gate = (
-            F.batch_norm(half, mean, var, weight, bias, self.training, momentum or 0.0, self.eps)
-            for half, mean, var, weight, bias in zip(
-                halves,
-                self.running_mean.chunk(2),
-                self.running_var.chunk(2),
-                self.weight.chunk(2),
-                self.bias.chunk(2),
-                strict=True,
-            )
-        )
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise; give the first half times the sigmoid of the second."""
+        # Copies, because on slices of a channels-last tensor every operation is several times as
+        # slow.
+        value, gate = (_channels_last(half) for half in super().forward(x).chunk(2, dim=1))
         return value * torch.sigmoid(gate)
 
 
@@ -211,10 +239,9 @@ class Noise(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, halves: tuple[Tensor, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a noise map of [batch, 1, height, width] to both halves of the channels."""
-        scaled = (self.weight * noise).to(halves[0].dtype)
-        return halves[0] + scaled, halves[1] + scaled
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Add a noise map of [batch, 1, height, width] to all channels."""
+        return x + (self.weight * noise).to(x.dtype)
 
 
 class Up(nn.ModuleDict):
@@ -237,15 +264,12 @@ class Up(nn.ModuleDict):
 
     def forward(self, x: Tensor, noises: Iterator[Tensor] | None = None) -> Tensor:
         """Go through the layers, taking a noise map for each noise layer."""
-        halves = (x, x)
         for layer in self.values():
-            if isinstance(layer, Conv):
-                halves = layer.halves(x)
-            elif isinstance(layer, GatedNorm):
-                x = layer(halves)
-            else:
+            if isinstance(layer, Noise):
                 assert noises is not None
-                halves = layer(halves, next(noises))
+                x = layer(x, next(noises))
+            else:
+                x = layer(x)
         return x
 
 
@@ -321,7 +345,7 @@ class Generator(nn.Module):
             noises: Standard normal maps [batch, 1, side, side], one for each of `noise_sides`.
         """
         waiting = iter(noises)
-        x = self.init["1"](cast(FromLatent, self.init["0"]).halves(z))
+        x = self.init["1"](self.init["0"](z))
         maps = {4: x}
         for name, level in self.feat.items():
             x = level(x, waiting)
@@ -492,7 +516,7 @@ class Discriminator(nn.Module):
         small: Float[Tensor, "batch channels small_height small_width"],
     ) -> Maps:
         """Give what the heads and the decoders read, from images at both scales, in -1 … 1."""
-        x = _channels_last(self.down_from_big(big))
+        x = self.down_from_big(_channels_last(big))
         seen = {self.entry_px: x}
         for side in self.sides:
             level = str(512 // side)
@@ -500,7 +524,7 @@ class Discriminator(nn.Module):
             if level in self.se:
                 x = self.se[level](seen[8 * side], x)
             seen[side] = x
-        return Maps(middle=seen[16], last=x, small=self.down_from_small(small))
+        return Maps(middle=seen[16], last=x, small=self.down_from_small(_channels_last(small)))
 
     def logits(self, maps: Maps) -> Float[Tensor, " logits"]:
         """Give 25 logits per image and scale, high for real: all big ones, then all small ones."""
@@ -593,11 +617,22 @@ def take_power_steps(network: nn.Module, count: int) -> None:
 
 
 def _channels_last(x: Tensor) -> Tensor:
+    if x.shape[1] == 1:
+        # One channel lies in memory alike in both layouts; only its strides say which it is, and so
+        # which one a convolution of it gives.
+        return x.reshape(len(x), *x.shape[2:], 1).movedim(3, 1)
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def _precision(x: Tensor) -> torch.dtype:
+    """Give the type in which autocast, where it is on, computes products with this tensor."""
+    device = x.device.type
+    on = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else torch.float32
+
+
 def _leaky() -> nn.LeakyReLU:
-    return nn.LeakyReLU(0.2)
+    return nn.LeakyReLU(0.2, inplace=True)
 
 
 def _entry(size_px: int, channels: int, width: Mapping[int, int]) -> nn.Sequential:
