@@ -1,10 +1,14 @@
 """The command line as a user meets it."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from semforensics import cli
 
 
 def stage(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,3 +65,23 @@ def test_stage_runs_the_code_beside_it(root: Path, tmp_path: Path) -> None:
     )
 
     assert done.stdout == "the copy ran\n"
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk ends in one line that names it and exit code 2, without a traceback."""
+
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data/cropped/000.png")
+
+    monkeypatch.setattr(cli, "app", fail)
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "No space left on device: 'data/cropped/000.png'" in message
+    assert message.count("\n") == 1

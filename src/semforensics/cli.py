@@ -55,7 +55,7 @@ def main() -> None:
     keep_memory()  # before anything imports torch
     try:
         app()
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:  # OSError: no such file, no permission, a full disk
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(2)
 
@@ -222,6 +222,7 @@ def measure_distances(
     cropped: InDir,
     splits: InFile,
     fakes: InDir,
+    pretrained: InDir,
     metrics: OutPath,
     plots: OutPath,
     params: ParamsFile = Path("params.yaml"),
@@ -230,7 +231,7 @@ def measure_distances(
 ) -> None:
     """Measure how near the fakes are to the reals."""
     from semforensics.device import choose_device, set_threads
-    from semforensics.distances.nearest import measure_folder
+    from semforensics.distances.measure import measure_folder
 
     p = read_params(params)
     set_threads(threads)
@@ -238,12 +239,14 @@ def measure_distances(
         cropped,
         splits,
         fakes,
+        pretrained,
         metrics,
         plots,
         gan=gan,
         params=p.measure_distances,
         protocol=p.protocol,
         data=p.acquire.source,
+        seed=p.seed,
         device=choose_device(device),
     )
     typer.echo(summary)
@@ -316,6 +319,14 @@ def evaluate_classifier(
         device=choose_device(device),
     )
     typer.echo(summary)
+
+
+@app.command()
+def tabulate(metrics: InDir, table: OutPath) -> None:
+    """Put all classifiers' numbers into one table, the thesis's Table 4.3 beside them."""
+    from semforensics.report.tables import write_table
+
+    typer.echo(f"{write_table(metrics, table)} lines in {table}")
 
 
 @app.command()
