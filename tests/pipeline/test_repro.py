@@ -61,7 +61,8 @@ def outputs_of_gan(gan: str) -> set[str]:
         f"data/checkpoints/{gan}/generator.safetensors",
         f"metrics/distances/{gan}.json",
         *(f"plots/training/{gan}/{n}" for n in ("losses.csv", "snapshots.csv", "grids/000004.png")),
-        *(f"plots/distances/{gan}_per_{kind}.csv" for kind in ("real", "fake")),
+        *(f"plots/distances/{gan}_{n}.csv" for n in ("per_real", "per_fake")),
+        *(f"plots/distances/{gan}_{n}.csv" for n in ("memorisation", "suspicious")),
     }
 
 

@@ -9,8 +9,9 @@ from semforensics.report.figures import plot_gan
 from semforensics.report.losses import COLUMNS
 from semforensics.report.style import source_line
 
-FIGURES = ("distances", "fakes", "losses", "nearest_pairs", "reals", "spectra")
-WITHOUT_REALS = ("distances", "fakes", "losses")
+WITHOUT_REALS = ("distances_lpips", "distances_mse", "fakes", "losses", "memorisation")
+WITH_REALS = ("nearest_pairs_lpips", "nearest_pairs_mse", "reals", "spectra", "suspicious")
+FIGURES = sorted(WITHOUT_REALS + WITH_REALS)
 
 
 def save_noise(folder: Path, names: list[str], seed: int) -> None:
@@ -29,10 +30,18 @@ def folder(tmp_path: Path) -> Path:
     save_noise(tmp_path / "fakes", fakes, seed=1)
     for name in ("training", "distances"):
         (tmp_path / name).mkdir()
+    tables = {}
     for kind, files, nearest in (("real", reals, fakes[3]), ("fake", fakes, reals[1])):
-        table = pd.DataFrame({"file": files, "mse_min": range(len(files), 0, -1)})
-        table["nearest"] = nearest
+        table = pd.DataFrame({"file": files})
+        twins = table.assign(kind=kind, by="mse")
+        for name in ("mse", "lpips"):
+            table[f"{name}_min"] = twins[name] = range(len(files), 0, -1)
+            table[f"{name}_nearest"] = twins[f"{name}_nearest"] = nearest
+            twins[f"{name}_flip"] = "left-right"
         table.to_csv(tmp_path / f"distances/fastgan_per_{kind}.csv", index=False)
+        tables[kind] = twins
+    tables["fake"].to_csv(tmp_path / "distances/fastgan_suspicious.csv", index=False)
+    pd.concat(tables.values()).to_csv(tmp_path / "distances/fastgan_memorisation.csv", index=False)
     losses = pd.DataFrame({column: [1.0, 2.0, 3.0] for column in COLUMNS})
     losses.to_csv(tmp_path / "training/losses.csv", index=False)
     return tmp_path
@@ -55,10 +64,10 @@ def draw(folder: Path, name: str = "figures") -> dict[str, bytes]:
 
 
 def test_same_input_gives_the_same_bytes(folder):
-    """Exactly six figures are written, without date or version, twice the same."""
+    """Exactly ten figures are written, without date or version, twice the same."""
     first, second = draw(folder, "first"), draw(folder, "second")
 
-    assert sorted(first) == list(FIGURES)
+    assert sorted(first) == FIGURES
     assert first == second
     with Image.open(folder / "first/fakes.png") as image:
         assert set(image.info) <= {"dpi"}

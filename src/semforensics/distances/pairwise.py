@@ -1,14 +1,21 @@
 """All distances between two sets of images, by matrix products."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
+
+from semforensics.distances.flips import FLIPS, Flip
+from semforensics.perceptual.lpips import Embedding
 
 # Grey levels less 128 are integers up to 128 in size, so 1024 of their products add up to 2^24 at
 # most, the last number to which float32 counts by ones.
 _EXACT_PIXELS = 1024
+# Numbers of a code that are multiplied at a time; as many as the caches hold.
+_CODE_NUMBERS = 4096
+_KEPT_SHARE = 0.75  # of the memory; the rest is for codes that pass by
+_NEAR_LPIPS = 1e-3  # below, the rounding of the codes would show in the fourth digit
 
 
 def pairwise_mse(
@@ -60,3 +67,127 @@ def _squared_distances(
         norm_b += y.square().sum(dim=1)
         dot += x @ y.T
     return norm_a + norm_b - 2 * dot
+
+
+def pairwise_lpips(
+    a: UInt8[Tensor, "n_a channels height width"],
+    b: UInt8[Tensor, "n_b channels height width"],
+    *,
+    embedding: Embedding,
+    flips: Sequence[Flip] = ("none",),
+    block_size: int,
+    memory_gb: float,
+    advance: Callable[[int], None] = lambda _passes: None,
+) -> Float[Tensor, "flips n_a n_b"]:
+    """Give LPIPS of every image of `a` against every image of `b`, turned each way.
+
+    The codes of `a` are kept, as many as the memory holds, while those of `b` pass by; where not
+    all of `a` fits, `b` passes again for the next part (`trunk_passes` counts). Distances between
+    codes are exact, and pairs nearer than 0.001 are measured once more without codes, at the cost
+    of a trunk pass or two each. So neither the block size nor the memory nor the order of the
+    images changes a bit of the result.
+
+    Args:
+        a: Grey levels, as `Embedding` takes them.
+        b: Grey levels of images of the same size.
+        embedding: Makes the codes.
+        flips: How `b` is turned.
+        block_size: Images of `b` that are compared at a time, at most.
+        memory_gb: For codes, on the embedding's device.
+        advance: Told the number of images that passed the trunk.
+
+    Returns:
+        Float64 on the CPU, 0 or more; 0 between identical images.
+    """
+    lpips = torch.zeros(len(flips), len(a), len(b), dtype=torch.float64)
+    if not lpips.numel():
+        return lpips
+    kept_size, passing_size = _block_sizes(embedding, a[0], memory_gb)
+    passing_size = min(passing_size, block_size)
+    for i in range(0, len(a), kept_size):
+        kept = _Codes(embedding, a[i : i + kept_size], advance)
+        for index, flip in enumerate(flips):
+            for j in range(0, len(b), passing_size):
+                images = b[j : j + passing_size].flip(FLIPS[flip])
+                block = kept.distances(_Codes(embedding, images, advance))
+                for x, y in (block < _NEAR_LPIPS).nonzero().tolist():
+                    block[x, y] = _near(embedding, a[i + x], images[y])
+                lpips[index, i : i + kept_size, j : j + passing_size] = block
+    return lpips
+
+
+def trunk_passes(
+    n_a: int,
+    n_b: int,
+    image: UInt8[Tensor, "channels height width"],
+    *,
+    embedding: Embedding,
+    num_flips: int,
+    memory_gb: float,
+) -> int:
+    """Give how many images pass the trunk in `pairwise_lpips`, near pairs not counted."""
+    kept_size, _ = _block_sizes(embedding, image, memory_gb)
+    return n_a + -(-n_a // kept_size) * n_b * num_flips
+
+
+class _Codes:
+    """The codes of many images."""
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        images: UInt8[Tensor, "n channels height width"],
+        advance: Callable[[int], None],
+    ) -> None:
+        self.layers: list[UInt16[Tensor, "n numbers"]] = []
+        for index, image in enumerate(images):
+            codes = embedding.codes(image)
+            if not self.layers:
+                self.scales = embedding.scales(codes)
+                self.layers = [code.new_empty(len(images), len(code)) for code in codes]
+            for layer, code in zip(self.layers, codes, strict=True):
+                layer[index] = code
+            advance(1)
+        self.norms = [_squared_lengths(layer) for layer in self.layers]
+
+    def distances(self, others: "_Codes") -> Float[Tensor, "n_a n_b"]:
+        """Give the squared distances of all pairs, each layer on its scale."""
+        total = torch.zeros(len(self.norms[0]), len(others.norms[0]), dtype=torch.float64)
+        for x, y, norm_x, norm_y, scale in zip(
+            self.layers, others.layers, self.norms, others.norms, self.scales, strict=True
+        ):
+            dot = torch.zeros(len(x), len(y), dtype=torch.float64, device=x.device)
+            for start in range(0, x.shape[1], _CODE_NUMBERS):
+                part = slice(start, start + _CODE_NUMBERS)
+                dot.addmm_(x[:, part].double(), y[:, part].double().T)
+            # Whole numbers up to here. Not in one operation with the sum: a fused one rounds less,
+            # and not everywhere alike.
+            term = (norm_x[:, None] + norm_y - 2 * dot) * scale
+            total += term.cpu()
+        return total
+
+
+def _squared_lengths(codes: UInt16[Tensor, "n numbers"]) -> Float[Tensor, " n"]:
+    """Give |x|^2 of all rows, exactly: at each position it is 65535^2 or less."""
+    lengths = torch.zeros(len(codes), dtype=torch.float64, device=codes.device)
+    for start in range(0, codes.shape[1], _CODE_NUMBERS):
+        lengths += codes[:, start : start + _CODE_NUMBERS].double().square().sum(dim=1)
+    return lengths
+
+
+def _near(
+    embedding: Embedding,
+    a: UInt8[Tensor, "channels height width"],
+    b: UInt8[Tensor, "channels height width"],
+) -> float:
+    return 0.0 if torch.equal(a, b) else embedding.distance(a, b)
+
+
+def _block_sizes(
+    embedding: Embedding, image: UInt8[Tensor, "channels height width"], memory_gb: float
+) -> tuple[int, int]:
+    """Give how many codes to keep, and how many to let pass at a time."""
+    size = sum(2 * len(code) for code in embedding.codes(image))  # 2 bytes a number
+    kept = int(memory_gb * 1e9 * _KEPT_SHARE / size)
+    passing = int(memory_gb * 1e9 * (1 - _KEPT_SHARE) / size)
+    return max(1, kept), max(1, passing)

@@ -5,16 +5,19 @@ arXiv:1801.03924, version 0.1 of the weights with linear heads. Ours normalises 
 even where the trunk runs in bfloat16.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8, UInt16
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from semforensics.params import Trunk
+from semforensics.images import to_unit_range
+from semforensics.params import Precision, Trunk
 
 # Each RGB channel, -1 … 1, is shifted and scaled to what the ImageNet networks were trained on.
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -23,6 +26,7 @@ _TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
 _CHANNELS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}
 # Below these the last pooling has nothing left to pool.
 _SMALLEST_PX = {"alex": 31, "vgg": 16}
+_STEPS = 65535  # from 0 to 1 in a code: 16 bits
 
 
 class LPIPS(nn.Module):
@@ -87,6 +91,22 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: The number of channels is neither 1 nor 3, or the images are too small.
         """
+        x = self.prepare(images)
+        taps = []
+        for index, layer in enumerate(self.trunk):
+            x = layer(x)
+            if index in _TAPS[self.net]:
+                taps.append(_unit_length(x))
+        return taps
+
+    def prepare(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Shift and scale images, -1 … 1, to what the trunk was trained on.
+
+        Raises:
+            ValueError: As for `features`.
+        """
         channels, height, width = images.shape[1:]
         if channels not in (1, 3):
             raise ValueError(f"LPIPS: images of {channels} channels, expected 1 or 3")
@@ -95,13 +115,7 @@ class LPIPS(nn.Module):
             raise ValueError(
                 f"LPIPS-{self.net}: images of {height}x{width} px, need at least {smallest}"
             )
-        x = (images.expand(-1, 3, -1, -1) - self.shift) / self.scale
-        taps = []
-        for index, layer in enumerate(self.trunk):
-            x = layer(x)
-            if index in _TAPS[self.net]:
-                taps.append(_unit_length(x))
-        return taps
+        return (images.expand(-1, 3, -1, -1) - self.shift) / self.scale
 
     def per_layer(
         self, a: Sequence[Tensor], b: Sequence[Tensor]
@@ -128,10 +142,130 @@ class LPIPS(nn.Module):
         return self.distance(self.features(a), self.features(b))
 
 
+class Embedding:
+    """Codes of images, whole numbers, whose squared distances are LPIPS.
+
+    LPIPS adds up w (f - g)^2 over layers, positions and channels, with w >= 0. So it is a squared
+    distance between vectors of f times the root of w: each image passes the trunk once, and the
+    distances of all pairs are a matrix product. Channels of weight 0 drop out.
+
+    f times the root of w, over the layer's largest root, lies in 0 … 1 and is kept in steps of
+    1/65535. Sums of such integers are exact in float64: no digit is lost between near images, and
+    no order of summation changes a bit. Rounding to steps adds less than 1e-7 to a distance.
+
+    Images pass one at a time, since the last digits of a convolution may depend on its batch.
+
+    Attributes:
+        net: Which trunk.
+        device: Where it runs.
+    """
+
+    def __init__(self, lpips: LPIPS, *, precision: Precision, device: torch.device) -> None:
+        """Copy a distance.
+
+        Args:
+            lpips: The distance.
+            precision: Of the trunk. bfloat16 is faster and changes a distance by some thousandths
+                of itself.
+            device: Where to compute.
+        """
+        self.net, self.device = lpips.net, device
+        self._dtype = getattr(torch, precision)
+        self._lpips = copy.deepcopy(lpips).to(device)
+        self._trunk = copy.deepcopy(lpips.trunk).to(device, self._dtype)
+        for layer in self._trunk:
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last)
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = True
+        self._kept = [weight.nonzero().flatten() for weight in self._lpips.lin]
+        self._largest = [float(weight.max()) for weight in self._lpips.lin]
+        self._roots = [
+            (weight[kept] / largest).sqrt() * _STEPS
+            for weight, kept, largest in zip(
+                self._lpips.lin, self._kept, self._largest, strict=True
+            )
+        ]
+
+    @torch.no_grad()
+    def codes(self, image: UInt8[Tensor, "channels height width"]) -> list[UInt16[Tensor, " _"]]:
+        """Give the code of an image, layer by layer.
+
+        Args:
+            image: Grey levels; three channels, or a grey one, which is repeated.
+
+        Raises:
+            ValueError: As for `LPIPS.features`.
+        """
+        return [
+            # + 0.5: the conversion truncates. At most 65535.5 and a rounding error, so no overflow.
+            (x[:, kept] * roots).mul_(_inverse_length(x)).add_(0.5).to(torch.uint16).flatten()
+            for x, kept, roots in zip(self._layers(image), self._kept, self._roots, strict=True)
+        ]
+
+    def scales(self, codes: Sequence[UInt16[Tensor, " _"]]) -> list[float]:
+        """Give what one step squared counts in each layer, given the codes of an image."""
+        return [
+            largest * len(kept) / (code.shape[-1] * _STEPS**2) if len(kept) else 0.0
+            for code, kept, largest in zip(codes, self._kept, self._largest, strict=True)
+        ]
+
+    @torch.no_grad()
+    def distance(
+        self,
+        a: UInt8[Tensor, "channels height width"],
+        b: UInt8[Tensor, "channels height width"],
+    ) -> float:
+        """Give LPIPS of two images as it is defined, without codes; 0 is identical."""
+        terms = [
+            ((x * _inverse_length(x) - y * _inverse_length(y)).square() * weight).sum().double()
+            / len(x)
+            for x, y, weight in zip(self._layers(a), self._layers(b), self._lpips.lin, strict=True)
+        ]
+        return float(sum(terms))
+
+    @torch.no_grad()
+    def pooled(self, image: UInt8[Tensor, "channels height width"]) -> Float[Tensor, " features"]:
+        """Give the last layer's activations, averaged over positions, not scaled to length 1."""
+        *_, last = self._layers(image)
+        return last.mean(dim=0)
+
+    def _layers(self, image: UInt8[Tensor, "channels height width"]) -> list[Float[Tensor, "_ _"]]:
+        """Give the activations of five layers, positions before channels."""
+        layers = []
+        # TensorFloat-32, the default on a GPU, keeps three digits.
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            x = self._lpips.prepare(to_unit_range(image.to(self.device))[None])
+            x = x.to(self._dtype, memory_format=torch.channels_last)
+            for index, layer in enumerate(self._trunk):
+                x = layer(x)
+                if index in _TAPS[self.net]:
+                    layers.append(x[0].flatten(1).T.float())  # [positions, channels]
+        return layers
+
+
+def _inverse_length(x: Float[Tensor, "positions channels"]) -> Float[Tensor, "positions 1"]:
+    return torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-20)
+
+
 def _unit_length(x: Tensor) -> Tensor:
     x = x.float()  # bfloat16 keeps three digits
     # 1e-20 below the root for the original's 1e-10 beside it: the root has a gradient at 0.
     return x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-20)
+
+
+class _Conv3x3(nn.Conv2d):
+    """A 3x3 convolution that keeps the size of its map."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve; on one pixel, which is what AlexNet leaves of 32, take a matrix product."""
+        if input.shape[2:] == (1, 1):
+            # Only the middle of the kernel meets the map, the rest its padding: a ninth of the
+            # weights to read, which is what such a small product costs.
+            return F.linear(input.flatten(1), self.weight[:, :, 1, 1], self.bias)[:, :, None, None]
+        return super().forward(input)
 
 
 def _alex_trunk() -> nn.Sequential:
@@ -143,11 +277,11 @@ def _alex_trunk() -> nn.Sequential:
         nn.Conv2d(64, 192, 5, padding=2),
         nn.ReLU(),
         nn.MaxPool2d(3, 2),
-        nn.Conv2d(192, 384, 3, padding=1),
+        _Conv3x3(192, 384, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(384, 256, 3, padding=1),
+        _Conv3x3(384, 256, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(256, 256, 3, padding=1),
+        _Conv3x3(256, 256, 3, padding=1),
         nn.ReLU(),
     )
 

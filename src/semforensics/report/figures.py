@@ -6,18 +6,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
-from matplotlib.figure import Figure
 
+from semforensics.distances.spectra import radial_power_spectra
 from semforensics.files import atomic_folder
 from semforensics.images import read_crop
-from semforensics.report.grids import fakes_beside_reals, grid_shape, image_grid, nearest_pairs
-from semforensics.report.histograms import nearest_histograms
+from semforensics.report.gallery import nearest_gallery, suspicious_gallery
+from semforensics.report.grids import fakes_beside_reals, grid_shape, image_grid
+from semforensics.report.histograms import memorisation_histograms, nearest_histograms
 from semforensics.report.losses import COLUMNS, loss_curves
-from semforensics.report.spectra import power_spectra, radial_power_spectra
+from semforensics.report.spectra import power_spectra
 from semforensics.report.style import save_figure, source_line
 
-_NUM_PAIRS = 12
-_DISTANCE_COLUMNS = ("file", "mse_min", "nearest")
+_NAMES = ("mse", "lpips")
+_NEAREST_COLUMNS = ("file", *(f"{name}_{what}" for name in _NAMES for what in ("min", "nearest")))
+_TWIN_COLUMNS = ("file", *(f"{name}{end}" for name in _NAMES for end in ("", "_nearest", "_flip")))
 
 
 def plot_gan(
@@ -32,9 +34,10 @@ def plot_gan(
 ) -> int:
     """Draw the figures of one GAN into a folder, as PNG files.
 
-    `fakes.png`, `losses.png`, `spectra.png` and `distances.png` show nothing but generated images
-    and numbers. `reals.png` (fakes beside reals) and `nearest_pairs.png` hold pixels of the reals,
-    whose licence decides who may see them.
+    `fakes.png`, `losses.png`, `spectra.png`, `distances_mse.png`, `distances_lpips.png` and
+    `memorisation.png` show nothing but generated images and numbers. `reals.png` (fakes beside
+    reals), `nearest_pairs_mse.png`, `nearest_pairs_lpips.png` and `suspicious.png` hold pixels of
+    the reals, whose licence decides who may see them.
 
     Args:
         gan: Name of the generator.
@@ -42,7 +45,8 @@ def plot_gan(
             lists them.
         fakes: The generated images.
         training: Holds `losses.csv`.
-        distances: Holds `<gan>_per_real.csv` and `<gan>_per_fake.csv`.
+        distances: Holds `<gan>_per_real.csv`, `<gan>_per_fake.csv`, `<gan>_memorisation.csv` and
+            `<gan>_suspicious.csv`.
         figures: Folder to write.
         data: Where the reals come from; stands in every figure.
 
@@ -52,8 +56,10 @@ def plot_gan(
     Raises:
         ValueError: A table lacks a column.
     """
-    per_real = _read_table(distances / f"{gan}_per_real.csv", _DISTANCE_COLUMNS)
-    per_fake = _read_table(distances / f"{gan}_per_fake.csv", _DISTANCE_COLUMNS)
+    per_real = _read_table(distances / f"{gan}_per_real.csv", _NEAREST_COLUMNS)
+    per_fake = _read_table(distances / f"{gan}_per_fake.csv", _NEAREST_COLUMNS)
+    twins = _read_table(distances / f"{gan}_memorisation.csv", ("kind", *_TWIN_COLUMNS))
+    suspicious = _read_table(distances / f"{gan}_suspicious.csv", ("by", *_TWIN_COLUMNS))
     losses = _read_table(training / "losses.csv", COLUMNS)
     source = source_line(gan, data)
     real_images = _read_images(cropped, per_real["file"])
@@ -66,33 +72,24 @@ def plot_gan(
         "reals": fakes_beside_reals(_some(fake_images), _some(real_images), source=source),
         "losses": loss_curves(losses, source=source),
         "spectra": power_spectra(frequency, real_spectra, fake_spectra, source=source),
-        "distances": nearest_histograms(
-            per_real["mse_min"].to_numpy(), per_fake["mse_min"].to_numpy(), source=source
-        ),
-        "nearest_pairs": _nearest_pairs(per_real, per_fake, real_images, fake_images, source),
+        "memorisation": memorisation_histograms(twins, source=source),
     }
+    by_name = [
+        dict(zip(table["file"], images, strict=True))
+        for table, images in ((per_fake, fake_images), (per_real, real_images))
+    ]
+    drawn["suspicious"] = suspicious_gallery(suspicious, *by_name, source=source)
+    for name in _NAMES:
+        drawn[f"distances_{name}"] = nearest_histograms(
+            *(table[f"{name}_min"].to_numpy() for table in (per_real, per_fake)),
+            name=name,
+            source=source,
+        )
+        drawn[f"nearest_pairs_{name}"] = nearest_gallery(per_fake, *by_name, by=name, source=source)
     with atomic_folder(figures) as folder:
         for name, figure in drawn.items():
             save_figure(figure, folder / f"{name}.png")
     return len(drawn)
-
-
-def _nearest_pairs(
-    per_real: pd.DataFrame,
-    per_fake: pd.DataFrame,
-    reals: UInt8[np.ndarray, "n_real height width"],
-    fakes: UInt8[np.ndarray, "n_fake height width"],
-    source: str,
-) -> Figure:
-    """Draw the fakes that are nearest to any real, the nearest first."""
-    pairs = per_fake.sort_values("mse_min", kind="stable").head(_NUM_PAIRS)
-    row_of = {file: row for row, file in enumerate(per_real["file"])}
-    captions = [
-        f"{Path(file).stem}, MSE {mse:.1f}\n{Path(real).stem}"
-        for file, mse, real in zip(pairs["file"], pairs["mse_min"], pairs["nearest"], strict=True)
-    ]
-    twins = reals[[row_of[file] for file in pairs["nearest"]]]
-    return nearest_pairs(fakes[pairs.index], twins, captions, source=source)
 
 
 def _some(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, "n height width"]:

@@ -14,7 +14,7 @@ from semforensics.report.style import DPI, FAKE, NEUTRAL, REAL, styled
 _GAP_PX = 4
 _MARGIN_PX = 16
 _LINE_PX = 22  # of text
-_LETTER_PX = 6.3  # of a caption
+_LETTER_PX = 6.7  # of a caption
 
 
 def grid_shape(size_px: int) -> tuple[int, int]:
