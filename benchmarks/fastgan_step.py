@@ -271,7 +271,7 @@ class Ours:
         course = self.arguments[0]
         course.window.zero_()
         take_step(*self.arguments)
-        return course.window[:4].tolist()
+        return course.window[0, :4].tolist()
 
 
 def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, Any, Any]:

@@ -69,6 +69,18 @@ def test_grey_equals_three_equal_channels(lpips):
     assert torch.equal(grey, lpips(a.repeat(1, 3, 1, 1), b.repeat(1, 3, 1, 1)))
 
 
+def test_one_pixel_is_convolved_as_part_of_a_map():
+    """AlexNet's last layers, which see one pixel of a small image, still convolve it."""
+    torch.manual_seed(0)
+    pixel = torch.randn(2, 192, 1, 1)
+    for layer in LPIPS("alex").trunk[6::2]:
+        found = layer(pixel)
+
+        expected = torch.conv2d(pixel, layer.weight, layer.bias, padding=1)
+        torch.testing.assert_close(found, expected)
+        pixel = expected
+
+
 def test_batch_mates_do_not_matter(lpips):
     """Pairs measured together have the distances they have alone, to float32 rounding."""
     a, b = images(3, 1, 32, 32, seed=1), images(3, 1, 32, 32, seed=2)
