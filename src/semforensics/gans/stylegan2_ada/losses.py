@@ -5,6 +5,8 @@ section 3.2 and appendix B; R1: Mescheder et al., ICML 2018, arXiv:1801.04406, e
 intervals are the caller's.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -51,7 +53,7 @@ def draw_path_direction(
         shape: Of the images: batch, channels, height, width.
         rng: A CPU generator.
     """
-    return torch.randn(shape, generator=rng) / (shape[2] * shape[3]) ** 0.5
+    return torch.randn(shape, generator=rng) / math.sqrt(shape[2] * shape[3])
 
 
 def path_lengths(

@@ -44,9 +44,10 @@ def conv_up(
 def conv_down(
     x: Float[Tensor, "batch in_channels height width"],
     weight: Float[Tensor, "out_channels in_channels 3 3"],
+    bias: Float[Tensor, " out_channels"] | None = None,
 ) -> Float[Tensor, "batch out_channels half_height half_width"]:
     """Halve even sides: the filter, then a strided convolution."""
-    return F.conv2d(_filter(x, 1, 1, 2, 1.0), weight, stride=2)
+    return F.conv2d(_filter(x, 1, 1, 2, 1.0), weight, bias, stride=2)
 
 
 class _Filter(torch.autograd.Function):
@@ -55,10 +56,10 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: int, down: int, padding: int, gain: float) -> Tensor:
         ctx.settings = up, down, padding, gain
+        if up == 2:
+            return _stuff_and_filter(x, gain)
         kernel = _kernel(x.shape[1], gain, x.dtype, x.device)
         with torch.autocast(x.device.type, enabled=False):
-            if up == 2:
-                return F.conv_transpose2d(x, kernel, None, 2, padding, groups=x.shape[1])
             return F.conv2d(x, kernel, None, down, padding, groups=x.shape[1])
 
     @staticmethod
@@ -73,6 +74,18 @@ def _filter(x: Tensor, up: int, down: int, padding: int, gain: float) -> Tensor:
     """Filter with `up` or `down` 2 or neither, pixels of padding, gain."""
     out: Tensor = _Filter.apply(x, up, down, padding, gain)  # type: ignore[no-untyped-call]
     return out
+
+
+def _stuff_and_filter(x: Tensor, gain: float) -> Tensor:
+    """Stuff zeros and filter with padding 1.
+
+    Except at the borders, beyond which it repeats the image, bilinear interpolation is this filter
+    with gain 4. A transposed convolution per channel has no fast bf16 kernel.
+    """
+    x = F.interpolate(x, scale_factor=2, mode="bilinear")
+    for border in (x[..., 0, :], x[..., -1, :], x[..., 0], x[..., -1]):
+        border.mul_(3 / 4)  # the other quarter lies beyond, where zeros are
+    return x if gain == 4 else x.mul_(gain / 4)
 
 
 @functools.cache
