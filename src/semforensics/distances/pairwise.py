@@ -15,7 +15,7 @@ _EXACT_PIXELS = 1024
 # Numbers of a code that are multiplied at a time; as many as the caches hold.
 _CODE_NUMBERS = 4096
 _KEPT_SHARE = 0.75  # of the memory; the rest is for codes that pass by
-_NEAR_LPIPS = 1e-3  # below, the rounding of the codes would show in the fourth digit
+_NEAR_LPIPS = 0.01  # below, the rounding of the codes may show in the fourth digit
 
 
 def pairwise_mse(
@@ -83,7 +83,7 @@ def pairwise_lpips(
 
     The codes of `a` are kept, as many as the memory holds, while those of `b` pass by; where not
     all of `a` fits, `b` passes again for the next part (`trunk_passes` counts). Distances between
-    codes are exact, and pairs nearer than 0.001 are measured once more without codes, at the cost
+    codes are exact, and pairs nearer than 0.01 are measured once more without codes, at the cost
     of a trunk pass or two each. So neither the block size nor the memory nor the order of the
     images changes a bit of the result.
 

@@ -151,7 +151,8 @@ class Embedding:
 
     f times the root of w, over the layer's largest root, lies in 0 … 1 and is kept in steps of
     1/65535. Sums of such integers are exact in float64: no digit is lost between near images, and
-    no order of summation changes a bit. Rounding to steps adds less than 1e-7 to a distance.
+    no order of summation changes a bit. Rounding to steps changes a distance by about 4e-6 of its
+    root: by 4e-5 of itself at 0.01, less above.
 
     Images pass one at a time, since the last digits of a convolution may depend on its batch.
 
