@@ -74,14 +74,15 @@ class _OverNorm(torch.autograd.Function):
     ) -> Tensor:
         """Divide, round to `dtype`; `u` and `v` have shapes that spread over the weight."""
         ctx.save_for_backward(weight, u, v, sigma)
-        return _channels_last((weight / sigma).to(dtype))
+        return (weight / sigma).to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Give (G - <G, W / sigma> u v') / sigma."""
         weight, u, v, sigma = ctx.saved_tensors
-        gradient = gradient.contiguous().to(weight.dtype)
+        # Flat first: an upsampling's gradient is then a transposed matrix, which is copied faster.
+        gradient = gradient.flatten(1).contiguous().view_as(weight).to(weight.dtype)
         along = torch.dot(gradient.flatten(), weight.flatten()) / sigma
         return torch.addcmul(gradient, along * u, v, value=-1).div_(sigma), None, None, None, None
 
@@ -159,7 +160,8 @@ class Conv(_SpectralNorm, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; `x` is [batch, in_channels, height, width]."""
-        return F.conv2d(x, self.normalised_weight(_precision(x)), None, self.stride, self.padding)
+        weight = _channels_last(self.normalised_weight(_precision(x)))
+        return F.conv2d(x, weight, None, self.stride, self.padding)
 
 
 class UpConv(Conv):
@@ -216,9 +218,9 @@ class FromLatent(_SpectralNorm, nn.ConvTranspose2d):
 
     def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
         """Map [batch, nz] to [batch, out_channels, 4, 4]."""
-        # On a 1x1 map the transposed convolution is a matrix product, here with the channels last.
-        weight = self.normalised_weight(_precision(z)).permute(0, 2, 3, 1)
-        return (z @ weight.flatten(1)).view(-1, 4, 4, self.out_channels).permute(0, 3, 1, 2)
+        # On a 1x1 map the transposed convolution is a matrix product.
+        x = z @ self.normalised_weight(_precision(z)).flatten(1)
+        return _channels_last(x.view(-1, self.out_channels, 4, 4))
 
 
 class GatedNorm(nn.BatchNorm2d):
