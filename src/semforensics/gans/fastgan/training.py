@@ -20,7 +20,7 @@ from torch import Tensor
 
 from semforensics.device import bf16_is_emulated, seed_everything
 from semforensics.files import sha256_of
-from semforensics.gans import diffaugment, ema
+from semforensics.gans import ema
 from semforensics.gans.course import (
     SECONDS_BETWEEN_SAVES,
     Course,
@@ -28,7 +28,7 @@ from semforensics.gans.course import (
     fresh_window,
     progress_bar,
 )
-from semforensics.gans.fastgan import losses
+from semforensics.gans.fastgan import diffaugment, losses
 from semforensics.gans.fastgan.networks import (
     CONVERGED_POWER_STEPS,
     SIZES_PX,

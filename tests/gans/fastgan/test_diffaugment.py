@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semforensics.gans import diffaugment
+from semforensics.gans.fastgan import diffaugment
 
 
 def draws_of(batch: int, side_px: int, seed: int) -> diffaugment.Draws:
