@@ -8,7 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-ROWS = {"file": ["a.png", "b.png"], "mse_min": [1.5, 20.0], "nearest": "c.png", "mse_mean": 30.0}
+ROWS = {
+    "fastgan": {"file": ["a.png", "b.png"], "mse_min": [1.5, 20.0], "lpips_min": [0.1, 0.2]},
+    "stylegan2_ada": {"file": ["a.png", "c.png"], "mse_min": [3.5, 7.0], "lpips_min": [0.3, 0.4]},
+}
 
 
 @pytest.fixture
@@ -26,13 +29,19 @@ def project(root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("plot", "kind"),
-    [("nearest_fake_of_each_real", "real"), ("nearest_real_of_each_fake", "fake")],
+    ("plot", "kind", "column", "label"),
+    [
+        ("nearest_fake_of_each_real", "real", "mse_min", "Smallest MSE (grey levels squared)"),
+        ("nearest_real_of_each_fake", "fake", "mse_min", "Smallest MSE (grey levels squared)"),
+        ("lpips_nearest_fake_of_each_real", "real", "lpips_min", "Smallest LPIPS (no unit)"),
+        ("lpips_nearest_real_of_each_fake", "fake", "lpips_min", "Smallest LPIPS (no unit)"),
+    ],
 )
-def test_dvc_draws_the_histogram(project: Path, plot: str, kind: str):
-    """`dvc plots show` fills our template with the table: bins of `mse_min`, counted."""
-    table = project / f"plots/distances/fastgan_per_{kind}.csv"
-    pd.DataFrame(ROWS).to_csv(table, index=False)
+def test_dvc_draws_the_histogram(project: Path, plot: str, kind: str, column: str, label: str):
+    """`dvc plots show` fills our template with the tables of both GANs, apart in one picture."""
+    for gan, rows in ROWS.items():
+        table = project / f"plots/distances/{gan}_per_{kind}.csv"
+        pd.DataFrame(rows).to_csv(table, index=False)
 
     shown = subprocess.run(
         [sys.executable, "-m", "dvc", "plots", "show", "--json", plot],
@@ -45,11 +54,13 @@ def test_dvc_draws_the_histogram(project: Path, plot: str, kind: str):
 
     spec = json.loads(shown.stdout)["data"][plot][0]["content"]
     assert "<DVC_METRIC" not in shown.stdout
-    assert [(v["file"], float(v["mse_min"])) for v in spec["data"]["values"]] == [
-        ("a.png", 1.5),
-        ("b.png", 20.0),
-    ]
-    assert spec["transform"] == [{"calculate": "toNumber(datum['mse_min'])", "as": "distance"}]
+    drawn = {
+        gan: [float(v[column]) for v in spec["data"]["values"] if gan in v["filename"]]
+        for gan in ROWS
+    }
+    assert drawn == {gan: rows[column] for gan, rows in ROWS.items()}
+    assert spec["transform"] == [{"calculate": f"toNumber(datum['{column}'])", "as": "distance"}]
     assert spec["encoding"]["x"]["field"] == "distance"
-    assert spec["encoding"]["x"]["title"] == "Smallest MSE (grey levels squared)"
+    assert spec["encoding"]["x"]["title"] == label
     assert spec["encoding"]["y"]["title"].lower() == f"{kind}s"
+    assert spec["encoding"]["column"]["field"] == "filename"

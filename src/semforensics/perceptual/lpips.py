@@ -200,7 +200,11 @@ class Embedding:
         """
         return [
             # + 0.5: the conversion truncates. At most 65535.5 and a rounding error, so no overflow.
-            (x[:, kept] * roots).mul_(_inverse_length(x)).add_(0.5).to(torch.uint16).flatten()
+            (x.index_select(1, kept) * roots)
+            .mul_(_inverse_length(x))
+            .add_(0.5)
+            .to(torch.uint16)
+            .flatten()
             for x, kept, roots in zip(self._layers(image), self._kept, self._roots, strict=True)
         ]
 
