@@ -355,7 +355,7 @@ def lazy_adam(network: nn.Module, lr: float, every: int | None) -> torch.optim.A
     """
     share = every / (every + 1) if every else 1.0
     betas = (0.0, _BETA2**share)
-    return torch.optim.Adam(network.parameters(), lr * share, betas, eps=1e-8, foreach=True)
+    return torch.optim.Adam(network.parameters(), lr * share, betas, eps=1e-8, fused=True)
 
 
 def draw_styles(
