@@ -1,9 +1,13 @@
 """Resampling by two with the binomial filter [1, 3, 3, 1], alone and joined with convolutions.
 
-Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, arXiv:1912.04958,
-and Karras et al. 2021, appendix A.3 of "Alias-Free Generative Adversarial Networks" for the terms.
-All are linear, so the derivative of each is its adjoint, which is again one of them; written so,
-second derivatives cost what first ones do. Precision is the input's, also under autocast.
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, arXiv:1912.04958;
+the filter is that of Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
+arXiv:1904.11486. Filtering is linear, so its derivative is its adjoint, which is again a filter with
+resampling; written so, second derivatives cost what first ones do. Precision of what is filtered
+is the input's, also under autocast.
+
+Composing filter and convolution to one kernel of 6x6, or to four of 3x3 on the smaller map, was
+tried: with four times the arithmetic it is two to three times as slow from 32 channels on.
 """
 
 import functools
