@@ -171,7 +171,8 @@ def _squared_lengths(codes: UInt16[Tensor, "n numbers"]) -> Float[Tensor, " n"]:
     """Give |x|^2 of all rows, exactly: at each position it is 65535^2 or less."""
     lengths = torch.zeros(len(codes), dtype=torch.float64, device=codes.device)
     for start in range(0, codes.shape[1], _CODE_NUMBERS):
-        lengths += codes[:, start : start + _CODE_NUMBERS].double().square().sum(dim=1)
+        part = codes[:, start : start + _CODE_NUMBERS].double()
+        lengths += torch.linalg.vecdot(part, part)
     return lengths
 
 

@@ -172,17 +172,17 @@ class Embedding:
         """
         self.net, self.device = lpips.net, device
         self._dtype = getattr(torch, precision)
-        self._lpips = copy.deepcopy(lpips).to(device)
-        self._trunk = copy.deepcopy(lpips.trunk).to(device, self._dtype)
+        self._lpips = _weighted_first(lpips).to(device)
+        self._trunk = copy.deepcopy(self._lpips.trunk).to(self._dtype)
         for layer in self._trunk:
             if isinstance(layer, nn.Conv2d):
                 layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last)
             if isinstance(layer, nn.ReLU):
                 layer.inplace = True
-        self._kept = [weight.nonzero().flatten() for weight in self._lpips.lin]
+        self._kept = [int(weight.count_nonzero()) for weight in self._lpips.lin]
         self._largest = [float(weight.max()) for weight in self._lpips.lin]
         self._roots = [
-            (weight[kept] / largest).sqrt() * _STEPS
+            (weight[:kept] / largest).sqrt() * _STEPS
             for weight, kept, largest in zip(
                 self._lpips.lin, self._kept, self._largest, strict=True
             )
@@ -200,18 +200,14 @@ class Embedding:
         """
         return [
             # + 0.5: the conversion truncates. At most 65535.5 and a rounding error, so no overflow.
-            (x.index_select(1, kept) * roots)
-            .mul_(_inverse_length(x))
-            .add_(0.5)
-            .to(torch.uint16)
-            .flatten()
+            (x[:, :kept] * roots).mul_(_inverse_length(x)).add_(0.5).to(torch.uint16).flatten()
             for x, kept, roots in zip(self._layers(image), self._kept, self._roots, strict=True)
         ]
 
     def scales(self, codes: Sequence[UInt16[Tensor, " _"]]) -> list[float]:
         """Give what one step squared counts in each layer, given the codes of an image."""
         return [
-            largest * len(kept) / (code.shape[-1] * _STEPS**2) if len(kept) else 0.0
+            largest * kept / (code.shape[-1] * _STEPS**2) if kept else 0.0
             for code, kept, largest in zip(codes, self._kept, self._largest, strict=True)
         ]
 
@@ -249,6 +245,28 @@ class Embedding:
                 if index in _TAPS[self.net]:
                     layers.append(x[0].flatten(1).T.float())  # [positions, channels]
         return layers
+
+
+def _weighted_first(lpips: LPIPS) -> LPIPS:
+    """Copy a distance with the channels of weight 0 behind the others, so that a slice drops them.
+
+    The order of a layer's channels is nobody's business but that of the next convolution.
+    """
+    sorted_lpips = copy.deepcopy(lpips)
+    before, heads = None, iter(sorted_lpips.lin)
+    for index, layer in enumerate(sorted_lpips.trunk):
+        if isinstance(layer, nn.Conv2d):
+            if before is not None:
+                layer.weight.data = layer.weight[:, before]
+            before = None
+            if index + 1 in _TAPS[lpips.net]:
+                head = next(heads)
+                before = (head == 0).to(torch.uint8).argsort(stable=True)
+                head.data = head[before]
+                layer.weight.data, bias = layer.weight[before], layer.bias
+                assert bias is not None, "every convolution of the trunks has a bias"
+                bias.data = bias[before]
+    return sorted_lpips
 
 
 def _inverse_length(x: Float[Tensor, "positions channels"]) -> Float[Tensor, "positions 1"]:
