@@ -2,9 +2,9 @@
 
 Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, arXiv:1912.04958;
 the filter is that of Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019,
-arXiv:1904.11486. Filtering is linear, so its derivative is its adjoint, which is again a filter with
-resampling; written so, second derivatives cost what first ones do. Precision of what is filtered
-is the input's, also under autocast.
+arXiv:1904.11486. Filtering is linear, so its derivative is its adjoint, which is again a filter
+with resampling; written so, second derivatives cost what first ones do. Precision of what is
+filtered is the input's, also under autocast.
 
 Composing filter and convolution to one kernel of 6x6, or to four of 3x3 on the smaller map, was
 tried: with four times the arithmetic it is two to three times as slow from 32 channels on.
@@ -94,7 +94,7 @@ def _stuff_and_filter(x: Tensor, gain: float) -> Tensor:
 
 @functools.cache
 def _kernel(channels: int, gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # The cached tensor serves trainings, too, if an inference makes it.
-    with torch.inference_mode(False):
-        taps = torch.tensor(TAPS, dtype=torch.float64)
-        return (gain * taps.outer(taps)).to(device, dtype).repeat(channels, 1, 1, 1)
+    # Cached, so that a GPU need not wait for it. Made in an inference, it serves trainings too: no
+    # graph is recorded inside `_Filter`.
+    taps = torch.tensor(TAPS, dtype=torch.float64)
+    return (gain * taps.outer(taps)).to(device, dtype).repeat(channels, 1, 1, 1)
