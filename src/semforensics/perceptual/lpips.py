@@ -179,6 +179,13 @@ class Embedding:
                 layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last)
             if isinstance(layer, nn.ReLU):
                 layer.inplace = True
+        # Of three equal channels, the first convolution is one of a single channel, whose weights
+        # are sums, plus its response to mid-grey, which depends on the size.
+        first = self._lpips.trunk[0]
+        assert isinstance(first, nn.Conv2d)
+        self._first = first
+        self._grey_weight = (first.weight / self._lpips.scale).sum(dim=1, keepdim=True)
+        self._mid_grey: dict[tuple[int, int], Tensor] = {}
         self._kept = [int(weight.count_nonzero()) for weight in self._lpips.lin]
         self._largest = [float(weight.max()) for weight in self._lpips.lin]
         self._roots = [
@@ -238,13 +245,30 @@ class Embedding:
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ):
-            x = self._lpips.prepare(to_unit_range(image.to(self.device))[None])
+            x = self._convolve_first(to_unit_range(image.to(self.device))[None])
             x = x.to(self._dtype, memory_format=torch.channels_last)
             for index, layer in enumerate(self._trunk):
-                x = layer(x)
+                x = layer(x) if index else x
                 if index in _TAPS[self.net]:
                     layers.append(x[0].flatten(1).T.float())  # [positions, channels]
         return layers
+
+    def _convolve_first(
+        self, images: Float[Tensor, "1 channels height width"]
+    ) -> Float[Tensor, "1 _ _ _"]:
+        """Give the output of the first convolution, channels last, in float32."""
+        first = self._first
+        channels, height, width = images.shape[1:]
+        if channels != 1 or (height, width) not in self._mid_grey:
+            x = self._lpips.prepare(images if channels != 1 else torch.zeros_like(images))
+            x = F.conv2d(x, first.weight, first.bias, first.stride, first.padding)
+            if channels != 1:
+                return x
+            self._mid_grey[height, width] = x.contiguous(memory_format=torch.channels_last)
+        # With a single channel, only the strides tell that channels come last.
+        x = images.contiguous().as_strided(images.shape, (height * width, 1, width, 1))
+        x = F.conv2d(x, self._grey_weight, None, first.stride, first.padding)
+        return x.add_(self._mid_grey[height, width])
 
 
 def _weighted_first(lpips: LPIPS) -> LPIPS:
