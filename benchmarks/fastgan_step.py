@@ -42,7 +42,7 @@ class Setting:
 
 SETTINGS = (
     Setting("256 px, ngf 64, VGG loss", 256, 64, 64, 256, "vgg", 5),
-    Setting("the demo's sizes: 64 px, ngf 12, ndf 16, AlexNet loss", 64, 12, 16, 64, "alex", 15),
+    Setting("the demo's sizes: 64 px, ngf 16, ndf 16, AlexNet loss", 64, 16, 16, 64, "alex", 15),
 )
 BATCH = 8
 
