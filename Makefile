@@ -32,7 +32,7 @@ endif
 
 .PHONY: test
 test: $(READY) ## Run the tests
-	pytest -n 2
+	pytest -n 2 --dist worksteal
 
 .PHONY: test-slow
 test-slow: $(READY) ## Run the tests that take minutes
