@@ -295,6 +295,18 @@ class TrainClassifierParams(Section):
     """Of the training; scores are always float32."""
     max_false_positive_rate: float = Field(gt=0, lt=1)
     """The threshold is the one of highest true-positive rate on validation within this bound."""
+    num_seeds: int = Field(gt=0)
+    """Trainings from different seeds. The first is the model, all of them show the spread."""
+    blur_chance: float = Field(ge=0, le=1)
+    """Of a Gaussian blur of a training image, real or fake."""
+    blur_sigma_max: float = Field(ge=0)
+    """Its sigma is uniform from 0 to this, in pixels."""
+    jpeg_chance: float = Field(ge=0, le=1)
+    """Of a JPEG round trip of a training image, real or fake."""
+    jpeg_quality_min: int = Field(ge=1, le=100)
+    """Its quality is uniform from this to 100."""
+    domain_quantile: float = Field(gt=0, lt=1)
+    """Share of the validation side that counts as inside the training domain."""
 
 
 class EvaluateClassifierParams(Section):
@@ -303,6 +315,93 @@ class EvaluateClassifierParams(Section):
     phases: Literal[1, 4]
     """Phases of the 2x2 grid averaged at test time."""
     bootstrap_resamples: int = Field(ge=100)
+    alpha: float = Field(gt=0, lt=0.5)
+    """Of the three-state verdict: chance that a true class is rejected by its conformal p-value."""
+
+
+class TrainAutoencodersParams(Section):
+    """Small encoder-decoders that reconstruct micrographs."""
+
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    width: int = Field(gt=0)
+    """Channels at full resolution; twice as many at each halving."""
+    lr: float = Field(gt=0)
+
+
+class ResynthesiseParams(Section):
+    """Images from outside the trainings of the classifiers."""
+
+    num_simulated: int = Field(ge=0)
+    """Images of the simulator, as many as asked; none where the reals themselves are simulated."""
+    denoise_strength: float = Field(gt=0)
+    """Of non-local means, in units of the noise's standard deviation."""
+    resize_factor: float = Field(gt=0)
+    """By which reals are shrunk (or enlarged) and brought back to their size."""
+
+
+class TrainDiffusionParams(Section):
+    """An unconditional DDPM (Ho et al. 2020) through `diffusers`."""
+
+    steps: int = Field(ge=0)
+    """Of training; 0: the model is off, and so is its column."""
+    size_px: int = Field(ge=32, multiple_of=8)
+    """Side of its images: random cut-outs of the crops."""
+    widths: tuple[int, ...] = Field(min_length=2)
+    """Channels at each halving of the U-Net; multiples of 8."""
+    batch: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    ema_decay: float = Field(ge=0, lt=1)
+    timesteps: int = Field(gt=0)
+    """Of the noising process."""
+
+
+class GenerateDiffusionParams(Section):
+    """How many fakes of the diffusion model, from which seed on."""
+
+    num_images: int = Field(gt=0)
+    first_seed: int = Field(ge=0)
+    sampling_steps: int = Field(gt=0)
+    """Of the sampler (DDIM; Song et al. 2021)."""
+    under_trained: bool
+    """The model had too little training to count: its row stands outside the headline."""
+
+
+class CompareDetectorsParams(Section):
+    """Every detector on every generator, and the baselines beside them."""
+
+    max_images: int = Field(gt=0)
+    """Test images of each column, at most."""
+    bootstrap_resamples: int = Field(ge=100)
+
+
+class RobustnessParams(Section):
+    """The detector under processing."""
+
+    max_images: int = Field(gt=0)
+    """Test images of each class, at most."""
+
+
+class FalseAlarmsParams(Section):
+    """False alarms on benignly processed and on foreign micrographs."""
+
+    pooling: Literal["mean", "median", "max"]
+    """How the logits of an image's tiles become its own."""
+    sets: dict[str, tuple[str, ...]]
+    """Folders of micrographs from outside: a name, and glob patterns below the folder given."""
+
+
+class AuditShortcutsParams(Section):
+    """The release gate."""
+
+    permuted_epochs: int = Field(gt=0)
+    """Epochs of the training with permuted labels."""
+    num_permutations: int = Field(gt=0)
+    """Such trainings."""
+    num_controls: int = Field(gt=0)
+    """Noise-only images, and as many phase-randomised ones."""
+    max_images: int = Field(gt=0)
+    """Images of each class in the swap test, at most."""
 
 
 class ExplainParams(Section):
@@ -326,6 +425,14 @@ class Params(Section):
     measure_distances: MeasureDistancesParams
     train_classifier: TrainClassifierParams
     evaluate_classifier: EvaluateClassifierParams
+    train_autoencoders: TrainAutoencodersParams
+    resynthesise: ResynthesiseParams
+    train_diffusion: TrainDiffusionParams
+    generate_diffusion: GenerateDiffusionParams
+    compare_detectors: CompareDetectorsParams
+    test_robustness: RobustnessParams
+    test_false_alarms: FalseAlarmsParams
+    audit_shortcuts: AuditShortcutsParams
     explain: ExplainParams
 
 
