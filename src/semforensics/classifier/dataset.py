@@ -3,6 +3,8 @@
 Reals keep the side that the table of splits gives them. Fakes are numbered by their seeds. Under
 the clean protocol the seeds, in order, fall into three ranges, train, test and validation, in the
 shares of the split; under the thesis's each fake draws its side at random in the same shares.
+Pseudo-fakes are reconstructions of reals, named after them: each has the side and the group of its
+original.
 
 Every side is balanced, so that accuracy and average precision have a prevalence of one half: the
 larger class is thinned at random to the size of the smaller one. Reals are thinned evenly over
@@ -29,8 +31,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "fastgan": ("fastgan",),
     "stylegan2_ada": ("stylegan2_ada",),
     "both": ("fastgan", "stylegan2_ada"),
+    "both_pseudo": ("fastgan", "stylegan2_ada", "pseudo"),
 }
 """The generators whose fakes each classifier learns from, in equal parts."""
+
+PSEUDO = "pseudo"
+"""The folder of fakes that were made out of reals."""
 
 MIN_SIZE_PX = 16
 """Smaller images leave the last maps of the networks without room."""
@@ -42,7 +48,7 @@ class LabelledImages:
 
     table: pd.DataFrame
     """One row per image: file, class (real or fake), generator (empty for reals), side, group (a
-    fake is a group of its own), path."""
+    fake is a group of its own, a pseudo-fake is in that of its original), path."""
     images: UInt8[Tensor, "n 1 height width"]
 
     @property
@@ -92,13 +98,17 @@ def list_images(
         Rows as in `LabelledImages`, sorted by class and file.
 
     Raises:
-        ValueError: A folder of fakes holds anything but PNG files named after seeds, or too few.
+        ValueError: A folder of fakes holds anything but PNG files named after seeds, or too few;
+            or the pseudo-fakes are not those of these reals.
         FileNotFoundError: A folder of fakes is missing.
     """
     reals = read_splits(splits)[["file", "side", "group"]].sort_values("file")
     reals["path"] = [cropped / file for file in reals["file"]]
     parts = [reals.assign(**{"class": "real", "generator": ""})]
     for generator in generators:
+        if generator == PSEUDO:
+            parts.append(_pseudo_fakes(reals, fakes / PSEUDO))
+            continue
         files = _fake_files(fakes / generator)
         names = [f"{generator}/{path.name}" for path in files]
         match protocol:
@@ -123,6 +133,23 @@ def _fake_files(folder: Path) -> list[Path]:
     if len(files) < len(get_args(Side)):
         raise ValueError(f"{folder}: {len(files)} fakes, need at least one for each side")
     return sorted(files, key=lambda path: (int(path.stem), path.name))
+
+
+def _pseudo_fakes(reals: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """List the reconstructions of all reals, each on the side and in the group of its original."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of fakes")
+    odd = {path.name for path in folder.iterdir()} ^ set(reals["file"])
+    if odd:
+        raise ValueError(f"{folder}: not one pseudo-fake for each real, as {min(odd)} shows")
+    return reals.assign(
+        **{
+            "file": [f"{PSEUDO}/{file}" for file in reals["file"]],
+            "path": [folder / file for file in reals["file"]],
+            "class": "fake",
+            "generator": PSEUDO,
+        }
+    )
 
 
 def contiguous_sides(count: int, shares: SplitParams) -> list[Side]:

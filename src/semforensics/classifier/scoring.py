@@ -15,11 +15,19 @@ from semforensics.classifier.npr import PHASES, phase_crop
 from semforensics.images import to_unit_range
 
 MODEL_FILE = "model.safetensors"
+_SEED_FILE = "seed_{}.safetensors"  # of the trainings after the first
 _BATCH_PX = 2**20  # pixels scored at a time: 16 images of 256 px, 256 of 64 px
 
 
-def load_classifier(folder: Path, device: torch.device) -> tuple[NPRNetwork, dict[str, Any]]:
+def load_classifier(
+    folder: Path, device: torch.device, name: str = MODEL_FILE
+) -> tuple[NPRNetwork, dict[str, Any]]:
     """Rebuild a trained classifier from its folder.
+
+    Args:
+        folder: As training writes it.
+        device: Where the network is wanted.
+        name: Which training's model: the first seed's, or one of `model_files`.
 
     Returns:
         The network in eval mode, and what training wrote beside its weights.
@@ -28,7 +36,7 @@ def load_classifier(folder: Path, device: torch.device) -> tuple[NPRNetwork, dic
         ValueError: The file is no classifier of this project.
         FileNotFoundError: The folder holds no model.
     """
-    path = folder / MODEL_FILE
+    path = folder / name
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such model")
     state, meta = load_checkpoint(path)
@@ -40,6 +48,17 @@ def load_classifier(folder: Path, device: torch.device) -> tuple[NPRNetwork, dic
     except RuntimeError as error:
         raise ValueError(f"{path}: not weights of {meta['network']}: {error}") from error
     return place(network, device).eval(), meta
+
+
+def seed_file(index: int) -> str:
+    """Name the model of a training, counted from 0: the first is the classifier itself."""
+    return _SEED_FILE.format(index) if index else MODEL_FILE
+
+
+def model_files(folder: Path) -> list[str]:
+    """Name the models of all trainings of a classifier, the first seed's first."""
+    count = len(list(folder.glob(_SEED_FILE.format("*"))))
+    return [seed_file(index) for index in range(count + 1)]
 
 
 @torch.inference_mode()
