@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from semforensics.checkpoints import load_checkpoint
 from semforensics.classifier.networks import NetworkName, NPRNetwork, build_network, place
@@ -63,7 +63,7 @@ def model_files(folder: Path) -> list[str]:
 
 @torch.inference_mode()
 def score_images(
-    network: NPRNetwork,
+    network: nn.Module,
     images: UInt8[Tensor, "n 1 height width"],
     *,
     phases: int,
@@ -73,7 +73,7 @@ def score_images(
     """Score images in float32, whatever precision the network was trained in.
 
     Args:
-        network: In eval mode, on `device`.
+        network: One of the project's in eval mode, as it is or folded, on `device`.
         images: Grey levels 0 … 255, of even size.
         phases: 1: the image as it is. 4: the mean logit over the four phases of the 2x2 grid.
         device: Where the network is.
