@@ -1,14 +1,17 @@
 """Maps point at the evidence, carry its sign, and share one scale when drawn."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from semforensics.classifier import gradcam
 from semforensics.classifier.gradcam import draw_maps, explain_row, grad_cam, spread, upsample
+from semforensics.classifier.gradcam_controls import STEPS
 from semforensics.classifier.networks import NPRNetwork, build_network
 from semforensics.classifier.npr import network_input
 from semforensics.classifier.training import train_row
@@ -141,13 +144,17 @@ def test_a_row_is_explained_with_both_classes_on_one_scale(
     summaries = [
         explain_row(
             "fastgan", tmp_path / "model", folders.cropped, folders.splits, folders.fakes,
-            tmp_path / name, params=ExplainParams(num_images=2), device=CPU,
+            tmp_path / name, params=ExplainParams(num_images=2), resamples=100, seed=0, device=CPU,
         )
         for name in ("one", "two")
     ]  # fmt: skip
 
-    assert {p.name for p in (tmp_path / "one").iterdir()} == {"real.png", "fake.png"}
-    for name in ("real.png", "fake.png"):
+    figures = ("real.png", "fake.png", "compactness.png", "randomised.png")
+    tables = {"compactness.csv", "summary.json"}
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {*figures, *tables}
+    for name in tables:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    for name in figures:
         with Image.open(tmp_path / "one" / name) as image:
             assert np.asarray(image).std() > 10
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -156,3 +163,17 @@ def test_a_row_is_explained_with_both_classes_on_one_scale(
     scales = {scale_max for _, _, _, scale_max, _ in drawn}
     assert len(scales) == 1
     assert max(maps.max() for _, maps, _, _, _ in drawn) <= scales.pop()
+    table = pd.read_csv(tmp_path / "one" / "compactness.csv")
+    assert table.groupby(["evidence", "class"]).size().to_dict() == {
+        ("own_class", "real"): 18, ("own_class", "fake"): 18,
+        ("towards_fake", "real"): 18, ("towards_fake", "fake"): 18,
+    }  # fmt: skip
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    for direction in ("own_class", "towards_fake"):
+        numbers, listed = summary[direction], table[table["evidence"] == direction]
+        for image_class in ("real", "fake"):
+            values = listed.loc[listed["class"] == image_class, "half_mass_share"]
+            assert numbers[f"zero_{image_class}"] == values.isna().sum()
+            if values.notna().any():
+                assert numbers[image_class] == pytest.approx(values.mean(), abs=1e-6)
+    assert [s["fresh_from_logit_to"] for s in summary["randomised"]["steps"]] == list(STEPS)
