@@ -1,0 +1,379 @@
+"""The grid of perturbations: what may happen to a micrograph between instrument and reader.
+
+Every perturbation turns one 8-bit grey image into another, of even sides: where a size comes out
+odd, the last row or column is cut. Edges are mirrored where a filter looks beyond them.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from scipy.ndimage import gaussian_filter, median_filter
+from skimage.exposure import equalize_adapthist
+from skimage.restoration import denoise_nl_means
+from skimage.transform import resize_local_mean
+
+from semforensics.classifier.augment import gaussian_blur, jpeg
+from semforensics.classifier.dataset import MIN_SIZE_PX
+from semforensics.distances.noise import noise_sigma
+from semforensics.evaluation.document_chain import annotate, screenshot, through_pdf
+
+Grey = UInt8[np.ndarray, "height width"]
+NewGrey = UInt8[np.ndarray, "new_height new_width"]
+Kernel = Literal["bilinear", "bicubic", "lanczos", "area"]
+
+AXES = ("jpeg", "resize", "filter", "noise", "tone", "geometry", "document", "laundering")
+
+_PILLOW = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_GRID_SHIFT_PX = 4  # half a JPEG block; even, so that the 2x2 grid of NPR stays where it was
+_LEAST_SIGMA = 1.0  # grey levels; an image without noise would divide by nothing
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """One cell of the grid."""
+
+    axis: str
+    level: str
+    change: Callable[[Grey, np.random.Generator, Grey], NewGrey]
+    """Of an image; random ones draw, and a spectrum is matched to that of the last argument."""
+    benign: bool
+    """Whether an honest author does so, without a word of it."""
+
+    def apply(self, image: Grey, rng: np.random.Generator, donor: Grey) -> NewGrey:
+        """Change an image, and cut it to even sides.
+
+        Args:
+            image: Grey levels 0 … 255, of even sides.
+            rng: Where noise comes from; what is not random draws nothing.
+            donor: A real micrograph of the same size.
+
+        Raises:
+            ValueError: What is left is smaller than the detector takes.
+        """
+        changed = crop_to_even(self.change(image, rng, donor))
+        height, width = changed.shape
+        if min(height, width) < MIN_SIZE_PX:
+            raise ValueError(
+                f"{self.axis} {self.level}: {width}x{height} px of {image.shape[1]}x"
+                f"{image.shape[0]} px, need at least {MIN_SIZE_PX} px"
+            )
+        return changed
+
+
+def rng_of(seed: int, perturbation: Perturbation, file: str) -> np.random.Generator:
+    """Give the generator of one image in one cell, so that neither batch nor order matters."""
+    text = f"{seed}:{perturbation.axis}:{perturbation.level}:{file}"
+    digest = hashlib.sha256(text.encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16]))
+
+
+def to_grey(levels: Float[np.ndarray, "height width"]) -> Grey:
+    """Round and clip to grey levels."""
+    return np.asarray(levels.round().clip(0, 255), dtype=np.uint8)
+
+
+def crop_to_even(image: Grey) -> NewGrey:
+    """Cut the last row or column where a side is odd."""
+    height, width = image.shape
+    return image[: height // 2 * 2, : width // 2 * 2]
+
+
+# JPEG
+
+
+def double_jpeg(image: Grey, first: int, second: int, shift_px: int) -> NewGrey:
+    """Compress twice; before the second time `shift_px` rows and columns are cut off."""
+    return jpeg(jpeg(image, first)[shift_px:, shift_px:], second)
+
+
+def shifted_jpeg(image: Grey, quality: int, shift_px: int) -> NewGrey:
+    """Compress, then cut rows and columns off, so that the 8x8 grid begins inside a block."""
+    return jpeg(image, quality)[shift_px:, shift_px:]
+
+
+# Resize
+
+
+def resize(image: Grey, factor: float, kernel: Kernel) -> NewGrey:
+    """Resample to `factor` times the size, rounded down to even sides.
+
+    Args:
+        image: Grey levels 0 … 255.
+        factor: Above 0.
+        kernel: `area`: the mean over the area of each new pixel (scikit-image). Others: Pillow's,
+            which are widened when they shrink, so that nothing is aliased.
+    """
+    height, width = (max(2, int(side * factor) // 2 * 2) for side in image.shape)
+    if kernel == "area":
+        means = resize_local_mean(  # type: ignore[no-untyped-call]
+            image.astype(float), (height, width), preserve_range=True
+        )
+        return to_grey(means)
+    return np.array(Image.fromarray(image).resize((width, height), _PILLOW[kernel]))
+
+
+# Filters
+
+
+def median(image: Grey, size_px: int) -> Grey:
+    """Take the median of the square of `size_px` pixels around each pixel."""
+    return np.asarray(median_filter(image, size=size_px, mode="reflect"))
+
+
+def unsharp(image: Grey, sigma: float, amount: float) -> Grey:
+    """Add `amount` times the difference from a Gaussian blur of `sigma` pixels."""
+    levels = image.astype(np.float32)
+    return to_grey(levels + amount * (levels - gaussian_filter(levels, sigma, mode="reflect")))
+
+
+def non_local_means(image: Grey, strength: float) -> Grey:
+    """Average each pixel with those whose 5x5 surroundings look alike, up to 6 pixels away.
+
+    Buades, Coll, Morel, "A non-local algorithm for image denoising", CVPR 2005, as scikit-image has
+    it; the noise is measured on the image itself.
+
+    Args:
+        image: Grey levels 0 … 255.
+        strength: Of the filter, in standard deviations of the noise.
+    """
+    sigma = max(float(noise_sigma(image[None])[0]), _LEAST_SIGMA)
+    denoised = denoise_nl_means(
+        image.astype(np.float32),
+        patch_size=5,
+        patch_distance=6,
+        h=strength * sigma,
+        sigma=sigma,
+        fast_mode=True,
+        preserve_range=True,
+    )
+    return to_grey(denoised)
+
+
+# Noise
+
+
+def gaussian_noise(image: Grey, rng: np.random.Generator, sigma: float) -> Grey:
+    """Add independent normal noise of `sigma` grey levels."""
+    return to_grey(image + rng.normal(0, sigma, image.shape))
+
+
+def lower_dose(image: Grey, rng: np.random.Generator, dose: float) -> Grey:
+    """Keep each electron with a chance of `dose`, and amplify what is left to the old brightness.
+
+    One grey level counts as one electron: the image of a third of a full scale has a noise of 10
+    grey levels more at half the dose. Binomial thinning of Poisson counts is exact.
+    """
+    return to_grey(rng.binomial(image, dose) / dose)
+
+
+def poisson_gaussian_noise(
+    image: Grey, rng: np.random.Generator, gain: float, sigma: float
+) -> Grey:
+    """Draw the image anew, as a detector would: shot noise and a constant one of the electronics.
+
+    Args:
+        image: Its levels are the means.
+        rng: Where the draws come from.
+        gain: Grey levels per electron; the shot noise has a variance of `gain` times the level.
+        sigma: Of the electronics, in grey levels.
+    """
+    return to_grey(rng.poisson(image / gain) * gain + rng.normal(0, sigma, image.shape))
+
+
+# Tone
+
+
+def gamma(image: Grey, exponent: float) -> Grey:
+    """Raise the levels, on 0 … 1, to a power: above 1 darkens."""
+    levels = 255 * (np.arange(256) / 255) ** exponent
+    return np.asarray(levels.round().astype(np.uint8)[image])
+
+
+def contrast(image: Grey, factor: float) -> Grey:
+    """Stretch the levels about their mean."""
+    mean = image.mean()
+    return to_grey(mean + factor * (image - mean))
+
+
+def clahe(image: Grey) -> Grey:
+    """Equalise histograms of eighths of the image, at a clip limit of 0.01 (scikit-image)."""
+    return to_grey(255 * equalize_adapthist(image, clip_limit=0.01))
+
+
+def fewer_bits(image: Grey, bits: int) -> Grey:
+    """Keep the highest bits; the others become 0."""
+    return image >> (8 - bits) << (8 - bits)
+
+
+# Geometry
+
+
+def offset(image: Grey, rows: int, columns: int) -> NewGrey:
+    """Cut the first rows and columns off."""
+    return image[rows:, columns:]
+
+
+def centre(image: Grey, share: float) -> NewGrey:
+    """Keep the centre, of `share` times height and width, beginning at even coordinates."""
+    height, width = (int(side * share) // 2 * 2 for side in image.shape)
+    top, left = (image.shape[0] - height) // 4 * 2, (image.shape[1] - width) // 4 * 2
+    return image[top : top + height, left : left + width]
+
+
+def mirror(image: Grey) -> Grey:
+    """Mirror left to right."""
+    return image[:, ::-1]
+
+
+def quarter_turn(image: Grey) -> NewGrey:
+    """Turn by 90 degrees, counter-clockwise."""
+    return np.rot90(image)
+
+
+def rotate(image: Grey, degrees: float) -> NewGrey:
+    """Turn about the centre (bicubic), and keep the largest upright part of the same proportions.
+
+    The rectangle of height h and width w, shrunk by s, fits where s (w cos + h sin) <= w and
+    s (w sin + h cos) <= h.
+    """
+    height, width = image.shape
+    sine, cosine = abs(math.sin(math.radians(degrees))), abs(math.cos(math.radians(degrees)))
+    shrink = min(
+        width / (width * cosine + height * sine), height / (width * sine + height * cosine)
+    )
+    turned = np.array(Image.fromarray(image).rotate(degrees, Image.Resampling.BICUBIC))
+    # - 2: bicubic looks a pixel beyond, where the turned image is black
+    new_height, new_width = (int(side * shrink - 2) // 2 * 2 for side in (height, width))
+    top, left = (height - new_height) // 2, (width - new_width) // 2
+    return turned[top : top + new_height, left : left + new_width]
+
+
+# Laundering: what a forger does to lose the traces
+
+
+def match_spectrum(image: Grey, donor: Grey) -> Grey:
+    """Give an image the azimuthally averaged power spectrum of another, as Durall et al. 2020 do.
+
+    Phases stay; each ring of spatial frequencies, one cycle per image wide, is scaled as a whole.
+
+    Args:
+        image: Grey levels 0 … 255. Its mean is kept.
+        donor: Of the same size.
+    """
+    spectrum = np.fft.fft2(image.astype(float) - image.mean())
+    rings = _rings(image.shape)
+    own, wanted = (
+        np.bincount(rings.ravel(), np.square(np.abs(power)).ravel())
+        for power in (spectrum, np.fft.fft2(donor.astype(float) - donor.mean()))
+    )
+    gain = np.sqrt(wanted / np.maximum(own, np.finfo(float).tiny))
+    gain[own == 0] = 0  # what is not there cannot be scaled
+    return to_grey(image.mean() + np.fft.ifft2(spectrum * gain[rings]).real)
+
+
+def _rings(shape: tuple[int, ...]) -> Int[np.ndarray, "height width"]:
+    """Number the spatial frequencies by their distance from zero, in cycles per shorter side."""
+    rows, columns = (np.fft.fftfreq(side) * min(shape) for side in shape)
+    radius: Float[np.ndarray, "height width"] = np.hypot(rows[:, None], columns[None, :])
+    return radius.round().astype(np.int64)
+
+
+def blur_then_sharpen(image: Grey, sigma: float, amount: float) -> Grey:
+    """Blur with a Gaussian, then sharpen by the unsharp mask of the same width."""
+    return unsharp(gaussian_blur(image, sigma), sigma, amount)
+
+
+# The grid
+
+
+def _fixed(
+    axis: str, level: str, function: Callable[..., NewGrey], *, benign: bool = False
+) -> Perturbation:
+    """Wrap a function of the image alone."""
+    return Perturbation(axis, level, lambda image, _rng, _donor: function(image), benign)
+
+
+def _random(
+    axis: str, level: str, function: Callable[..., NewGrey], *, benign: bool = False
+) -> Perturbation:
+    """Wrap a function of image and generator."""
+    return Perturbation(axis, level, lambda image, rng, _donor: function(image, rng), benign)
+
+
+def _jpeg_cells() -> Iterator[Perturbation]:
+    for quality in (95, 90, 85, 75, 60, 50):
+        yield _fixed(
+            "jpeg", f"quality {quality}", partial(jpeg, quality=quality), benign=quality >= 75
+        )
+    for quality in (95, 90, 85, 75, 60, 50):
+        shifted = partial(shifted_jpeg, quality=quality, shift_px=_GRID_SHIFT_PX)
+        yield _fixed("jpeg", f"quality {quality}, shifted grid", shifted)
+    for shift_px, name in ((0, ""), (_GRID_SHIFT_PX, ", shifted grid")):
+        double = partial(double_jpeg, first=90, second=75, shift_px=shift_px)
+        yield _fixed("jpeg", f"90 then 75{name}", double)
+
+
+def _resize_cells() -> Iterator[Perturbation]:
+    kernels: tuple[Kernel, ...] = ("bilinear", "bicubic", "lanczos", "area")
+    for factor in (0.5, 0.75, 0.9, 1.1, 1.5, 2.0):
+        for kernel in kernels:
+            yield _fixed(
+                "resize",
+                f"x{factor:g} {kernel}",
+                partial(resize, factor=factor, kernel=kernel),
+                benign=kernel == "bicubic",
+            )
+
+
+GRID: tuple[Perturbation, ...] = (
+    *_jpeg_cells(),
+    *_resize_cells(),
+    _fixed("filter", "blur 0.5 px", partial(gaussian_blur, sigma=0.5), benign=True),
+    _fixed("filter", "blur 1 px", partial(gaussian_blur, sigma=1.0), benign=True),
+    _fixed("filter", "blur 2 px", partial(gaussian_blur, sigma=2.0)),
+    _fixed("filter", "median 3 px", partial(median, size_px=3), benign=True),
+    _fixed("filter", "unsharp 1 px", partial(unsharp, sigma=1.0, amount=1.0), benign=True),
+    _fixed("filter", "non-local means", partial(non_local_means, strength=0.8), benign=True),
+    _random("noise", "normal 2", partial(gaussian_noise, sigma=2.0)),
+    _random("noise", "normal 5", partial(gaussian_noise, sigma=5.0)),
+    _random("noise", "normal 10", partial(gaussian_noise, sigma=10.0)),
+    _random("noise", "dose x0.5", partial(lower_dose, dose=0.5)),
+    _random("noise", "dose x0.25", partial(lower_dose, dose=0.25)),
+    _fixed("tone", "gamma 0.7", partial(gamma, exponent=0.7), benign=True),
+    _fixed("tone", "gamma 1.4", partial(gamma, exponent=1.4), benign=True),
+    _fixed("tone", "contrast -20 %", partial(contrast, factor=0.8), benign=True),
+    _fixed("tone", "contrast +20 %", partial(contrast, factor=1.2), benign=True),
+    _fixed("tone", "CLAHE", clahe, benign=True),
+    _fixed("tone", "6 bits", partial(fewer_bits, bits=6)),
+    _fixed("geometry", "offset (1, 0)", partial(offset, rows=1, columns=0), benign=True),
+    _fixed("geometry", "offset (0, 1)", partial(offset, rows=0, columns=1), benign=True),
+    _fixed("geometry", "offset (1, 1)", partial(offset, rows=1, columns=1), benign=True),
+    _fixed("geometry", "centre 60 %", partial(centre, share=0.6), benign=True),
+    _fixed("geometry", "flip", mirror),
+    _fixed("geometry", "rotate 90", quarter_turn, benign=True),
+    _fixed("geometry", "rotate 3", partial(rotate, degrees=3.0), benign=True),
+    _fixed("document", "figure 150 dpi", partial(through_pdf, dpi=150), benign=True),
+    _fixed("document", "figure 300 dpi", partial(through_pdf, dpi=300), benign=True),
+    _fixed("document", "screenshot x1.25", partial(screenshot, zoom=1.25), benign=True),
+    _fixed("document", "scale bar", annotate, benign=True),
+    _random("laundering", "fresh noise", partial(poisson_gaussian_noise, gain=0.5, sigma=3.0)),
+    Perturbation(
+        "laundering",
+        "spectrum of a real",
+        lambda image, _rng, donor: match_spectrum(image, donor),
+        benign=False,
+    ),
+    _fixed("laundering", "blur, sharpen", partial(blur_then_sharpen, sigma=1.0, amount=1.5)),
+)
+"""Every perturbation of the robustness grid, axis by axis."""
