@@ -243,7 +243,7 @@ def equal_mass_bins(scores: Scores, bins: int = 15) -> Int[np.ndarray, " n"]:
     By the middle rank, so that images of one score share a bin; with many of them some stay empty.
     """
     ordered = np.sort(scores)
-    first, last = (np.searchsorted(ordered, scores, side=s) for s in ("left", "right"))  # type: ignore[call-overload]
+    first, last = (np.searchsorted(ordered, scores, side=s) for s in ("left", "right"))
     middle = (first + last) / (2 * len(scores))  # inside 0 … 1
     return np.floor(bins * middle).astype(np.int64)
 

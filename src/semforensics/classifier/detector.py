@@ -1,0 +1,100 @@
+"""A classifier with all that training stored beside it: from images to verdicts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor
+
+from semforensics.classifier.domain import DOMAIN_FILE, Domain
+from semforensics.classifier.networks import NPRNetwork
+from semforensics.classifier.scoring import MODEL_FILE, load_classifier, score_images
+from semforensics.evaluation.calibration import (
+    PValues,
+    check_alpha,
+    conformal_p_values,
+    decide,
+)
+
+Logits = Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network, its calibration and its training domain."""
+
+    network: NPRNetwork
+    meta: dict[str, Any]
+    """What training wrote beside the weights."""
+    domain: Domain
+    phases: int
+    """Of the 2x2 grid, averaged: 1 or 4. Threshold, temperature and calibration belong to it."""
+    device: torch.device
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, phases: int, device: torch.device, name: str = MODEL_FILE
+    ) -> "Detector":
+        """Load the classifier of a folder.
+
+        Args:
+            folder: As training writes it.
+            phases: 1 or 4.
+            device: Where to score.
+            name: Which training's model; its calibration comes with it.
+
+        Raises:
+            ValueError: The model is none of this project, or was trained before models carried
+                their calibration.
+            FileNotFoundError: Model or training domain are missing.
+        """
+        network, meta = load_classifier(folder, device, name)
+        if "calibration" not in meta:
+            raise ValueError(f"{folder / name}: a model without calibration; train it again")
+        return cls(network, meta, Domain.load(folder / DOMAIN_FILE), phases, device)
+
+    @property
+    def threshold(self) -> float:
+        """The logit above which an image is called fake."""
+        return float(self.meta["thresholds"][str(self.phases)])
+
+    @property
+    def temperature(self) -> float:
+        """What a logit is divided by to be that of a calibrated probability."""
+        return float(self.meta["temperature"][str(self.phases)])
+
+    def logits(self, images: UInt8[Tensor, "n 1 height width"]) -> Logits:
+        """Score images; positive means fake."""
+        return score_images(self.network, images, phases=self.phases, device=self.device)
+
+    def p_values(self, logits: Logits) -> tuple[PValues, PValues]:
+        """Give p_real and p_fake of logits, as `conformal_p_values` does."""
+        return conformal_p_values(logits, *self._calibration())
+
+    def verdicts(
+        self,
+        images: UInt8[Tensor, "n 1 height width"],
+        alpha: float,
+        logits: Logits | None = None,
+    ) -> Shaped[np.ndarray, " n"]:
+        """Give the verdict on each image, inconclusive outside the training domain.
+
+        Args:
+            images: Grey levels 0 … 255, of even size.
+            alpha: Chance that a true class is excluded.
+            logits: Of these images where they are known already.
+
+        Raises:
+            ValueError: The calibration cannot resolve `alpha`.
+        """
+        check_alpha(alpha, *(len(scores) for scores in self._calibration()))
+        p_real, p_fake = self.p_values(self.logits(images) if logits is None else logits)
+        return decide(p_real, p_fake, alpha, self.domain.is_inside(images))
+
+    def _calibration(self) -> tuple[Logits, Logits]:
+        """Give the validation side's logits, reals' and fakes'."""
+        sides = self.meta["calibration"][str(self.phases)]
+        return np.array(sides["real"], dtype=np.float64), np.array(sides["fake"], dtype=np.float64)
