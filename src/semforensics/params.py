@@ -354,6 +354,8 @@ class TrainDiffusionParams(Section):
     ema_decay: float = Field(ge=0, lt=1)
     timesteps: int = Field(gt=0)
     """Of the noising process."""
+    precision: Precision
+    """Of the training; images are always drawn in float32."""
 
 
 class GenerateDiffusionParams(Section):

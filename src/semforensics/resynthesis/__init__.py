@@ -1,0 +1,1 @@
+"""Images from outside the trainings of the classifiers: re-synthesised, processed, diffused."""
