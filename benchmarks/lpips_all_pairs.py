@@ -159,13 +159,13 @@ def measure_full(n_real: int, n_fake: int, precision: str, weights: Path) -> dic
     torch.set_grad_enabled(False)
     reals, fakes = make_images(n_real, FULL_PX, seed=1), make_images(n_fake, FULL_PX, seed=2)
     embedding = load_embedding(weights, precision)
-    embedding.codes(reals[0])
+    embedding.codes(reals[:1])
     done, start = 0, time.perf_counter()
 
     def advance(images: int) -> None:
         nonlocal done
         done += images
-        if done % 250 == 0:
+        if done // 250 > (done - images) // 250:
             print(f"{done} images, {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
     wall, distances = seconds(

@@ -111,6 +111,25 @@ def test_order_and_duplicates_change_no_bit(random, seed):
     assert distances[0, 2] == 0
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("side_px", [33, 64, 96])
+def test_company_in_the_trunk_changes_no_bit(precision, side_px):
+    """An image has one code, alone or in a batch, at each place, whatever passes beside it."""
+    coder = Embedding(lpips(), precision=precision, device=CPU)
+    rng = torch.Generator().manual_seed(0)
+    batch = torch.randint(0, 256, (coder.batch, 1, side_px, side_px), generator=rng).byte()
+    assert coder.batch > 1
+
+    codes = coder.codes(batch)
+
+    for first in range(coder.batch):
+        turned = coder.codes(batch.roll(-first, dims=0))
+        alone = coder.codes(batch[first : first + 1])
+        for layer, other, single in zip(codes, turned, alone, strict=True):
+            assert torch.equal(other.int(), layer.int().roll(-first, dims=0))
+            assert torch.equal(single[0], layer[first])
+
+
 @settings(max_examples=8)
 @given(st.integers(0, 99))
 def test_more_reals_never_raise_a_minimum(seed):

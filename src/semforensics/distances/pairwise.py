@@ -140,14 +140,15 @@ class _Codes:
         advance: Callable[[int], None],
     ) -> None:
         self.layers: list[UInt16[Tensor, "n numbers"]] = []
-        for index, image in enumerate(images):
-            codes = embedding.codes(image)
+        for start in range(0, len(images), embedding.batch):
+            batch = images[start : start + embedding.batch]
+            codes = embedding.codes(batch)
             if not self.layers:
                 self.scales = embedding.scales(codes)
-                self.layers = [code.new_empty(len(images), len(code)) for code in codes]
+                self.layers = [code.new_empty(len(images), code.shape[1]) for code in codes]
             for layer, code in zip(self.layers, codes, strict=True):
-                layer[index] = code
-            advance(1)
+                layer[start : start + len(batch)] = code
+            advance(len(batch))
         self.norms = [_squared_lengths(layer) for layer in self.layers]
 
     def distances(self, others: "_Codes") -> Float[Tensor, "n_a n_b"]:
@@ -188,7 +189,7 @@ def _block_sizes(
     embedding: Embedding, image: UInt8[Tensor, "channels height width"], memory_gb: float
 ) -> tuple[int, int]:
     """Give how many codes to keep, and how many to let pass at a time."""
-    size = sum(2 * len(code) for code in embedding.codes(image))  # 2 bytes a number
+    size = sum(2 * code.shape[1] for code in embedding.codes(image[None]))  # 2 bytes a number
     kept = int(memory_gb * 1e9 * _KEPT_SHARE / size)
     passing = int(memory_gb * 1e9 * (1 - _KEPT_SHARE) / size)
     return max(1, kept), max(1, passing)

@@ -27,6 +27,9 @@ _CHANNELS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}
 # Below these the last pooling has nothing left to pool.
 _SMALLEST_PX = {"alex": 31, "vgg": 16}
 _STEPS = 65535  # from 0 to 1 in a code: 16 bits
+# AlexNet has many weights for its small maps: reading them for each image of 256 px anew costs a
+# quarter more time. VGG's maps are large, and several images at once would take gigabytes.
+_BATCH: dict[Trunk, int] = {"alex": 8, "vgg": 1}
 
 
 class LPIPS(nn.Module):
@@ -154,11 +157,13 @@ class Embedding:
     no order of summation changes a bit. Rounding to steps changes a distance by about 4e-6 of its
     root: by 4e-5 of itself at 0.01, less above.
 
-    Images pass one at a time, since the last digits of a convolution may depend on its batch.
+    Images pass the trunk in batches of one size, the last filled up, since the last digits of a
+    convolution may depend on the size of its batch.
 
     Attributes:
         net: Which trunk.
         device: Where it runs.
+        batch: How many images pass the trunk at a time.
     """
 
     def __init__(self, lpips: LPIPS, *, precision: Precision, device: torch.device) -> None:
@@ -170,7 +175,7 @@ class Embedding:
                 of itself.
             device: Where to compute.
         """
-        self.net, self.device = lpips.net, device
+        self.net, self.device, self.batch = lpips.net, device, _BATCH[lpips.net]
         self._dtype = getattr(torch, precision)
         self._lpips = _weighted_first(lpips).to(device)
         self._trunk = copy.deepcopy(self._lpips.trunk).to(self._dtype)
@@ -196,23 +201,31 @@ class Embedding:
         ]
 
     @torch.no_grad()
-    def codes(self, image: UInt8[Tensor, "channels height width"]) -> list[UInt16[Tensor, " _"]]:
-        """Give the code of an image, layer by layer.
+    def codes(
+        self, images: UInt8[Tensor, "n channels height width"]
+    ) -> list[UInt16[Tensor, "n _"]]:
+        """Give the codes of at most `batch` images, layer by layer.
 
         Args:
-            image: Grey levels; three channels, or a grey one, which is repeated.
+            images: Grey levels; three channels, or a grey one, which is repeated.
 
         Raises:
             ValueError: As for `LPIPS.features`.
         """
+        n = len(images)
+        filled = torch.cat([images, images[-1:].expand(self.batch - n, -1, -1, -1)])
         return [
             # + 0.5: the conversion truncates. At most 65535.5 and a rounding error, so no overflow.
-            (x[:, :kept] * roots).mul_(_inverse_length(x)).add_(0.5).to(torch.uint16).flatten()
-            for x, kept, roots in zip(self._layers(image), self._kept, self._roots, strict=True)
+            (x[:n, :, :kept] * roots)
+            .mul_(_inverse_length(x[:n]))
+            .add_(0.5)
+            .to(torch.uint16)
+            .flatten(1)
+            for x, kept, roots in zip(self._layers(filled), self._kept, self._roots, strict=True)
         ]
 
-    def scales(self, codes: Sequence[UInt16[Tensor, " _"]]) -> list[float]:
-        """Give what one step squared counts in each layer, given the codes of an image."""
+    def scales(self, codes: Sequence[UInt16[Tensor, "n _"]]) -> list[float]:
+        """Give what one step squared counts in each layer, given the codes of images."""
         return [
             largest * kept / (code.shape[-1] * _STEPS**2) if kept else 0.0
             for code, kept, largest in zip(codes, self._kept, self._largest, strict=True)
@@ -227,40 +240,44 @@ class Embedding:
         """Give LPIPS of two images as it is defined, without codes; 0 is identical."""
         terms = [
             ((x * _inverse_length(x) - y * _inverse_length(y)).square() * weight).sum().double()
-            / len(x)
-            for x, y, weight in zip(self._layers(a), self._layers(b), self._lpips.lin, strict=True)
+            / x.shape[1]
+            for x, y, weight in zip(
+                self._layers(a[None]), self._layers(b[None]), self._lpips.lin, strict=True
+            )
         ]
         return float(sum(terms))
 
     @torch.no_grad()
     def pooled(self, image: UInt8[Tensor, "channels height width"]) -> Float[Tensor, " features"]:
         """Give the last layer's activations, averaged over positions, not scaled to length 1."""
-        *_, last = self._layers(image)
-        return last.mean(dim=0)
+        *_, last = self._layers(image[None])
+        return last[0].mean(dim=0)
 
-    def _layers(self, image: UInt8[Tensor, "channels height width"]) -> list[Float[Tensor, "_ _"]]:
+    def _layers(
+        self, images: UInt8[Tensor, "n channels height width"]
+    ) -> list[Float[Tensor, "n _ _"]]:
         """Give the activations of five layers, positions before channels."""
         layers = []
         # TensorFloat-32, the default on a GPU, keeps three digits.
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ):
-            x = self._convolve_first(to_unit_range(image.to(self.device))[None])
+            x = self._convolve_first(to_unit_range(images.to(self.device)))
             x = x.to(self._dtype, memory_format=torch.channels_last)
             for index, layer in enumerate(self._trunk):
                 x = layer(x) if index else x
                 if index in _TAPS[self.net]:
-                    layers.append(x[0].flatten(1).T.float())  # [positions, channels]
+                    layers.append(x.permute(0, 2, 3, 1).flatten(1, 2).float())
         return layers
 
     def _convolve_first(
-        self, images: Float[Tensor, "1 channels height width"]
-    ) -> Float[Tensor, "1 _ _ _"]:
+        self, images: Float[Tensor, "n channels height width"]
+    ) -> Float[Tensor, "n _ _ _"]:
         """Give the output of the first convolution, channels last, in float32."""
         first = self._first
         channels, height, width = images.shape[1:]
         if channels != 1 or (height, width) not in self._mid_grey:
-            x = self._lpips.prepare(images if channels != 1 else torch.zeros_like(images))
+            x = self._lpips.prepare(images if channels != 1 else torch.zeros_like(images[:1]))
             x = F.conv2d(x, first.weight, first.bias, first.stride, first.padding)
             if channels != 1:
                 return x
@@ -293,8 +310,10 @@ def _weighted_first(lpips: LPIPS) -> LPIPS:
     return sorted_lpips
 
 
-def _inverse_length(x: Float[Tensor, "positions channels"]) -> Float[Tensor, "positions 1"]:
-    return torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-20)
+def _inverse_length(
+    x: Float[Tensor, "n positions channels"],
+) -> Float[Tensor, "n positions 1"]:
+    return torch.rsqrt(x.square().sum(dim=2, keepdim=True) + 1e-20)
 
 
 def _unit_length(x: Tensor) -> Tensor:
