@@ -4,10 +4,11 @@ Conformal p-values promise something only of images that are exchangeable with t
 Two distances in the space of classical image statistics catch those that clearly are not:
 
 - Unlikeness: the Mahalanobis distance from the training images of both classes.
-- Lack of structure: how far an image lies towards its own phase-randomised copies (Theiler et al.,
-  "Testing for nonlinearity in time series: the method of surrogate data", Physica D 58, 1992). Such
-  a copy has the same spectrum and no objects. The direction is Fisher's linear discriminant
-  between the training images and their copies. Plain noise lies on the far side too.
+- Lack of structure: how far an image lies towards surrogates of the training images (Theiler et
+  al., "Testing for nonlinearity in time series: the method of surrogate data", Physica D 58, 1992).
+  One kind has the same spectrum and random phases, the other the same pixels in random order;
+  neither shows an object. The direction is Fisher's linear discriminant between training images
+  and surrogates.
 
 The limits are quantiles of the validation side. No pixel of a training image is stored.
 """
@@ -30,9 +31,8 @@ Features = Float[np.ndarray, "n f"]
 
 _LEVELS = 3  # the image, its half and its quarter
 _SHRINKAGE = 0.02  # share of the identity in the covariance: 42 features of some hundred images
-_STRUCTURE_SHRINKAGE = 0.1
 _LEAST_SPREAD = 0.01  # of a feature, so that one that never varied is not infinitely strict
-_NOTICEABLE = 0.25  # lack of structure that counts for nothing; 1 is a phase-randomised copy
+_NOTICEABLE = 0.25  # lack of structure that counts for nothing; 1 is a surrogate
 _BATCH_PX = 2**20
 _GREY = 0.05  # grey levels squared: what quantisation leaves, so that flat images have logarithms
 
@@ -125,6 +125,14 @@ def _correlation(a: Float[Tensor, "n 1 h w"], b: Float[Tensor, "n 1 h w"]) -> Fl
     return torch.atanh(0.98 * (a * b).mean(dim=1) / spread.clamp_min(1e-6))
 
 
+def shuffled(
+    images: UInt8[Tensor, "n 1 height width"], rng: np.random.Generator
+) -> UInt8[Tensor, "n 1 height width"]:
+    """Give the pixels of each image in random order: white noise with the same histogram."""
+    pixels = rng.permuted(images.flatten(1).numpy(), axis=1)
+    return torch.from_numpy(pixels).view(images.shape)
+
+
 def phase_randomised(
     images: UInt8[Tensor, "n 1 height width"], rng: np.random.Generator
 ) -> UInt8[Tensor, "n 1 height width"]:
@@ -132,12 +140,15 @@ def phase_randomised(
 
     Rounded and clipped to grey levels 0 … 255 like any image, so spectra are the same but for that.
     """
-    spectra = np.fft.fft2(images[:, 0].numpy())
-    noise = np.fft.fft2(rng.standard_normal(spectra.shape))
-    phases = noise / np.abs(noise)
-    phases[:, 0, 0] = 1  # the mean stays
-    copies = np.fft.ifft2(np.abs(spectra) * phases).real
-    return torch.from_numpy(np.rint(copies.clip(0, 255)).astype(np.uint8))[:, None]
+    copies = torch.empty_like(images)
+    for copy, image in zip(copies, images, strict=True):
+        spectrum = np.fft.fft2(image[0].numpy())
+        noise = np.fft.fft2(rng.standard_normal(spectrum.shape))
+        phases = noise / np.abs(noise)
+        phases[0, 0] = 1  # the mean stays
+        grey = np.fft.ifft2(np.abs(spectrum) * phases).real
+        copy[0] = torch.from_numpy(np.rint(grey.clip(0, 255)).astype(np.uint8))
+    return copies
 
 
 @dataclass(frozen=True)
@@ -151,7 +162,7 @@ class Domain:
     """Turns standardised statistics into independent ones; the mean square of them over the
     training images is one."""
     direction: Float[np.ndarray, " f"]
-    """Along it the training images lie around 0, their phase-randomised copies around 1."""
+    """Along it the training images lie around 0, their surrogates around 1."""
     limits: tuple[float, float]
     """Of the unlikeness and of the lack of structure."""
 
@@ -169,18 +180,19 @@ class Domain:
             train: Of both classes.
             validation: Of both classes, from other groups.
             quantile: At least this share of the validation images is inside.
-            rng: Of the phases.
+            rng: Of the surrogates.
         """
         own = domain_features(train)
         mean, spread = _float32(own.mean(axis=0)), _float32(own.std(axis=0) + _LEAST_SPREAD)
         own = (own - mean) / spread
-        copies = (domain_features(phase_randomised(train, rng)) - mean) / spread
+        surrogates = torch.cat([phase_randomised(train, rng), shuffled(train, rng)])
+        theirs = (domain_features(surrogates) - mean) / spread
 
         covariance = _shrunk(np.cov(own.T), _SHRINKAGE)
         whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T / math.sqrt(len(mean))
-        within = _shrunk((np.cov(own.T) + np.cov(copies.T)) / 2, _STRUCTURE_SHRINKAGE)
-        direction = np.linalg.solve(within, copies.mean(axis=0))
-        direction /= copies.mean(axis=0) @ direction
+        within = _shrunk((np.cov(own.T) + np.cov(theirs.T)) / 2, _SHRINKAGE)
+        direction = np.linalg.solve(within, theirs.mean(axis=0))
+        direction /= theirs.mean(axis=0) @ direction
 
         domain = cls(mean, spread, _float32(whitening), _float32(direction), (1.0, 1.0))
         # Each side leaves out half of what may be left out.

@@ -1,14 +1,17 @@
-"""Train one NPR classifier and choose its threshold.
+"""Train one NPR classifier, several times, and calibrate it.
 
 The recipe is the thesis's: Adam at a fixed learning rate, binary cross-entropy with logits, 100
-epochs. The last epoch is kept. Nothing is selected on the validation side, because that side
-calibrates the threshold: an epoch chosen for its validation scores would make them too good.
+epochs. The last epoch is kept, and of several trainings the first. Nothing is selected on the
+validation side, because that side calibrates: threshold, temperature, conformal scores and the
+limits of the training domain. An epoch or a seed chosen for its validation scores would make them
+too good.
 """
 
 import hashlib
 import json
 import math
 import platform
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from semforensics.checkpoints import save_checkpoint
+from semforensics.classifier.augment import augment
 from semforensics.classifier.dataset import (
     LabelledImages,
     check_same_size,
@@ -32,11 +34,12 @@ from semforensics.classifier.dataset import (
     list_images,
     load_images,
 )
+from semforensics.classifier.domain import DOMAIN_FILE, Domain
 from semforensics.classifier.networks import NPRNetwork, build_network, place
-from semforensics.classifier.npr import random_phases
-from semforensics.classifier.scoring import MODEL_FILE, score_images, sigmoid
+from semforensics.classifier.scoring import score_images, seed_file, sigmoid
 from semforensics.device import bf16_is_emulated, seed_everything
-from semforensics.evaluation.metrics import choose_threshold
+from semforensics.evaluation.calibration import fit_temperature
+from semforensics.evaluation.metrics import choose_threshold, log_loss
 from semforensics.files import atomic_file, atomic_folder
 from semforensics.images import to_unit_range
 from semforensics.params import Protocol, SplitParams, TrainClassifierParams
@@ -59,19 +62,23 @@ def train_row(
     scratch: Path,
     device: torch.device,
 ) -> str:
-    """Train the classifier of a row and write it with its threshold and loss curve.
+    """Train the classifier of a row from each seed and write it with all that judges its scores.
+
+    The trainings share images and sides; weights and order differ. One that was killed goes on
+    where it stood when the stage is started again, and ends with the same bytes.
 
     Args:
         row: Whose fakes it learns from.
         cropped: Holds the reals.
         splits: The table of crops with their sides.
         fakes: Holds one folder per generator.
-        classifier: Folder to write: the model and `losses.csv`.
+        classifier: Folder to write: the first seed's model and `losses.csv`; the others'
+            `seed_1.safetensors`, ..., and `losses_seeds.csv`; the training domain.
         params: The recipe.
         shares: In which parts fakes are divided over the sides.
         protocol: How they are.
         data: Where the reals come from, for the record.
-        seed: Of the draws and the weights.
+        seed: Of the draws and the first weights; the next training has the next seed.
         scratch: Where an interrupted training waits to be resumed.
         device: Where to train.
 
@@ -92,17 +99,30 @@ def train_row(
     if params.precision == "bfloat16" and bf16_is_emulated(device):
         print(f"note: {device} emulates bfloat16; float32 is faster here", file=sys.stderr)
 
-    seed_everything(seed)
-    network = place(build_network(params.network, params.channels), device)
-    losses = train_network(
-        network, train, validation, params=params, seed=seed, scratch=scratch, device=device
-    )
+    networks: list[NPRNetwork] = []
+    curves: list[Losses] = []
+    scratches = [scratch / f"training_{index}" for index in range(params.num_seeds)]
+    for index, own_scratch in enumerate(scratches):
+        seed_everything(seed + index)
+        network = place(build_network(params.network, params.channels), device)
+        curves.append(
+            train_network(
+                network,
+                train,
+                validation,
+                params=params,
+                seed=seed + index,
+                scratch=own_scratch,
+                device=device,
+            )
+        )
+        networks.append(network)
+    rng = np.random.default_rng(seed)
+    domain = Domain.fit(train.images, validation.images, params.domain_quantile, rng)
 
-    thresholds = validation_thresholds(network, validation, params, device)
     meta = {
         "network": params.network,
         "channels": params.channels,
-        "thresholds": thresholds,
         "row": row,
         "generators": generators,
         "protocol": protocol,
@@ -110,13 +130,14 @@ def train_row(
         "seed": seed,
         "shares": shares.model_dump(),
         "params": params.model_dump(),
-        "epochs": len(losses),
+        "epochs": params.epochs,
         "size_px": list(train.images.shape[-2:]),
         "n_train": len(train.images),
         "n_train_groups": train.num_groups,
         "n_validation_real": int((~validation.is_fake).sum()),
         "n_validation_fake": int(validation.is_fake.sum()),
         "n_validation_groups": validation.num_groups,
+        "calibration_groups": validation.num_groups,
         "sides_sha256": fingerprint(table),
         "versions": {
             "python": platform.python_version(),
@@ -126,14 +147,38 @@ def train_row(
         "device": device.type,
         "threads": torch.get_num_threads(),
     }
+    readings = [calibrate(network, validation, params, device) for network in networks]
     with atomic_folder(classifier) as folder:
-        save_checkpoint(folder / MODEL_FILE, network.state_dict(), meta)
-        pd.DataFrame(losses).to_csv(folder / "losses.csv", index=False, lineterminator="\n")
-    _state_path(scratch).unlink(missing_ok=True)
+        for index, (network, reading) in enumerate(zip(networks, readings, strict=True)):
+            own = meta | reading | {"training_seed": seed + index}
+            save_checkpoint(folder / seed_file(index), network.state_dict(), own)
+        domain.save(folder / DOMAIN_FILE)
+        _write_losses(curves[:1], folder / "losses.csv")
+        _write_losses(curves[1:], folder / "losses_seeds.csv", first_seed=seed + 1)
+    for own_scratch in scratches:
+        shutil.rmtree(own_scratch)
+    return _summary(row, classifier, meta | readings[0], curves)
+
+
+def _write_losses(curves: list[Losses], path: Path, first_seed: int | None = None) -> None:
+    """Write losses per epoch; where a first seed is given, the seeds of the curves before them."""
+    names = ["epoch", "train_loss", "validation_loss", "validation_accuracy"]
+    table = pd.DataFrame([line for losses in curves for line in losses], columns=names)
+    if first_seed is not None:
+        seeds = [first_seed + index for index, losses in enumerate(curves) for _ in losses]
+        table.insert(0, "seed", seeds)
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def _summary(row: str, classifier: Path, meta: dict[str, Any], curves: list[Losses]) -> str:
+    accuracies = [f"{losses[-1]['validation_accuracy']:.3f}" for losses in curves]
+    count = meta["n_validation_real"] + meta["n_validation_fake"]
+    times = "once" if len(curves) == 1 else f"{len(curves)} times"
     return (
-        f"{row}: {params.network} trained on {meta['n_train']} images, validation accuracy "
-        f"{losses[-1]['validation_accuracy']:.3f} on {len(validation.images)} images of "
-        f"{validation.num_groups} groups; threshold {sigmoid(thresholds['4']):.3f} in {classifier}"
+        f"{row}: {meta['network']} trained on {meta['n_train']} images {times}, validation "
+        f"accuracy {', '.join(accuracies)} on {count} images of {meta['n_validation_groups']} groups; "
+        f"threshold {sigmoid(meta['thresholds']['4']):.3f}, temperature "
+        f"{meta['temperature']['4']:.2f} in {classifier}"
     )
 
 
@@ -209,23 +254,6 @@ def learning_rate(params: TrainClassifierParams, epoch: int) -> float:
     return params.lr * params.lr_decay ** ((epoch - 1) // params.lr_decay_every)
 
 
-def augment(
-    images: UInt8[Tensor, "n 1 height width"],
-    params: TrainClassifierParams,
-    rng: torch.Generator,
-) -> UInt8[Tensor, "n 1 new_height new_width"]:
-    """Flip and shift training images at random, each by itself; the pixels keep their values.
-
-    A flip is left to right, with a chance of one half. A random phase cuts two rows and columns.
-    """
-    if params.flip:
-        flips = torch.rand(len(images), generator=rng) < 0.5
-        images = torch.where(flips.view(-1, 1, 1, 1), images.flip(-1), images)
-    if params.random_phase:
-        images = random_phases(images, rng)
-    return images
-
-
 def validate(
     network: NPRNetwork, validation: LabelledImages, device: torch.device
 ) -> dict[str, float]:
@@ -233,31 +261,34 @@ def validate(
     network.eval()
     logits = score_images(network, validation.images, phases=1, device=device)
     targets = validation.is_fake.numpy()
-    # log(1 + exp(-z)) for fakes, log(1 + exp(z)) for reals, free of overflow
-    loss = np.logaddexp(0, np.where(targets, -logits, logits)).mean()
     accuracy = ((logits > 0) == targets).mean()
-    return {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
+    return {"validation_loss": log_loss(logits, targets), "validation_accuracy": float(accuracy)}
 
 
-def validation_thresholds(
+def calibrate(
     network: NPRNetwork,
     validation: LabelledImages,
     params: TrainClassifierParams,
     device: torch.device,
-) -> dict[str, float]:
-    """Choose the thresholds on the validation side, by the number of phases that a test averages.
+) -> dict[str, Any]:
+    """Take from the validation side what says how to read a logit.
 
     Returns:
-        Logits under the keys "1" and "4"; an image is called fake when its logit is above.
+        `thresholds`: logits above which an image is called fake; `temperature`; `calibration`: the
+        logits of reals and of fakes, in rising order, for conformal p-values; each under the number
+        of phases that a test averages, "1" and "4".
     """
     is_fake = validation.is_fake.numpy()
-    thresholds = {}
+    found: dict[str, Any] = {"thresholds": {}, "temperature": {}, "calibration": {}}
     for phases in (1, 4):
         logits = score_images(network, validation.images, phases=phases, device=device)
-        thresholds[str(phases)] = choose_threshold(
-            logits[~is_fake], logits[is_fake], params.max_false_positive_rate
-        )
-    return thresholds
+        real, fake = np.sort(logits[~is_fake]), np.sort(logits[is_fake])
+        key = str(phases)
+        found["thresholds"][key] = choose_threshold(real, fake, params.max_false_positive_rate)
+        found["temperature"][key] = fit_temperature(logits, is_fake)
+        # float32 to the last digit: a test image of the same logit is a tie.
+        found["calibration"][key] = {"real": real.tolist(), "fake": fake.tolist()}
+    return found
 
 
 def _describe(losses: dict[str, int | float]) -> str:
@@ -279,7 +310,7 @@ def _stamp(
     for part in (train, validation):
         digest.update(fingerprint(part.table).encode())
         digest.update(part.images.numpy().tobytes())
-    recipe = params.model_dump(exclude={"epochs"})
+    recipe = params.model_dump(exclude={"epochs", "num_seeds", "domain_quantile"})
     machine = [device.type, torch.get_num_threads(), torch.__version__]
     digest.update(json.dumps([recipe, seed, machine], sort_keys=True).encode())
     return digest.hexdigest()
