@@ -60,7 +60,7 @@ MAX_GRADIENT_NORM = 1.0
 """As in the public program of Ho et al."""
 LOG_EVERY = 20
 NUM_SAMPLES, SAMPLING_STEPS = 16, 50
-"""Of the sample grid."""
+"""Of the sample grid; fewer steps where the process has fewer."""
 SECONDS_BETWEEN_SAVES = 60.0
 
 
@@ -206,8 +206,9 @@ def train_diffusion(
         write_rows(folder / "losses.csv", course.rows)
         network, _ = load_denoiser(folder)  # what the file holds, in 16 bit
         network.to(device)
+        steps = min(SAMPLING_STEPS, params.timesteps)
         samples = [
-            sample(network, s, timesteps=params.timesteps, sampling_steps=SAMPLING_STEPS)
+            sample(network, s, timesteps=params.timesteps, sampling_steps=steps)
             for s in range(NUM_SAMPLES)
         ]
         write_grey_png(folder / "samples.png", tile(to_uint8(torch.cat(samples).cpu()).numpy()))
