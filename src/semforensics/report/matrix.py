@@ -40,7 +40,7 @@ def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
 
     Args:
         cells: `method`, `row`, `column`, `note`, `auroc`, `called_fake`, in the order to draw. What
-            `note` calls "seen" is written in grey, what it calls "left out" is framed, and
+            `note` calls "seen" stands in brackets, what it calls "left out" in a frame, and
             "under-trained" columns have a dagger.
         source: Line that says what the figure shows.
     """
@@ -85,7 +85,7 @@ def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
         bar.set_label(title, size=8)
         bar.ax.tick_params(labelsize=7)
     figure.supylabel("Learned from", size=9)
-    marks = "framed: the other GAN left out of training; grey: seen in training"
+    marks = "Framed: the other GAN, left out of the training; in brackets: seen in training"
     figure.supxlabel(
         marks + ("; †: under-trained" if weak else "") + f"\n{source}",
         x=0.99, ha="right", size=8, color=NEUTRAL,
@@ -108,8 +108,9 @@ def _draw_block(
     for (line, place), number in np.ndenumerate(values):
         kind = cells.loc[(rows[line], columns[place]), "note"]
         strong = (number - limits[0]) / (limits[1] - limits[0]) > 0.6
-        colour = "#BBBBBB" if kind == "seen" and strong else "white" if strong else "black"
         text = f"{number:.3f}" if value == "auroc" else f"{100 * number:.0f} %"
+        text = f"({text})" if kind == "seen" else text
+        colour = "white" if strong else "black"
         axes.text(place, line, text, ha="center", va="center", size=8, color=colour)
         if kind == "left out":
             axes.add_patch(
