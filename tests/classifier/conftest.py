@@ -91,3 +91,21 @@ def labelled(count: int, seed: int, *, groups: int = 4) -> LabelledImages:
         }
     )
     return LabelledImages(table, torch.from_numpy(np.stack(images)[:, None]))
+
+
+def made_up(seed: int = 0, reals: int = 60, fakes: int = 50) -> pd.DataFrame:
+    """Scores of overlapping classes, reals in six groups, every third image undecided."""
+    rng = np.random.default_rng(seed)
+    logits = np.concatenate([rng.normal(-1, 1.5, reals), rng.normal(1, 1.5, fakes)])
+    undecided = np.arange(reals + fakes) % 3 == 0
+    called = np.where(logits > 0, "ai-suspected", "consistent")
+    return pd.DataFrame(
+        {
+            "class": ["real"] * reals + ["fake"] * fakes,
+            "generator": [""] * reals + ["fastgan"] * fakes,
+            "group": [f"g{i % 6}" for i in range(reals)] + [f"f{i}" for i in range(fakes)],
+            "logit": logits.astype(np.float32),
+            "verdict": np.where(undecided, "inconclusive", called),
+            "inside": np.arange(reals + fakes) % 6 != 0,
+        }
+    )

@@ -10,15 +10,16 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from semforensics.classifier.evaluate import curves, evaluate_row, measure
+from semforensics.classifier.evaluate import curves, evaluate_row
 from semforensics.classifier.training import train_row
-from semforensics.evaluation.metrics import wilson_interval
+from semforensics.evaluation.calibration import decide
 from semforensics.params import EvaluateClassifierParams
-from tests.classifier.conftest import SHARES, Folders, recipe
+from tests.classifier.conftest import SHARES, Folders, made_up, recipe
 
 CPU = torch.device("cpu")
-NAMES = ("accuracy", "accuracy_real", "accuracy_fake", "average_precision", "auroc")
-AT_HALF = ("accuracy_at_half", "accuracy_real_at_half", "accuracy_fake_at_half")
+NAMES = (
+    "accuracy", "accuracy_at_half", "accuracy_real", "accuracy_fake", "average_precision", "auroc",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -26,77 +27,22 @@ def trained(folders: Folders, tmp_path: Path) -> Folders:
     """Images on disk, and a classifier of them in `model`."""
     train_row(
         "fastgan", folders.cropped, folders.splits, folders.fakes, tmp_path / "model",
-        params=recipe(epochs=4), shares=SHARES, protocol="clean", data="simulated", seed=0,
-        scratch=tmp_path / "scratch", device=CPU,
+        params=recipe(epochs=4, num_seeds=2), shares=SHARES, protocol="clean", data="simulated",
+        seed=0, scratch=tmp_path / "scratch", device=CPU,
     )  # fmt: skip
     return folders
 
 
-def evaluate(folders: Folders, output: Path, phases: int = 4) -> dict[str, Any]:
+def evaluate(folders: Folders, output: Path, phases: int = 4, alpha: float = 0.2) -> dict[str, Any]:
     """Run the stage; its metrics."""
     model = folders.cropped.parent / "model"
     evaluate_row(
         "fastgan", model, folders.cropped, folders.splits, folders.fakes,
         output / "m.json", output / "plots",
-        params=EvaluateClassifierParams(phases=phases, bootstrap_resamples=200), seed=0, device=CPU,
+        params=EvaluateClassifierParams(phases=phases, bootstrap_resamples=200, alpha=alpha),
+        seed=0, device=CPU,
     )  # fmt: skip
     return json.loads((output / "m.json").read_text())
-
-
-def made_up(seed: int = 0, reals: int = 60, fakes: int = 50) -> pd.DataFrame:
-    """Scores of overlapping classes, reals in six groups."""
-    rng = np.random.default_rng(seed)
-    logits = np.concatenate([rng.normal(-1, 1.5, reals), rng.normal(1, 1.5, fakes)])
-    return pd.DataFrame(
-        {
-            "class": ["real"] * reals + ["fake"] * fakes,
-            "generator": [""] * reals + ["fastgan"] * fakes,
-            "group": [f"g{i % 6}" for i in range(reals)] + [f"f{i}" for i in range(fakes)],
-            "logit": logits.astype(np.float32),
-        }
-    )
-
-
-def test_metrics_follow_their_definitions() -> None:
-    """Accuracies count at the threshold and at logit 0; the ranking is scikit-learn's."""
-    scores = made_up()
-    is_fake = scores["class"] == "fake"
-
-    numbers = measure(scores, 0.7, 300, np.random.default_rng(0))
-
-    for suffix, threshold in (("", 0.7), ("_at_half", 0.0)):
-        right = (scores["logit"] > threshold) == is_fake
-        assert numbers[f"accuracy{suffix}"] == right.mean()
-        assert numbers[f"accuracy_real{suffix}"] == right[~is_fake].mean()
-        assert numbers[f"accuracy_fake{suffix}"] == right[is_fake].mean()
-        interval = (numbers[f"accuracy_fake{suffix}_low"], numbers[f"accuracy_fake{suffix}_high"])
-        assert interval == wilson_interval(int(right[is_fake].sum()), 50)
-    assert numbers["auroc"] == pytest.approx(roc_auc_score(is_fake, scores["logit"]))
-    precision = average_precision_score(is_fake, scores["logit"])
-    assert numbers["average_precision"] == pytest.approx(precision)
-    assert (numbers["n_real"], numbers["n_fake"], numbers["n_groups"]) == (60, 50, 6)
-    assert numbers["prevalence"] == 50 / 110
-    for name in (*NAMES, *AT_HALF):
-        assert 0 <= numbers[f"{name}_low"] <= numbers[name] <= numbers[f"{name}_high"] <= 1
-        assert numbers[f"{name}_low"] < numbers[f"{name}_high"]
-
-
-def test_few_groups_widen_the_interval() -> None:
-    """Reals that share a shift by group have a wider interval than reals by themselves."""
-    scores = made_up()
-    shift = (
-        scores["group"].str.removeprefix("g").where(scores["class"] == "real", "0").astype(float)
-    )
-    scores["logit"] = (scores["logit"] + shift).astype(np.float32)
-    alone = scores.assign(group=[f"x{i}" for i in range(len(scores))])
-
-    grouped, single = (measure(s, 0.0, 500, np.random.default_rng(0)) for s in (scores, alone))
-
-    def width(numbers: dict[str, float]) -> float:
-        return numbers["auroc_high"] - numbers["auroc_low"]
-
-    assert width(grouped) > 1.3 * width(single)
-    assert grouped["auroc"] == single["auroc"]
 
 
 def test_the_stage_writes_the_promised_files(trained: Folders, tmp_path: Path) -> None:
@@ -104,7 +50,10 @@ def test_the_stage_writes_the_promised_files(trained: Folders, tmp_path: Path) -
     metrics = evaluate(trained, tmp_path / "out")
 
     plots = tmp_path / "out/plots"
-    assert {p.name for p in plots.iterdir()} == {"roc.csv", "pr.csv", "confusion.csv", "scores.csv"}
+    assert {p.stem for p in plots.iterdir()} == {
+        "roc", "pr", "confusion", "scores", "numbers", "seeds", "reliability", "best_of",
+        "predictive_values",
+    }  # fmt: skip
     assert (metrics["protocol"], metrics["data"], metrics["row"]) == (
         "clean",
         "simulated",
@@ -112,13 +61,14 @@ def test_the_stage_writes_the_promised_files(trained: Folders, tmp_path: Path) -
     )
     assert 0 < metrics["threshold"] < 1
     numbers = metrics["fastgan"]
-    for name in (*NAMES, *AT_HALF):
-        assert {name, f"{name}_low", f"{name}_high"} <= numbers.keys()
+    for name in NAMES:
+        assert numbers[f"{name}_low"] <= numbers[name] <= numbers[f"{name}_high"]
     assert (numbers["n_real"], numbers["n_fake"], numbers["n_groups"]) == (18, 18, 3)
 
     scores = pd.read_csv(plots / "scores.csv", keep_default_na=False)
     assert list(scores.columns) == [
         "file", "class", "generator", "side", "group", "logit", "probability",
+        "calibrated", "p_real", "p_fake", "verdict", "inside",
     ]  # fmt: skip
     assert set(scores["side"]) == {"test"}
     probabilities = 1 / (1 + np.exp(-scores["logit"]))
@@ -132,6 +82,41 @@ def test_the_stage_writes_the_promised_files(trained: Folders, tmp_path: Path) -
     roc = pd.read_csv(plots / "roc.csv")
     area = np.trapezoid(roc["tpr_fastgan"], roc["fpr"])
     assert area == pytest.approx(numbers["auroc"])
+
+
+def test_what_the_tables_say_is_what_the_scores_say(trained: Folders, tmp_path: Path) -> None:
+    """Verdicts, probabilities and decided shares follow from the p-values and the domain."""
+    metrics = evaluate(trained, tmp_path / "out")
+
+    scores, numbers, seeds, best_of = (
+        pd.read_csv(tmp_path / f"out/plots/{name}.csv", keep_default_na=False)
+        for name in ("scores", "numbers", "seeds", "best_of")
+    )
+    verdicts = decide(
+        scores["p_real"].to_numpy(), scores["p_fake"].to_numpy(), 0.2, scores["inside"].to_numpy()
+    )
+    assert (scores["verdict"] == verdicts).all()
+    calibrated = 1 / (1 + np.exp(-scores["logit"] / metrics["temperature"]))
+    np.testing.assert_allclose(scores["calibrated"], calibrated, rtol=1e-5)
+    reals = scores[scores["class"] == "real"]
+    decided = (reals["verdict"] != "inconclusive").mean()
+    assert metrics["fastgan"]["decided_real"] == pytest.approx(decided)
+    values = numbers.set_index("name")["value"].astype(float)
+    assert values["inside_real"] == pytest.approx(reals["inside"].mean())
+    assert set(numbers["n_groups"]) == {3}
+    accuracies = seeds[seeds["name"] == "accuracy"]
+    assert accuracies["training_seed"].tolist() == [0, 1]
+    assert accuracies["value"].iloc[0] == pytest.approx(metrics["fastgan"]["accuracy"])
+    assert values["accuracy_over_seeds"] == pytest.approx(accuracies["value"].mean())
+    assert best_of["choices"].tolist() == [1, 10]
+
+
+def test_an_alpha_beyond_the_calibration_is_refused(trained: Folders, tmp_path: Path) -> None:
+    """Six validation images of a class cannot speak of an error in twenty: nothing is written."""
+    with pytest.raises(ValueError, match=r"alpha 0\.05 needs 19 calibration reals, found 6"):
+        evaluate(trained, tmp_path / "out", alpha=0.05)
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_seed_gives_the_same_files(trained: Folders, tmp_path: Path) -> None:
@@ -179,11 +164,11 @@ def test_two_generators_are_two_lines() -> None:
     assert tables["pr"]["recall"].iloc[-1] == 1
     for generator in ("fastgan", "stylegan2_ada"):
         part = scores[scores["generator"].isin(["", generator])]
-        numbers = measure(part, 0.0, 100, np.random.default_rng(0))
+        logits, is_fake = part["logit"].to_numpy(), (part["class"] == "fake").to_numpy()
         roc = tables["roc"]
         area = np.trapezoid(roc[f"tpr_{generator}"], roc["fpr"])
-        assert area == pytest.approx(numbers["auroc"])
+        assert area == pytest.approx(roc_auc_score(is_fake, logits))
         mean = tables["pr"][f"precision_{generator}"].mean()
-        assert mean == pytest.approx(numbers["average_precision"])
+        assert mean == pytest.approx(average_precision_score(is_fake, logits))
     assert tables["roc"].iloc[0].tolist() == [0, 0, 0]
     assert len(tables["confusion"]) == 160

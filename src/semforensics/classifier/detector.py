@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from semforensics.classifier.domain import DOMAIN_FILE, Domain
@@ -79,6 +79,7 @@ class Detector:
         images: UInt8[Tensor, "n 1 height width"],
         alpha: float,
         logits: Logits | None = None,
+        inside: Bool[np.ndarray, " n"] | None = None,
     ) -> Shaped[np.ndarray, " n"]:
         """Give the verdict on each image, inconclusive outside the training domain.
 
@@ -86,13 +87,15 @@ class Detector:
             images: Grey levels 0 … 255, of even size.
             alpha: Chance that a true class is excluded.
             logits: Of these images where they are known already.
+            inside: Whether they are inside the training domain, where that is known already.
 
         Raises:
             ValueError: The calibration cannot resolve `alpha`.
         """
         check_alpha(alpha, *(len(scores) for scores in self._calibration()))
         p_real, p_fake = self.p_values(self.logits(images) if logits is None else logits)
-        return decide(p_real, p_fake, alpha, self.domain.is_inside(images))
+        inside = self.domain.is_inside(images) if inside is None else inside
+        return decide(p_real, p_fake, alpha, inside)
 
     def _calibration(self) -> tuple[Logits, Logits]:
         """Give the validation side's logits, reals' and fakes'."""

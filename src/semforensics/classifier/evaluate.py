@@ -1,13 +1,12 @@
-"""Score the test side of one classifier: the columns of the thesis's Table 4.3, with intervals.
+"""Score the test side of one classifier: numbers with intervals, verdicts, curves.
 
-The table's accuracies stand at a probability of 0.5 (`..._at_half`) and at the threshold that
-training chose on the validation side. Proportions carry Wilson's interval, which takes images as
-independent: crops of one group are not, so the number of groups stands beside it. Average precision
-and AUROC carry a cluster bootstrap: reals are resampled by group, fakes by image.
+The headline holds the columns of the thesis's Table 4.3 and what becomes of the images once a
+detector may abstain. Accuracies stand at a probability of 0.5 (`..._at_half`) and at the threshold
+that training chose on the validation side.
 """
 
 import json
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,42 @@ import numpy as np
 import pandas as pd
 import torch
 
-from semforensics.classifier.dataset import (
-    LabelledImages,
-    generators_of,
-    load_test_side,
+from semforensics.classifier.dataset import LabelledImages, generators_of, load_test_side
+from semforensics.classifier.detector import Detector
+from semforensics.classifier.numbers import (
+    Number,
+    arrays,
+    best_of_table,
+    measure,
+    number_table,
+    predictive_table,
+    reliability_table,
+    spread_over_seeds,
 )
-from semforensics.classifier.scoring import load_classifier, score_images, sigmoid
+from semforensics.classifier.scoring import model_files, sigmoid
+from semforensics.evaluation.calibration import check_alpha
 from semforensics.evaluation.metrics import (
-    Interval,
-    Labels,
-    Scores,
-    aurocs,
-    average_precisions,
-    cluster_resamples,
-    percentile_interval,
+    fake_probability,
     precision_by_recall,
     share_at_or_above,
-    wilson_interval,
 )
 from semforensics.files import atomic_file, atomic_folder
 from semforensics.params import EvaluateClassifierParams
+
+_HEADLINE = (
+    "accuracy",
+    "accuracy_at_half",
+    "average_precision",
+    "accuracy_real",
+    "accuracy_fake",
+    "auroc",
+    "ece",
+    "decided_real",
+    "decided_fake",
+    "false_alarms_of_decided",
+    "misses_of_decided",
+)
+"""What the metrics file holds; numbers.csv holds all."""
 
 
 def evaluate_row(
@@ -59,8 +74,9 @@ def evaluate_row(
         splits: The table of crops with their sides.
         fakes: Holds one folder per generator.
         metrics: JSON file to write: one object per generator.
-        plots: Folder to write: roc.csv, pr.csv, confusion.csv, scores.csv.
-        params: Phases and resamples.
+        plots: Folder to write: scores.csv, numbers.csv, seeds.csv, roc.csv, pr.csv, confusion.csv,
+            reliability.csv, best_of.csv, predictive_values.csv.
+        params: Phases, resamples, alpha of the verdicts.
         seed: Of the resamples. The test side itself is drawn with the seed of the training.
         device: Where to score.
 
@@ -68,98 +84,157 @@ def evaluate_row(
         One line per generator.
 
     Raises:
-        ValueError: The model is another row's, or images changed sides since it was trained.
+        ValueError: The model is another row's, images changed sides since it was trained, or its
+            calibration cannot resolve `alpha`.
         FileNotFoundError: Images or model are missing.
     """
-    network, meta = load_classifier(classifier, device)
+    names = model_files(classifier)
+    detectors = [
+        Detector.load(classifier, phases=params.phases, device=device, name=name) for name in names
+    ]
+    detector, meta = detectors[0], detectors[0].meta
+    check_alpha(params.alpha, meta["n_validation_real"], meta["n_validation_fake"])
     test = load_test_side(row, meta, cropped, splits, fakes)
-    logits = score_images(network, test.images, phases=params.phases, device=device)
-    threshold = meta["thresholds"][str(params.phases)]
-    scores = score_table(test, logits)
+    inside = detector.domain.is_inside(test.images)
+    tables = [score_table(d, test, inside, params.alpha) for d in detectors]
+    generators = generators_of(row)
+    numbers, seeds = _measure_all(detectors, tables, generators, params, seed)
 
     result: dict[str, Any] = {
         "row": row,
         "network": meta["network"],
         "protocol": meta["protocol"],
         "data": meta["data"],
-        "threshold": sigmoid(threshold),
-        "threshold_logit": threshold,
+        "threshold": sigmoid(detector.threshold),
+        "threshold_logit": detector.threshold,
         "max_false_positive_rate": meta["params"]["max_false_positive_rate"],
+        "temperature": detector.temperature,
+        "alpha": params.alpha,
         "phases": params.phases,
         "bootstrap_resamples": params.bootstrap_resamples,
+        "num_seeds": len(detectors),
+        "n_calibration_real": meta["n_validation_real"],
+        "n_calibration_fake": meta["n_validation_fake"],
+        "n_calibration_groups": meta["calibration_groups"],
     }
-    for generator in generators_of(row):
-        part = scores[scores["generator"].isin(["", generator])]
-        rng = np.random.default_rng(seed)
-        result[generator] = measure(part, threshold, params.bootstrap_resamples, rng)
+    for generator in generators:
+        result[generator] = _headline(numbers[generator], _part(tables[0], generator))
 
     with atomic_folder(plots) as folder:
-        for name, table in curves(scores, threshold).items():
+        written = curves(tables[0], detector.threshold)
+        written |= _tables(detector, tables[0], numbers)
+        written |= {"scores": tables[0], "seeds": seeds}
+        for name, table in written.items():
             table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-        scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n")
     with atomic_file(metrics) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
-    return "\n".join(_summary(row, name, result[name]) for name in generators_of(row))
+        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return "\n".join(_summary(row, name, result[name]) for name in generators)
 
 
-def score_table(test: LabelledImages, logits: Scores) -> pd.DataFrame:
-    """Give one row per test image with its logit and its probability of being fake."""
-    columns = ["file", "class", "generator", "side", "group"]
-    return test.table[columns].assign(logit=logits, probability=[sigmoid(float(z)) for z in logits])
-
-
-def measure(
-    scores: pd.DataFrame, threshold: float, resamples: int, rng: np.random.Generator
-) -> dict[str, int | float]:
-    """Compute all numbers of one generator.
-
-    Args:
-        scores: All test reals and the test fakes of the generator, as `score_table` gives them.
-        threshold: A logit; above it an image is called fake.
-        resamples: Of the bootstrap.
-        rng: Of the bootstrap.
+def score_table(
+    detector: Detector, test: LabelledImages, inside: np.ndarray, alpha: float
+) -> pd.DataFrame:
+    """Give one row per test image with all that the detector says of it.
 
     Returns:
-        Every number with its 95 % interval under `_low` and `_high`, numbers of images and groups,
-        and the share of fakes, which average precision depends on.
+        What is known of the image; logit; probability of a fake, as the network states it and
+        calibrated, both at a prevalence of one half; p_real and p_fake; verdict; whether it is
+        inside the training domain.
     """
-    logits, is_fake = _arrays(scores)
-    reals = scores[~is_fake]
-    numbers: dict[str, int | float] = {}
-    for suffix, limit in (("", threshold), ("_at_half", 0.0)):
-        right = (logits > limit) == is_fake
-        for name, chosen in (
-            (f"accuracy{suffix}", right),
-            (f"accuracy_real{suffix}", right[~is_fake]),
-            (f"accuracy_fake{suffix}", right[is_fake]),
-        ):
-            interval = wilson_interval(int(chosen.sum()), len(chosen))
-            numbers |= _with_interval(name, float(chosen.mean()), interval)
-
-    weights = np.empty((resamples, len(logits)), dtype=np.int64)
-    weights[:, ~is_fake] = cluster_resamples(
-        pd.factorize(reals["group"])[0].astype(np.int64), resamples, rng
+    columns = ["file", "class", "generator", "side", "group"]
+    logits = detector.logits(test.images)
+    p_real, p_fake = detector.p_values(logits)
+    return test.table[columns].assign(
+        logit=logits,
+        probability=fake_probability(logits),
+        calibrated=fake_probability(logits / detector.temperature),
+        p_real=p_real,
+        p_fake=p_fake,
+        verdict=detector.verdicts(test.images, alpha, logits, inside),
+        inside=inside,
     )
-    weights[:, is_fake] = cluster_resamples(np.arange(int(is_fake.sum())), resamples, rng)
-    ones = np.ones((1, len(logits)), dtype=np.int64)
-    for name, metric in (("average_precision", average_precisions), ("auroc", aurocs)):
-        value = float(metric(logits, is_fake, ones)[0])
-        interval = percentile_interval(metric(logits, is_fake, weights))
-        numbers |= _with_interval(name, value, interval)
-    return numbers | {
-        "prevalence": float(is_fake.mean()),
+
+
+def _part(scores: pd.DataFrame, generator: str) -> pd.DataFrame:
+    """Take the test reals and the fakes of one generator."""
+    return scores[scores["generator"].isin(["", generator])]
+
+
+def _measure_all(
+    detectors: list[Detector],
+    tables: list[pd.DataFrame],
+    generators: tuple[str, ...],
+    params: EvaluateClassifierParams,
+    seed: int,
+) -> tuple[dict[str, list[Number]], pd.DataFrame]:
+    """Measure the classifier on each generator, and the spread over its trainings.
+
+    Returns:
+        The numbers of each generator, and one row per training, generator and number.
+    """
+    numbers: dict[str, list[Number]] = {}
+    parts = []
+    for generator in generators:
+        for detector, table in zip(detectors, tables, strict=True):
+            # The first training carries the intervals; of the others the numbers alone are wanted.
+            resamples = params.bootstrap_resamples if generator not in numbers else 1
+            found = measure(
+                _part(table, generator),
+                detector.threshold,
+                detector.temperature,
+                resamples,
+                np.random.default_rng(seed),
+            )
+            numbers.setdefault(generator, found)
+            values = number_table(found)[["name", "value"]]
+            parts.append(
+                values.assign(training_seed=detector.meta["training_seed"], generator=generator)
+            )
+    seeds = pd.concat(parts, ignore_index=True)
+    if len(detectors) > 1:
+        for generator in generators:
+            numbers[generator] += spread_over_seeds(seeds[seeds["generator"] == generator])
+    return numbers, seeds[["training_seed", "generator", "name", "value"]]
+
+
+def _headline(numbers: list[Number], part: pd.DataFrame) -> dict[str, int | float | None]:
+    """Give the numbers of the metrics file; null where nothing could be counted."""
+    by_name = {number.name: number for number in numbers}
+    result: dict[str, int | float | None] = {}
+    for name in _HEADLINE:
+        number = by_name[name]
+        result[name] = None if math.isnan(number.value) else number.value
+        result |= {f"{name}_low": number.low, f"{name}_high": number.high}
+    return result | {"prevalence": float((part["class"] == "fake").mean())} | _counts(part)
+
+
+def _counts(part: pd.DataFrame) -> dict[str, int]:
+    reals = part[part["class"] == "real"]
+    return {
         "n_real": len(reals),
-        "n_fake": int(is_fake.sum()),
+        "n_fake": len(part) - len(reals),
         "n_groups": int(reals["group"].nunique()),
     }
 
 
-def _arrays(scores: pd.DataFrame) -> tuple[Scores, Labels]:
-    return scores["logit"].to_numpy(), (scores["class"] == "fake").to_numpy()
-
-
-def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
-    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}
+def _tables(
+    detector: Detector, scores: pd.DataFrame, numbers: dict[str, list[Number]]
+) -> dict[str, pd.DataFrame]:
+    """Give the tables of numbers, calibration, forger's choices and predictive values."""
+    found: dict[str, list[pd.DataFrame]] = {"numbers": [], "best_of": [], "predictive_values": []}
+    reliability = []
+    for generator, measured in numbers.items():
+        part = _part(scores, generator)
+        table = number_table(measured)
+        found["numbers"].append(table.assign(**_counts(part)))
+        found["best_of"].append(best_of_table(part, detector.threshold))
+        found["predictive_values"].append(predictive_table(part, detector.threshold))
+        for tables in found.values():
+            tables[-1].insert(0, "generator", generator)
+        table = reliability_table(part, detector.temperature, generator)
+        reliability.append(table.set_index("bin"))
+    together = {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+    return together | {"reliability": pd.concat(reliability, axis=1).sort_index().reset_index()}
 
 
 def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
@@ -168,7 +243,7 @@ def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
     The generators share the reals and have as many fakes each, so a curve has one x column and one
     y column per generator, as DVC needs to draw a line for each.
     """
-    logits, is_fake = _arrays(scores)
+    logits, is_fake = arrays(scores)
     thresholds = np.unique(logits)[::-1]
     # Infinity: above all scores nothing is called fake.
     thresholds = np.concatenate([[np.inf], thresholds]).astype(logits.dtype)
@@ -177,7 +252,7 @@ def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
     for generator in sorted(set(scores["generator"]) - {""}):
         ones = scores["generator"] == generator
         roc[f"tpr_{generator}"] = share_at_or_above(logits[ones], thresholds)
-        precision = precision_by_recall(*_arrays(scores[~is_fake | ones]))
+        precision = precision_by_recall(*arrays(scores[~is_fake | ones]))
         pr["recall"] = np.arange(1, len(precision) + 1) / len(precision)
         pr[f"precision_{generator}"] = precision
     called = np.where(logits > threshold, "fake", "real")
@@ -193,14 +268,19 @@ def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
     }
 
 
-def _summary(row: str, generator: str, numbers: dict[str, int | float]) -> str:
+def _summary(row: str, generator: str, numbers: dict[str, int | float | None]) -> str:
     def percent(name: str) -> str:
-        low, value, high = (100 * numbers[name + end] for end in ("_low", "", "_high"))
-        return f"{value:.1f} ({low:.1f}-{high:.1f})"
+        values = [numbers[name + end] for end in ("", "_low", "_high")]
+        value, low, high = ("-" if v is None else f"{100 * v:.1f}" for v in values)
+        return f"{value} ({low}-{high})"
 
-    names: Sequence[str] = ("accuracy", "average_precision", "accuracy_real", "accuracy_fake")
-    listed = ", ".join(f"{name.replace('_', ' ')} {percent(name)}" for name in names)
+    calls = ("accuracy", "average_precision", "accuracy_real", "accuracy_fake")
+    verdicts = ("decided_real", "decided_fake", "false_alarms_of_decided", "misses_of_decided")
+    called, decided = (
+        ", ".join(f"{name.replace('_', ' ')} {percent(name)}" for name in names)
+        for names in (calls, verdicts)
+    )
     return (
-        f"{row} on {generator}: {listed} % at the validation threshold; {numbers['n_real']} reals "
-        f"of {numbers['n_groups']} groups, {numbers['n_fake']} fakes"
+        f"{row} on {generator}: {called} % at the validation threshold; verdicts: {decided} %; "
+        f"{numbers['n_real']} reals of {numbers['n_groups']} groups, {numbers['n_fake']} fakes"
     )

@@ -176,8 +176,8 @@ def _summary(row: str, classifier: Path, meta: dict[str, Any], curves: list[Loss
     times = "once" if len(curves) == 1 else f"{len(curves)} times"
     return (
         f"{row}: {meta['network']} trained on {meta['n_train']} images {times}, validation "
-        f"accuracy {', '.join(accuracies)} on {count} images of {meta['n_validation_groups']} groups; "
-        f"threshold {sigmoid(meta['thresholds']['4']):.3f}, temperature "
+        f"accuracy {', '.join(accuracies)} on {count} images of {meta['n_validation_groups']} "
+        f"groups; threshold {sigmoid(meta['thresholds']['4']):.3f}, temperature "
         f"{meta['temperature']['4']:.2f} in {classifier}"
     )
 

@@ -248,24 +248,19 @@ def equal_mass_bins(scores: Scores, bins: int = 15) -> Int[np.ndarray, " n"]:
     return np.floor(bins * middle).astype(np.int64)
 
 
-def predictive_values(
-    true_positive_rate: float, false_positive_rate: float, prevalence: float
-) -> tuple[float, float]:
-    """Give the share of fakes among images called fake, and of reals among the others (Bayes).
+def posterior(share_if_so: float, share_if_not: float, prevalence: float) -> float:
+    """Give the share of images that are so among those that are called so (Bayes).
 
     Args:
-        true_positive_rate: Share of fakes called fake.
-        false_positive_rate: Share of reals called fake.
-        prevalence: Share of fakes among the images that are looked at.
+        share_if_so: Share called so of the images that are.
+        share_if_not: Share called so of the others.
+        prevalence: Share that is so of all images that are looked at.
 
     Returns:
         Not a number where no image is called so.
     """
-    caught, alarms = prevalence * true_positive_rate, (1 - prevalence) * false_positive_rate
-    missed, passed = prevalence - caught, 1 - prevalence - alarms
-    positive = caught / (caught + alarms) if caught + alarms > 0 else math.nan
-    negative = passed / (passed + missed) if passed + missed > 0 else math.nan
-    return positive, negative
+    right, wrong = prevalence * share_if_so, (1 - prevalence) * share_if_not
+    return right / (right + wrong) if right + wrong > 0 else math.nan
 
 
 def best_of_pass_rate(passes: Bool[np.ndarray, " n"], scores: Scores, choices: int) -> float:
