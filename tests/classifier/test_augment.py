@@ -7,18 +7,12 @@ import torch
 from semforensics.classifier.augment import augment, gaussian_blur, jpeg
 from semforensics.classifier.npr import random_phases
 from semforensics.params import TrainClassifierParams
+from tests.classifier.conftest import recipe as short_recipe
 
 
 def recipe(**changes: object) -> TrainClassifierParams:
     """No augmentation at all, but for the changes."""
-    values = {
-        "network": "npr_tiny", "channels": 1, "epochs": 1, "batch": 16, "lr": 0.005,
-        "lr_decay": 1.0, "lr_decay_every": 10, "flip": False, "random_phase": False,
-        "precision": "float32", "max_false_positive_rate": 0.05, "num_seeds": 1,
-        "blur_chance": 0.0, "blur_sigma_max": 3.0, "jpeg_chance": 0.0, "jpeg_quality_min": 30,
-        "domain_quantile": 0.99,
-    }  # fmt: skip
-    return TrainClassifierParams(**(values | changes))
+    return short_recipe(**({"flip": False, "random_phase": False} | changes))
 
 
 def images(count: int, size: int = 32) -> torch.Tensor:

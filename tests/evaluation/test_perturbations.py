@@ -255,6 +255,15 @@ def test_a_spectrum_is_matched_ring_by_ring() -> None:
     assert np.array_equal(match_spectrum(image, image), image)
 
 
+def test_a_spectrum_without_some_frequencies_stays_finite() -> None:
+    """Doubled pixels have no power in the corner, constant images none at all: none is made up."""
+    doubled = np.kron(textured(size=32), np.ones((2, 2), dtype=np.uint8))
+    constant = np.full((64, 64), 80, dtype=np.uint8)
+
+    assert match_spectrum(doubled, textured(1)).std() > 5
+    assert (match_spectrum(constant, textured(1)) == 80).all()
+
+
 def test_honest_processing_is_marked() -> None:
     """No laundering and no added noise count as benign; document chain and tone do."""
     benign = Counter(p.axis for p in GRID if p.benign)

@@ -277,8 +277,8 @@ def match_spectrum(image: Grey, donor: Grey) -> Grey:
         np.bincount(rings.ravel(), np.square(np.abs(power)).ravel())
         for power in (spectrum, np.fft.fft2(donor.astype(float) - donor.mean()))
     )
-    gain = np.sqrt(wanted / np.maximum(own, np.finfo(float).tiny))
-    gain[own == 0] = 0  # what is not there cannot be scaled
+    is_empty = own <= 1e-12 * own.sum()  # what is not there, but for rounding, cannot be scaled
+    gain = np.where(is_empty, 0, np.sqrt(wanted / np.where(is_empty, 1, own)))
     return to_grey(image.mean() + np.fft.ifft2(spectrum * gain[rings]).real)
 
 
@@ -295,6 +295,9 @@ def blur_then_sharpen(image: Grey, sigma: float, amount: float) -> Grey:
 
 
 # The grid
+
+AS_IT_IS = Perturbation("none", "original", lambda image, _rng, _donor: image, benign=True)
+"""What every cell is compared with."""
 
 
 def _fixed(
