@@ -161,11 +161,17 @@ def explain_row(
     network, meta = load_classifier(classifier, device)
     test = load_test_side(row, meta, cropped, splits, fakes)
     is_fake = test.is_fake
-    images = {"real": test.images[~is_fake], "fake": test.images[is_fake]}
+    images: dict[ImageClass, Tensor] = {
+        "real": test.images[~is_fake],
+        "fake": test.images[is_fake],
+    }
     groups = {c: test.table.loc[test.table["class"] == c, "group"].tolist() for c in SIGNS}
     maps = {c: explain_images(network, images[c], sign, device) for c, sign in SIGNS.items()}
     towards_fake = explain_images(network, images["real"], SIGNS["fake"], device)
-    compared = {"own_class": maps, "towards_fake": {"real": towards_fake, "fake": maps["fake"]}}
+    compared: dict[str, dict[ImageClass, Tensor]] = {
+        "own_class": maps,
+        "towards_fake": {"real": towards_fake, "fake": maps["fake"]},
+    }
     shares = {
         direction: {c: half_mass_share(of_class[c]) for c in SIGNS}
         for direction, of_class in compared.items()
@@ -322,7 +328,7 @@ def randomisation_control(
     trained = {c: explain_images(network, images[c], SIGNS[c], device) for c in SIGNS}
     examples = {c: [maps[0]] for c, maps in trained.items()}
     steps = []
-    highest = []
+    highest: list[float] = []
     for step in STEPS:
         numbers: dict[str, Any] = {"fresh_from_logit_to": step}
         fresh = [randomised(network, name, step, seed + draw) for draw in range(_DRAWS)]

@@ -85,7 +85,7 @@ def randomised_maps(
     """
     names = [_STEP_NAMES[step["fresh_from_logit_to"]] for step in steps]
     figure = Figure(figsize=(8, 6.2), layout="constrained")
-    upper, lower = figure.subfigures(2, height_ratios=[3, 2])
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 2])[:, 0]
     grid = upper.subplots(len(images), len(names) + 2, squeeze=False)
     for row, (image_class, image) in zip(grid, images.items(), strict=True):
         row[0].imshow(image, cmap="gray", vmin=0, vmax=255)
