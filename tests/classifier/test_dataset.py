@@ -1,5 +1,6 @@
 """Which images stand on which side, and how they are read."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,51 @@ def test_missing_images_are_named(folders: Folders) -> None:
     (folders.fakes / "fastgan").rename(folders.fakes / "other")
     with pytest.raises(FileNotFoundError, match="fastgan: no such folder of fakes"):
         listing(folders)
+
+
+def write_pseudo(folders: Folders) -> None:
+    """Write a pseudo-fake of every real, and fakes of both generators."""
+    shutil.copytree(folders.cropped, folders.fakes / "pseudo")
+    shutil.copytree(folders.fakes / "fastgan", folders.fakes / "stylegan2_ada")
+
+
+def list_all(folders: Folders) -> pd.DataFrame:
+    """The images of row both_pseudo."""
+    return list_images(
+        folders.cropped, folders.splits, folders.fakes, generators_of("both_pseudo"),
+        protocol="clean", shares=SHARES, seed=0,
+    )  # fmt: skip
+
+
+def test_a_pseudo_fake_stands_where_its_original_does(folders: Folders) -> None:
+    """It has the name, the side and the group of its original; every real has one."""
+    write_pseudo(folders)
+
+    table = list_all(folders)
+
+    pseudo = table[table["generator"] == "pseudo"].reset_index(drop=True)
+    reals = table[table["class"] == "real"].reset_index(drop=True)
+    assert (pseudo["file"] == "pseudo/" + reals["file"]).all()
+    assert pseudo[["side", "group"]].equals(reals[["side", "group"]])
+    assert set(pseudo["class"]) == {"fake"}
+    train = draw_training_side(table, "train", 0)
+    assert train["generator"].value_counts().to_dict() == {
+        "": 36, "fastgan": 12, "stylegan2_ada": 12, "pseudo": 12,
+    }  # fmt: skip
+    test = load_images(draw_test_side(table, 0))
+    assert test.num_groups == 3
+    assert test.images.shape[0] == 4 * 18
+
+
+@pytest.mark.parametrize("change", ["missing", "stray"])
+def test_pseudo_fakes_of_other_reals_are_refused(folders: Folders, change: str) -> None:
+    """A real without its reconstruction, or the reverse, is named."""
+    write_pseudo(folders)
+    path = folders.fakes / "pseudo/S1-A0_0.png"
+    path.unlink() if change == "missing" else path.rename(path.with_name("S1-A0_00.png"))
+
+    with pytest.raises(ValueError, match=r"not one pseudo-fake for each real, as S1-A0_0\.png"):
+        list_all(folders)
 
 
 def test_unknown_rows_are_refused() -> None:

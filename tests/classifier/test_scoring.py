@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from semforensics.checkpoints import save_checkpoint
 from semforensics.classifier.networks import NPRNetwork, build_network, place
-from semforensics.classifier.scoring import load_classifier, score_images, sigmoid
+from semforensics.classifier.scoring import (
+    load_classifier,
+    model_files,
+    score_images,
+    seed_file,
+    sigmoid,
+)
 
 CPU = torch.device("cpu")
 
@@ -78,6 +84,20 @@ def test_a_stored_classifier_scores_as_before(tmp_path: Path) -> None:
     np.testing.assert_array_equal(score_images(loaded, images, phases=1, device=CPU), before)
     assert found == meta
     assert not loaded.training
+
+
+def test_every_training_has_a_file(tmp_path: Path) -> None:
+    """The first training is the classifier, the others follow by number, the tenth after the 9th."""
+    for index in range(12):
+        state = {name: w + index for name, w in random_network().state_dict().items()}
+        meta = {"network": "npr_tiny", "channels": 1, "training_seed": index}
+        save_checkpoint(tmp_path / seed_file(index), state, meta)
+
+    names = model_files(tmp_path)
+
+    assert names[:2] == ["model.safetensors", "seed_1.safetensors"]
+    found = [load_classifier(tmp_path, CPU, name)[1]["training_seed"] for name in names]
+    assert found == list(range(12))
 
 
 def test_foreign_models_are_refused(tmp_path: Path) -> None:

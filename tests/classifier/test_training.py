@@ -14,13 +14,14 @@ from semforensics.classifier.dataset import LabelledImages
 from semforensics.classifier.networks import NPRNetwork, build_network, place
 from semforensics.classifier.scoring import score_images
 from semforensics.classifier.training import (
-    augment,
+    calibrate,
     learning_rate,
     train_network,
     train_row,
     validate,
 )
-from semforensics.evaluation.metrics import auroc
+from semforensics.evaluation.calibration import fit_temperature
+from semforensics.evaluation.metrics import auroc, choose_threshold
 from semforensics.params import TrainClassifierParams
 from tests.classifier.conftest import SHARES, Folders, labelled, recipe
 
@@ -106,33 +107,80 @@ def test_the_same_seed_gives_the_same_bytes(folders: Folders, tmp_path: Path) ->
         assert one != other
 
 
+@pytest.mark.parametrize("killed_in", [3, 6])
 def test_a_killed_training_goes_on_to_the_same_bytes(
-    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int
 ) -> None:
-    """Two epochs, a kill, and two more are the same bytes as four in one go."""
-    train_folders(folders, tmp_path / "whole", scratch=tmp_path / "a", epochs=4)
+    """Two seeds of four epochs, killed in either, are the same bytes as in one go."""
+    options = {"epochs": 4, "num_seeds": 2}
+    train_folders(folders, tmp_path / "whole", scratch=tmp_path / "a", **options)
 
     validated = []
 
-    def killed_in_epoch_3(*args: object) -> dict[str, float]:
+    def killed(*args: object) -> dict[str, float]:
         validated.append(args)
-        if len(validated) == 3:
+        if len(validated) == killed_in:
             raise KeyboardInterrupt
         return validate(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "validate", killed_in_epoch_3)
+        patch.setattr(training, "validate", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_folders(folders, tmp_path / "parts", scratch=tmp_path / "b", epochs=4)
+            train_folders(folders, tmp_path / "parts", scratch=tmp_path / "b", **options)
     assert not (tmp_path / "parts").exists()
     counted = []
     monkeypatch.setattr(training, "validate", lambda *a: counted.append(a) or validate(*a))
-    train_folders(folders, tmp_path / "parts", scratch=tmp_path / "b", epochs=4)
+    train_folders(folders, tmp_path / "parts", scratch=tmp_path / "b", **options)
 
-    assert len(counted) == 2
-    for name in ("model.safetensors", "losses.csv"):
+    assert len(counted) == 8 - (killed_in - 1)
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {
+        "model.safetensors", "seed_1.safetensors", "domain.safetensors", "losses.csv",
+        "losses_seeds.csv",
+    }  # fmt: skip
+    for name in names:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
     assert not list((tmp_path / "b").iterdir())
+
+
+def test_the_second_seed_is_another_training_of_the_same_images(
+    folders: Folders, tmp_path: Path
+) -> None:
+    """Weights and losses differ, images and sides do not; one seed alone gives the same first."""
+    train_folders(folders, tmp_path / "two", epochs=2, num_seeds=2)
+    train_folders(folders, tmp_path / "one", epochs=2)
+
+    first, first_meta = load_checkpoint(tmp_path / "two/model.safetensors")
+    second, second_meta = load_checkpoint(tmp_path / "two/seed_1.safetensors")
+    alone, _ = load_checkpoint(tmp_path / "one/model.safetensors")
+    assert all(torch.equal(first[name], alone[name]) for name in first)
+    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
+    assert first_meta["sides_sha256"] == second_meta["sides_sha256"]
+    assert [m["training_seed"] for m in (first_meta, second_meta)] == [0, 1]
+    assert [m["seed"] for m in (first_meta, second_meta)] == [0, 0]
+    others = pd.read_csv(tmp_path / "two/losses_seeds.csv")
+    assert others[["seed", "epoch"]].to_numpy().tolist() == [[1, 1], [1, 2]]
+    assert len(pd.read_csv(tmp_path / "one/losses_seeds.csv")) == 0
+    losses = pd.read_csv(tmp_path / "two/losses.csv")
+    assert losses["train_loss"].iloc[0] != others["train_loss"].iloc[0]
+
+
+def test_the_validation_side_calibrates() -> None:
+    """Threshold, temperature and sorted logits are those of the validation images."""
+    data, network = labelled(12, 3), fresh_network().eval()
+
+    found = calibrate(network, data, recipe(), CPU)
+
+    assert found.keys() == {"thresholds", "temperature", "calibration"}
+    for phases in (1, 4):
+        logits = score_images(network, data.images, phases=phases, device=CPU)
+        is_fake = data.is_fake.numpy()
+        sides = found["calibration"][str(phases)]
+        assert sides["real"] == sorted(logits[~is_fake].tolist())
+        assert sides["fake"] == sorted(logits[is_fake].tolist())
+        assert found["temperature"][str(phases)] == fit_temperature(logits, is_fake)
+        expected = choose_threshold(logits[~is_fake], logits[is_fake], 0.05)
+        assert found["thresholds"][str(phases)] == expected
 
 
 @pytest.mark.parametrize("change", ["recipe", "pixels"])
@@ -149,11 +197,14 @@ def test_the_state_of_another_training_is_not_used(tmp_path: Path, change: str) 
 
 
 def test_the_model_says_where_it_comes_from(folders: Folders, tmp_path: Path) -> None:
-    """Beside the weights stand thresholds, counts, protocol, parameters and versions."""
+    """Beside the weights stand calibration, counts, protocol, parameters and versions."""
     summary = train_folders(folders, tmp_path / "out", epochs=2)
 
     _, meta = load_checkpoint(tmp_path / "out/model.safetensors")
-    assert set(meta["thresholds"]) == {"1", "4"}
+    for name in ("thresholds", "temperature", "calibration"):
+        assert set(meta[name]) == {"1", "4"}
+    assert {len(side) for side in meta["calibration"]["4"].values()} == {6}
+    assert meta["calibration_groups"] == 1
     assert meta["row"] == "fastgan"
     assert meta["protocol"] == "clean"
     assert meta["data"] == "folder"
@@ -187,21 +238,6 @@ def test_learning_rate_decays_in_steps() -> None:
 
     assert [learning_rate(params, e) for e in (1, 10, 11, 21)] == [0.1, 0.1, 0.05, 0.025]
     assert learning_rate(recipe(lr=0.1), 99) == 0.1
-
-
-def test_augmentation_flips_half_and_only_moves_pixels() -> None:
-    """About half of the images are mirrored left to right; values never change."""
-    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(400, 1, 8, 8)
-    rng = torch.Generator().manual_seed(0)
-
-    flipped = augment(images, recipe(random_phase=False), rng)
-    shifted = augment(images, recipe(flip=False), rng)
-
-    mirrored = (flipped == images.flip(-1)).all(dim=(1, 2, 3))
-    assert 150 < mirrored.sum() < 250
-    assert torch.equal(flipped[~mirrored], images[~mirrored])
-    assert shifted.shape == (400, 1, 6, 6)
-    assert torch.equal(augment(images, recipe(flip=False, random_phase=False), rng), images)
 
 
 def test_validation_numbers() -> None:

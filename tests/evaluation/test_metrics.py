@@ -1,22 +1,38 @@
 """Metrics against scikit-learn and by hand, intervals by their coverage."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 from semforensics.evaluation.metrics import (
     auroc,
     aurocs,
     average_precision,
     average_precisions,
+    best_of_pass_rate,
+    brier_score,
     choose_threshold,
     cluster_resamples,
+    equal_error_rate,
+    equal_error_rates,
+    equal_mass_bins,
+    expected_calibration_error,
+    fake_probability,
+    log_loss,
+    paired_difference,
     percentile_interval,
+    posterior,
     precision_by_recall,
     share_at_or_above,
+    stratified_resamples,
+    tpr_at_fpr,
+    tprs_at_fpr,
     wilson_interval,
 )
 
@@ -199,3 +215,205 @@ def test_the_cluster_bootstrap_covers_where_the_image_bootstrap_does_not() -> No
 
     assert hits["group"] / trials > 0.88
     assert hits["image"] / trials < 0.80
+
+
+def test_the_equal_error_rate_is_where_both_errors_meet() -> None:
+    """Known cases: separated classes, one score for all, one of three wrong on each side."""
+    separated, is_fake = both([0, 1], [2, 3])
+    assert equal_error_rate(separated, is_fake) == 0
+    assert equal_error_rate(-separated, is_fake) == 1
+    alike, is_fake = both([1, 1], [1, 1])
+    assert equal_error_rate(alike, is_fake) == 0.5
+    crossed, is_fake = both([0, 1, 5], [4, 6, 7])
+    assert equal_error_rate(crossed, is_fake) == pytest.approx(1 / 3)
+
+
+@given(TIED_SCORES, TIED_SCORES)
+def test_the_equal_error_rate_lies_on_the_curve(reals: list[int], fakes: list[int]) -> None:
+    """At the false-positive rate of the equal error rate, the curve misses as many fakes."""
+    scores, is_fake = both(reals, fakes)
+    thresholds = np.append(np.unique(scores), np.float32(np.inf))[::-1]
+    false = share_at_or_above(scores[~is_fake], thresholds)
+    true = share_at_or_above(scores[is_fake], thresholds)
+
+    rate = equal_error_rate(scores, is_fake)
+
+    # The distance to the polyline: the curve may stand upright there.
+    steps = np.linspace(0, 1, 2001)[:, None]
+    x = false[:-1] + steps * np.diff(false)
+    y = true[:-1] + steps * np.diff(true)
+    assert np.hypot(x - rate, y - (1 - rate)).min() < 1e-3
+
+
+@given(TIED_SCORES, TIED_SCORES, st.floats(0.01, 0.99))
+def test_no_threshold_with_so_few_alarms_finds_more(
+    reals: list[int], fakes: list[int], bound: float
+) -> None:
+    """The rate of fakes found is the best of all thresholds within the bound."""
+    scores, is_fake = both(reals, fakes)
+
+    found = tpr_at_fpr(scores, is_fake, bound)
+
+    rates = [
+        (scores[is_fake] >= t).mean()
+        for t in [*np.unique(scores), np.inf]
+        if (scores[~is_fake] >= t).mean() <= bound
+    ]
+    assert found == pytest.approx(max(rates))
+
+
+def test_few_reals_allow_no_alarm() -> None:
+    """At 1 % of 99 reals none may be called fake; of 100 one may."""
+    fakes = [50] * 10
+    assert tpr_at_fpr(*both([0] * 98 + [60], fakes), 0.01) == 0
+    assert tpr_at_fpr(*both([0] * 99 + [60], fakes), 0.01) == 1
+
+
+@given(TIED_SCORES, TIED_SCORES, st.integers(0, 1000))
+def test_every_rate_of_a_resample_is_that_of_its_images(
+    reals: list[int], fakes: list[int], seed: int
+) -> None:
+    """Equal error rate and fakes found, of weights and of repeated images, are the same."""
+    scores, is_fake = both(reals, fakes)
+    weights = np.random.default_rng(seed).integers(0, 3, (1, len(scores)))
+    weights[0, [0, -1]] = 1
+    repeated = np.repeat(np.arange(len(scores)), weights[0])
+    again, labels = scores[repeated], is_fake[repeated]
+
+    assert equal_error_rates(scores, is_fake, weights)[0] == pytest.approx(
+        equal_error_rate(again, labels)
+    )
+    assert tprs_at_fpr(scores, is_fake, weights, 0.2)[0] == tpr_at_fpr(again, labels, 0.2)
+
+
+@given(TIED_SCORES, TIED_SCORES)
+def test_scores_of_probabilities_agree_with_scikit_learn(
+    reals: list[int], fakes: list[int]
+) -> None:
+    """Brier score and log loss are those of scikit-learn."""
+    logits, is_fake = both(reals, fakes)
+    probability = 1 / (1 + np.exp(-logits.astype(float)))
+
+    assert brier_score(logits, is_fake) == pytest.approx(brier_score_loss(is_fake, probability))
+    expected = sklearn_log_loss(is_fake, probability, labels=[False, True])
+    assert log_loss(logits, is_fake) == pytest.approx(expected)
+
+
+def test_sure_logits_have_a_finite_loss() -> None:
+    """A logit of 800 neither overflows nor is cut off."""
+    assert log_loss(np.array([800.0, -800.0]), np.array([False, True])) == pytest.approx(800)
+    assert fake_probability(np.array([-800.0, 0.0, 800.0])).tolist() == [0, 0.5, 1]
+
+
+def test_calibration_error_of_honest_and_of_sure_logits() -> None:
+    """Honest probabilities are off by chance alone; logits three times too large by far more."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, 30_000)
+    is_fake = rng.random(30_000) < 1 / (1 + np.exp(-logits))
+
+    assert expected_calibration_error(logits, is_fake) < 0.015
+    assert expected_calibration_error(3 * logits, is_fake) > 0.1
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two bins: 0.5 stated and all real is off by a half, 0.5 stated and half fake by nothing."""
+    logits = np.array([-1e-9] * 4 + [1e-9] * 4)
+    is_fake = np.array([False] * 4 + [False, False, True, True])
+
+    assert expected_calibration_error(logits, is_fake, bins=2) == pytest.approx(0.25)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=60), st.integers(1, 15))
+def test_bins_of_equal_mass_keep_ties_together(values: list[int], bins: int) -> None:
+    """Images of one score share a bin, bins rise with the scores, and all are in range."""
+    scores = np.array(values, dtype=float)
+
+    members = equal_mass_bins(scores, bins)
+
+    assert ((members >= 0) & (members < bins)).all()
+    order = np.argsort(scores)
+    assert (np.diff(members[order]) >= 0).all()
+    for value in np.unique(scores):
+        assert len(np.unique(members[scores == value])) == 1
+
+
+def test_distinct_scores_fill_bins_evenly() -> None:
+    """100 scores in 15 bins are six or seven each."""
+    counts = np.bincount(equal_mass_bins(np.random.default_rng(0).normal(size=100)), minlength=15)
+
+    assert set(counts) == {6, 7}
+
+
+def test_bayes_by_hand() -> None:
+    """90 % found, 10 % alarms: nine in ten at one half, one in twelve at one in a hundred."""
+    assert posterior(0.9, 0.1, 0.5) == pytest.approx(0.9)
+    assert posterior(0.9, 0.1, 0.01) == pytest.approx(0.009 / (0.009 + 0.099))
+    assert np.isnan(posterior(0.0, 0.0, 0.5))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=7),
+    st.integers(1, 7),
+)
+def test_the_forgers_chance_is_the_mean_over_all_choices(
+    fakes: list[tuple[int, bool]], choices: int
+) -> None:
+    """Exactly the mean over every subset, a tie for the lowest score broken by chance."""
+    scores = np.array([score for score, _ in fakes], dtype=float)
+    passes = np.array([passing for _, passing in fakes])
+    if choices > len(fakes):
+        with pytest.raises(ValueError, match=f"best of {choices} of {len(fakes)}"):
+            best_of_pass_rate(passes, scores, choices)
+        return
+
+    chance = best_of_pass_rate(passes, scores, choices)
+
+    outcomes = []
+    for subset in combinations(range(len(fakes)), choices):
+        taken = np.array(subset)
+        outcomes.append(passes[taken][scores[taken] == scores[taken].min()].mean())
+    assert chance == pytest.approx(np.mean(outcomes))
+
+
+def test_resamples_never_lack_a_class() -> None:
+    """Two reals' groups and one that holds both classes: every resample has reals and fakes."""
+    groups = np.array(["a", "a", "b", "c", "c", "d"])
+    is_fake = np.array([False, False, False, False, True, True])
+
+    weights = stratified_resamples(groups, is_fake, 200, np.random.default_rng(0))
+
+    assert (weights[:, 0] + weights[:, 2] == 2).all()
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, [3, 4, 5]] == 1).all()
+    assert set(weights[:, 0]) == {0, 1, 2}
+
+
+def test_copies_are_drawn_with_their_originals() -> None:
+    """A fake in the group of a real is in a resample as often as that real."""
+    groups = np.tile([f"g{i}" for i in range(10)], 2)
+    is_fake = np.arange(20) >= 10
+
+    weights = stratified_resamples(groups, is_fake, 50, np.random.default_rng(0))
+
+    assert (weights[:, :10] == weights[:, 10:]).all()
+    assert len(np.unique(weights, axis=0)) > 20
+
+
+def test_a_difference_of_two_detectors_is_sharper_when_paired() -> None:
+    """Two detectors that err alike differ surely, though the interval of each holds both."""
+    rng = np.random.default_rng(0)
+    is_fake = np.arange(400) >= 200
+    good = rng.normal(is_fake * 1.2, 1)
+    worse = good + rng.normal(0, 0.35, 400)
+    groups = np.array([f"g{i % 20}" if i < 200 else f"f{i}" for i in range(400)])
+
+    difference, low, high = paired_difference(good, worse, is_fake, groups, 1000, rng)
+
+    assert difference == pytest.approx(auroc(good, is_fake) - auroc(worse, is_fake))
+    assert 0 < low <= difference <= high
+    weights = stratified_resamples(groups, is_fake, 1000, rng)
+    alone = percentile_interval(aurocs(good, is_fake, weights))
+    assert alone[0] < auroc(worse, is_fake) < alone[1]
+    assert high - low < 0.7 * (alone[1] - alone[0])
+    same = paired_difference(good, good * 3, is_fake, groups, 100, rng)
+    assert same == (0, 0, 0)

@@ -1,0 +1,104 @@
+"""A detector says what its calibration and its domain allow."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semforensics.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.classifier.detector import Detector
+from semforensics.classifier.training import train_row
+from semforensics.evaluation.calibration import conformal_p_values, decide
+from tests.classifier.conftest import SHARES, labelled, recipe, write_data
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of doubled images, calibrated on twelve."""
+    root = tmp_path_factory.mktemp("detector")
+    folders = write_data(root)
+    train_row(
+        "fastgan", folders.cropped, folders.splits, folders.fakes, root / "model",
+        params=recipe(num_seeds=2), shares=SHARES, protocol="clean", data="folder", seed=0,
+        scratch=root / "scratch", device=CPU,
+    )  # fmt: skip
+    return root / "model"
+
+
+def load(folder: Path, **more: object) -> Detector:
+    """Four phases on the CPU."""
+    return Detector.load(folder, **({"phases": 4, "device": CPU} | more))
+
+
+def test_verdicts_follow_from_calibration_and_domain(model: Path) -> None:
+    """p-values are conformal on the stored logits; what is outside has no verdict."""
+    detector, images = load(model), labelled(30, 5).images
+    _, meta = load_checkpoint(model / "model.safetensors")
+
+    verdicts = detector.verdicts(images, 0.2)
+
+    logits = detector.logits(images)
+    sides = meta["calibration"]["4"]
+    p_values = conformal_p_values(logits, np.array(sides["real"]), np.array(sides["fake"]))
+    np.testing.assert_array_equal(detector.p_values(logits), p_values)
+    inside = detector.domain.is_inside(images)
+    assert verdicts.tolist() == decide(*p_values, 0.2, inside).tolist()
+    assert {"consistent", "ai-suspected"} <= set(verdicts)
+    blank = torch.full((3, 1, 32, 32), 7, dtype=torch.uint8)
+    assert set(detector.verdicts(blank, 0.2)) == {"inconclusive"}
+
+
+def test_what_is_known_need_not_be_computed_again(model: Path) -> None:
+    """Logits and insides that are given are taken."""
+    detector, images = load(model), labelled(4, 5).images
+    logits = np.full(8, 1e3, dtype=np.float32)
+
+    verdicts = detector.verdicts(images, 0.2, logits, np.ones(8, dtype=bool))
+
+    assert set(verdicts) == {"ai-suspected"}
+
+
+def test_numbers_belong_to_the_phases(model: Path) -> None:
+    """Threshold, temperature and calibration of one phase are not those of four."""
+    one, four = load(model, phases=1), load(model)
+
+    assert one.threshold == one.meta["thresholds"]["1"]
+    assert four.temperature == four.meta["temperature"]["4"]
+    logits = np.linspace(-5, 5, 50).astype(np.float32)
+    assert (one.threshold, one.temperature) != (four.threshold, four.temperature)
+    assert not np.array_equal(one.p_values(logits), four.p_values(logits))
+
+
+def test_another_seed_has_its_own_calibration(model: Path) -> None:
+    """The second training scores and calibrates for itself, in the same domain."""
+    first, second = load(model), load(model, name="seed_1.safetensors")
+
+    images = labelled(5, 1).images
+    assert not np.array_equal(first.logits(images), second.logits(images))
+    assert first.meta["calibration"] != second.meta["calibration"]
+    assert (first.meta["training_seed"], second.meta["training_seed"]) == (0, 1)
+    np.testing.assert_array_equal(first.domain.distances(images), second.domain.distances(images))
+
+
+def test_an_alpha_beyond_the_calibration_is_refused(model: Path) -> None:
+    """Six calibration images of a class cannot speak of one error in twenty."""
+    with pytest.raises(ValueError, match="needs 19 calibration reals, found 6"):
+        load(model).verdicts(labelled(2, 0).images, 0.05)
+
+
+def test_models_without_calibration_are_refused(model: Path, tmp_path: Path) -> None:
+    """An older model, and one without its domain, say what they lack."""
+    shutil.copytree(model, tmp_path / "model")
+    state, meta = load_checkpoint(model / "model.safetensors")
+    del meta["calibration"]
+    save_checkpoint(tmp_path / "model/model.safetensors", state, meta)
+    with pytest.raises(ValueError, match=r"model.safetensors: a model without calibration"):
+        load(tmp_path / "model")
+
+    (tmp_path / "model/domain.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no such training domain"):
+        load(tmp_path / "model", name="seed_1.safetensors")
