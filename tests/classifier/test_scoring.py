@@ -87,7 +87,7 @@ def test_a_stored_classifier_scores_as_before(tmp_path: Path) -> None:
 
 
 def test_every_training_has_a_file(tmp_path: Path) -> None:
-    """The first training is the classifier, the others follow by number, the tenth after the 9th."""
+    """The first training is the classifier, the others follow in the order of their seeds."""
     for index in range(12):
         state = {name: w + index for name, w in random_network().state_dict().items()}
         meta = {"network": "npr_tiny", "channels": 1, "training_seed": index}
