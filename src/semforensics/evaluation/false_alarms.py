@@ -177,7 +177,9 @@ def measure_false_alarms(
         counted.to_csv(temporary / "false_alarms.csv", index=False, lineterminator="\n")
         listed = pd.concat([images, refused], ignore_index=True)
         listed.to_csv(temporary / "images.csv", index=False, lineterminator="\n")
-        source = f"Detector {row} · data: {detector.meta['data']}"
+        reals = test.table[test.table["class"] == "real"]
+        held_out = f"{len(reals)} held-out reals of {reals['group'].nunique()} groups"
+        source = f"Detector {row} · data: {detector.meta['data']} · {held_out}"
         figure = false_alarm_heatmap(counted[counted["groups"] == _NEW], source=source)
         save_figure(figure, temporary / "false_alarms.png")
     result = summarise(counted, detector, params.pooling, alpha)

@@ -120,7 +120,7 @@ def false_alarm_heatmap(counted: pd.DataFrame, *, source: str) -> Figure:
     """
     keys = ["kind", "set"]
     tiles = counted[counted["level"] == "tile"].set_index(keys)
-    table = tiles[["flagged", "decided", "false_alarms"]].copy()
+    table = tiles[["n_images", "flagged", "decided", "false_alarms"]].copy()
     for pooling in ("mean", "median", "max"):
         part = counted[counted["pooling"] == pooling].set_index(keys)
         table[f"flagged_{pooling}"] = part["flagged"]
@@ -129,9 +129,13 @@ def false_alarm_heatmap(counted: pd.DataFrame, *, source: str) -> Figure:
     table["axis"] = np.where(
         table["kind"] == "foreign", "foreign", table["set"].str.split(": ").str[0]
     )
-    table["level"] = table["set"].str.split(": ").str[-1]
+    sizes = " (" + table["n_images"].astype(str) + ")"
+    table["level"] = table["set"].str.split(": ").str[-1] + np.where(
+        table["kind"] == "foreign", sizes, ""
+    )
     panels = [(str(axis), part) for axis, part in table.groupby("axis", sort=False)]
-    return _draw([panels], _ALARMS, "Real micrographs called fake", source)
+    note = "Per cent; from outside: number of micrographs. Suspected: by the verdict."
+    return _draw([panels], _ALARMS, "Real micrographs called fake", source, note)
 
 
 def _halves(cells: pd.DataFrame) -> list[list[tuple[str, pd.DataFrame]]]:
@@ -147,6 +151,7 @@ def _draw(
     columns: tuple[_Column, ...],
     title: str,
     source: str,
+    note: str = "Per cent, but for AUROC. White: as good as can be; full colour: of no use.",
 ) -> Figure:
     """Draw columns of panels side by side, each panel a part of a table under its name."""
     lines = max(sum(len(part) for _, part in half) for half in halves)
@@ -168,7 +173,6 @@ def _draw(
             _panel(figure.add_axes(place), axis, part, columns, with_heads=number == 0)
             top -= tall + _HEAD_INCH
     figure.text(0.12 / width, 1 - 0.25 / height, title, size=12, weight="bold", va="center")
-    note = "Per cent, but for AUROC. White: as good as can be; full colour: of no use."
     figure.text(0.12 / width, 0.16 / height, note, size=8, color=NEUTRAL)
     figure.text(1 - 0.12 / width, 0.16 / height, source, size=8, color=NEUTRAL, ha="right")
     return figure
