@@ -77,10 +77,10 @@ def test_the_worst_is_fully_coloured() -> None:
 def test_false_alarms_stand_by_tile_and_by_pooling() -> None:
     """One line per set: tiles first, then images by each rule."""
     rows = [
-        {"kind": "processed", "set": "tone: gamma 1.4", "level": "tile", "pooling": "", "n_images": 7,
-         "flagged": 0.4, "decided": 0.5, "false_alarms": 0.1},
-        {"kind": "foreign", "set": "denoised", "level": "tile", "pooling": "", "n_images": 7,
-         "flagged": 1.0, "decided": 0.0, "false_alarms": 0.0},
+        {"kind": "processed", "set": "tone: gamma 1.4", "level": "tile", "pooling": "",
+         "n_images": 7, "flagged": 0.4, "decided": 0.5, "false_alarms": 0.1},
+        {"kind": "foreign", "set": "denoised", "level": "tile", "pooling": "",
+         "n_images": 7, "flagged": 1.0, "decided": 0.0, "false_alarms": 0.0},
     ]  # fmt: skip
     for number, pooling in enumerate(("mean", "median", "max")):
         for row in rows[:2]:
