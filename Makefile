@@ -24,11 +24,14 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY) ## Make .venv from constraints.txt
 
 .PHONY: repro
-repro: $(READY) ## Run the whole pipeline (FOLDER=... for a folder of your own micrographs)
+repro: $(READY) ## Run the whole pipeline (FOLDER=... your own micrographs, BENIGN=... to count false alarms on)
 ifdef FOLDER
 	semforensics list-folder "$(FOLDER)" data/folder_listing.csv
 endif
-	$(if $(FOLDER),SEMFORENSICS_FOLDER="$(FOLDER)") dvc repro
+ifdef BENIGN
+	semforensics list-benign "$(BENIGN)" data/benign_listing.csv
+endif
+	$(if $(FOLDER),SEMFORENSICS_FOLDER="$(FOLDER)") $(if $(BENIGN),SEMFORENSICS_BENIGN="$(BENIGN)") dvc repro
 
 .PHONY: test
 test: $(READY) ## Run the tests

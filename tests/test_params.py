@@ -45,7 +45,7 @@ def test_every_problem_is_named(tmp_path: Path, values: dict) -> None:
 
 def test_shares_must_add_up(tmp_path: Path, values: dict) -> None:
     """Train, test and validation are shares of one whole."""
-    values["split"]["train"] = 0.5
+    values["split"]["train"] += 0.1
 
     with pytest.raises(ValueError, match="must be 1"):
         read_params(write(tmp_path, values))

@@ -24,6 +24,7 @@ class RowName(StrEnum):
     FASTGAN = "fastgan"
     STYLEGAN2_ADA = "stylegan2_ada"
     BOTH = "both"
+    BOTH_PSEUDO = "both_pseudo"
 
 
 app = typer.Typer(
@@ -322,6 +323,312 @@ def evaluate_classifier(
 
 
 @app.command()
+def train_autoencoders(
+    cropped: InDir,
+    splits: InFile,
+    autoencoders: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+    scratch: Scratch = Path(".scratch"),
+) -> None:
+    """Train small encoder-decoders, whose reconstructions of reals are fakes of another kind."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.resynthesis.training import train_autoencoders as train
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = train(
+        cropped,
+        splits,
+        autoencoders,
+        params=p.train_autoencoders,
+        protocol=p.protocol,
+        seed=p.seed,
+        scratch=scratch / "train_autoencoders",
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def resynthesise(
+    cropped: InDir,
+    splits: InFile,
+    autoencoders: InDir,
+    pseudo: OutPath,
+    unseen: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Make pseudo-fakes to learn from, and images of kinds that no classifier learns from."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.resynthesis.resynthesise import resynthesise as make
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = make(
+        cropped,
+        splits,
+        autoencoders,
+        pseudo,
+        unseen,
+        params=p.resynthesise,
+        simulated=p.acquire.simulated,
+        source=p.acquire.source,
+        seed=p.seed,
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def train_diffusion(
+    cropped: InDir,
+    splits: InFile,
+    checkpoint: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+    scratch: Scratch = Path(".scratch"),
+) -> None:
+    """Train a small diffusion model; with 0 steps it is off."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.resynthesis.diffusion import train_diffusion as train
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = train(
+        cropped,
+        splits,
+        checkpoint,
+        params=p.train_diffusion,
+        protocol=p.protocol,
+        seed=p.seed,
+        scratch=scratch / "train_diffusion",
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def generate_diffusion(
+    checkpoint: InDir,
+    fakes: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Draw fakes of the diffusion model, one per seed."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.resynthesis.diffusion import generate_diffusion as generate
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = generate(
+        checkpoint, fakes, params=p.generate_diffusion, seed=p.seed, device=choose_device(device)
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def compare_detectors(
+    classifiers: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    unseen: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Test every detector on every generator, and the baselines beside them."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.evaluation.compare import compare_detectors as compare
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = compare(
+        classifiers,
+        cropped,
+        splits,
+        fakes,
+        unseen,
+        metrics,
+        plots,
+        params=p.compare_detectors,
+        train=p.train_classifier,
+        shares=p.split,
+        protocol=p.protocol,
+        phases=p.evaluate_classifier.phases,
+        under_trained=p.generate_diffusion.under_trained,
+        seed=p.seed,
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def measure_robustness(
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Score the test side again after every kind of processing, of one class and of both."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.evaluation.robustness import measure_robustness as measure
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = measure(
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        metrics,
+        plots,
+        params=p.measure_robustness,
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
+        seed=p.seed,
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def list_benign(folder: InDir, listing: OutPath, params: ParamsFile = Path("params.yaml")) -> None:
+    """List the micrographs from outside on which false alarms are counted, with their hashes."""
+    from semforensics.evaluation.false_alarms import write_benign_listing
+
+    sets = read_params(params).count_false_alarms.sets
+    count = write_benign_listing(folder, listing, sets)
+    typer.echo(f"{count} files of {folder} in {listing}")
+
+
+@app.command()
+def count_false_alarms(
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    listing: InFile,
+    metrics: OutPath,
+    plots: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    folder: Annotated[
+        Path | None,
+        typer.Option(envvar="SEMFORENSICS_BENIGN", help="Where the listed micrographs lie."),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Count false alarms on benignly processed and on foreign micrographs."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.evaluation.false_alarms import measure_false_alarms
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = measure_false_alarms(
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        listing,
+        folder,
+        metrics,
+        plots,
+        params=p.count_false_alarms,
+        crop=p.crop,
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
+        seed=p.seed,
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def audit_shortcuts(
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+    threads: Threads = 0,
+    scratch: Scratch = Path(".scratch"),
+) -> None:
+    """Look for shortcuts that a detector could take; red gates do not stop the pipeline."""
+    from semforensics.device import choose_device, set_threads
+    from semforensics.evaluation.shortcuts import audit_shortcuts as audit
+
+    p = read_params(params)
+    set_threads(threads)
+    summary = audit(
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        metrics,
+        plots,
+        params=p.audit_shortcuts,
+        train=p.train_classifier,
+        shares=p.split,
+        protocol=p.protocol,
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
+        seed=p.seed,
+        scratch=scratch / "audit_shortcuts",
+        device=choose_device(device),
+    )
+    typer.echo(summary)
+
+
+@app.command()
+def check_release(
+    audit: Annotated[Path, typer.Argument(help="As audit-shortcuts wrote it.")] = Path(
+        "metrics/audit.json"
+    ),
+    classifier: Annotated[Path, typer.Argument(help="Folder of the audited model.")] = Path(
+        "data/classifiers/both"
+    ),
+) -> None:
+    """Say what stands for and against releasing a model; exit 1 if anything stands against it."""
+    from semforensics.evaluation.release import check_release as check
+
+    green, red = check(audit, classifier)
+    for line in green:
+        typer.secho(f"green  {line}", fg=typer.colors.GREEN)
+    for line in red:
+        typer.secho(f"red    {line}", fg=typer.colors.RED)
+    if red:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare_protocols(clean: str, thesis: str, table: OutPath) -> None:
+    """Put the results of two experiments, one per protocol, into one table.
+
+    CLEAN and THESIS are Git revisions or names of experiments.
+    """
+    from semforensics.report.protocols import write_protocols_table
+
+    typer.echo(f"{write_protocols_table(clean, thesis, table)} lines in {table}")
+
+
+@app.command()
 def tabulate(metrics: InDir, table: OutPath) -> None:
     """Put all classifiers' numbers into one table, the thesis's Table 4.3 beside them."""
     from semforensics.report.tables import write_table
@@ -346,7 +653,7 @@ def explain(
     from semforensics.device import choose_device, set_threads
 
     set_threads(threads)
-    section = read_params(params).explain
+    p = read_params(params)
     summary = explain_row(
         row,
         classifier,
@@ -354,7 +661,9 @@ def explain(
         splits,
         fakes,
         plots,
-        params=section,
+        params=p.explain,
+        resamples=p.evaluate_classifier.bootstrap_resamples,
+        seed=p.seed,
         device=choose_device(device),
     )
     typer.echo(summary)

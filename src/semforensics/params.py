@@ -433,8 +433,8 @@ class Params(Section):
     train_diffusion: TrainDiffusionParams
     generate_diffusion: GenerateDiffusionParams
     compare_detectors: CompareDetectorsParams
-    test_robustness: RobustnessParams
-    test_false_alarms: FalseAlarmsParams
+    measure_robustness: RobustnessParams
+    count_false_alarms: FalseAlarmsParams
     audit_shortcuts: AuditShortcutsParams
     explain: ExplainParams
 

@@ -91,8 +91,8 @@ def source_deps(stage: PipelineStage) -> set[str]:
 
 
 def keys_of(value: Any, prefix: str = "") -> set[str]:
-    """Dotted names of all leaves of nested dictionaries."""
-    if not isinstance(value, dict):
+    """Dotted names of all leaves of nested dictionaries; sets have names of the user's own."""
+    if not isinstance(value, dict) or prefix.endswith(".sets"):
         return {prefix}
     return set().union(*(keys_of(v, f"{prefix}.{k}") for k, v in value.items()))
 
