@@ -12,6 +12,7 @@ A red gate does not stop the pipeline: a detector is audited in order to be show
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -210,6 +211,7 @@ def audit_shortcuts(
         (folder / "gates.md").write_text(audit_markdown(rows, pixel_table, source=source))
     with atomic_file(metrics) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
+    shutil.rmtree(scratch, ignore_errors=True)  # nothing is left to resume
     lines = [f"{'green' if gate.passed else 'RED'}: {gate.name}: {gate.remark}" for gate in gates]
     red = sum(not gate.passed for gate in gates)
     return "\n".join([*lines, f"{meta['row']}: {red} of {len(gates)} gates red; in {metrics}"])
@@ -298,7 +300,7 @@ def file_gate(features: pd.DataFrame) -> Gate:
         high=high,
         bound=0.5,
         rule="the interval of the AUROC holds the bound",
-        remark=f"telling by itself: {', '.join(telling) or 'none'}",
+        remark=f"telling on their own: {', '.join(telling) or 'none'}",
     )
 
 
@@ -410,7 +412,7 @@ def processing_gate(
         low=low,
         high=high,
         bound=bound,
-        rule="AUROC of two processed classes minus that of one: at most the bound",
+        rule="AUROC with both classes processed minus that with one: at most the bound",
         remark=f"largest for {worst}",
     )
 

@@ -22,11 +22,11 @@ def gates_figure(gates: Sequence[Mapping[str, Any]], *, source: str) -> Figure:
             `rule` and `remark` of each.
         source: Line that says what the figure shows.
     """
-    figure = Figure(figsize=(8, 1.35 * len(gates) + 0.3), layout="constrained")
+    figure = Figure(figsize=(8, 1.5 * len(gates) + 0.3), layout="constrained")
     for axes, gate in zip(figure.subplots(len(gates), squeeze=False)[:, 0], gates, strict=True):
         colour, word = (_PASSED, "PASSED") if gate["passed"] else (_FAILED, "RED")
         axes.set_title(f"{word}  {_words(gate['name'])}", loc="left", color=colour)
-        axes.set_title(f"{_number(gate)}  ({gate['rule']})", loc="right", size=8, weight="normal")
+        axes.set_title(_number(gate), loc="right", size=9, weight="normal")
         axes.axvline(gate["bound"], color=NEUTRAL, linestyle="--", linewidth=1.2)
         if gate["value"] is not None:
             axes.hlines(0, gate["low"], gate["high"], color=colour, linewidth=5, alpha=0.4)
@@ -35,7 +35,8 @@ def gates_figure(gates: Sequence[Mapping[str, Any]], *, source: str) -> Figure:
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.1)
-        axes.set_xlabel(_shortened(gate["remark"]), size=8, loc="left", color=NEUTRAL)
+        note = f"{gate['rule']}\n{_shortened(gate['remark'])}"
+        axes.set_xlabel(note, size=8, loc="left", color=NEUTRAL)
     figure.supxlabel(f"dashed: bound · {source}", x=0.99, ha="right", size=8, color=NEUTRAL)
     return figure
 
@@ -68,7 +69,7 @@ def audit_markdown(
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return name.replace("_", " ").capitalize().replace("One sided", "One-sided")
 
 
 def _number(gate: Mapping[str, Any]) -> str:
