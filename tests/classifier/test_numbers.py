@@ -130,6 +130,8 @@ def test_a_forger_with_more_fakes_passes_more_often() -> None:
     assert table.loc[10, "passes_threshold"] > 0.9
     undecided_or_missed = (scores["verdict"] != "ai-suspected")[scores["class"] == "fake"].mean()
     assert table.loc[1, "passes_verdict"] == pytest.approx(undecided_or_missed)
+    consistent = (scores["verdict"] == "consistent")[scores["class"] == "fake"].mean()
+    assert table.loc[1, "called_consistent"] == pytest.approx(consistent)
 
 
 def test_a_call_is_worth_less_where_fakes_are_rare() -> None:

@@ -183,8 +183,9 @@ def best_of_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Give a forger's chances who makes several fakes and shows the least suspicious one.
 
     The forger knows the logits. By the threshold a fake passes when it is not called fake, by the
-    verdict when it is not "ai-suspected". Both are exact means over all choices from the test
-    fakes, without replacement; a number of choices above theirs is left out.
+    verdict when it is not "ai-suspected"; how often it is even called "consistent" stands beside.
+    All are exact means over all choices from the test fakes, without replacement; a number of
+    choices above theirs is left out.
 
     Args:
         scores: Holds the test fakes of one generator.
@@ -195,6 +196,7 @@ def best_of_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     passes = {
         "passes_threshold": logits <= threshold,
         "passes_verdict": (fakes["verdict"] != "ai-suspected").to_numpy(),
+        "called_consistent": (fakes["verdict"] == "consistent").to_numpy(),
     }
     rows = [
         {"choices": choices, "n_fake": len(fakes)}
