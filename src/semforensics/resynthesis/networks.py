@@ -77,6 +77,12 @@ class Autoencoder(nn.Module):
             decoder += [*_double(large, small, upsampler), nn.LeakyReLU(SLOPE)]
             decoder += [_conv(small, small), nn.LeakyReLU(SLOPE)]
         self.decoder = nn.Sequential(*decoder, _conv(width, 1))
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                # Keeps the variance from layer to layer; under torch's own start it dies out.
+                nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
 
     def forward(
         self, images: Float[Tensor, "batch 1 height width"]
