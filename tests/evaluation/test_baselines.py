@@ -279,18 +279,18 @@ def test_logistic_regression_is_scikit_learns():
 
 
 def test_labels_of_chance_are_not_believed():
-    """Where nothing generalises, the strongest regularisation is chosen, and scores say nothing."""
+    """Where nothing generalises, a strong regularisation is chosen."""
     features, is_fake = overlapping(2)
     shuffled = np.random.default_rng(0).permutation(is_fake)
 
     model = fit_logistic(features, shuffled, np.arange(len(features)))
 
-    assert model.strength == max(STRENGTHS)
+    assert model.strength >= 1e3
 
 
 @pytest.mark.parametrize("fit", [fit_ridge, fit_logistic])
 def test_one_group_and_one_class(fit):
-    """One group of reals takes the middle strength; one class is refused."""
+    """One group of reals takes the strength 1; one class is refused."""
     features, is_fake = overlapping(3)
     groups = np.where(is_fake, np.arange(len(is_fake)).astype(str), "the only")
 

@@ -40,9 +40,9 @@ Scores = Float32[np.ndarray, " n"]
 
 TILE_PX = 64
 FOLDS = 5
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 """Of the regularisation: of logistic regression in its own units, of the ridge in units of the mean
-squared length of the features. Where one group of reals leaves nothing to hold out, the middle."""
+squared length of the features. Where one group of reals leaves nothing to hold out, 1."""
 
 _CHUNK_TILES = 64  # bounds memory; never changes a feature beyond rounding
 _MAX_STEPS = 10_000  # of the optimiser; some hundreds are usual
@@ -435,7 +435,7 @@ def _moments(
 
 
 def _least(losses: dict[float, float], folds: Int[np.ndarray, " n"]) -> float:
-    """Choose the strength of least loss, the stronger of two; without folds the middle one."""
+    """Choose the strength of least loss, the stronger of two; without folds 1."""
     if (folds < 0).all():
         return 1.0
     return min(sorted(losses, reverse=True), key=lambda strength: losses[strength])
