@@ -34,7 +34,7 @@ from semforensics.micrographs.crop import cut, read_image_area
 from semforensics.micrographs.split import read_splits
 from semforensics.params import CropParams, FalseAlarmsParams
 from semforensics.report.heatmaps import false_alarm_heatmap
-from semforensics.report.style import save_figure
+from semforensics.report.style import save_figure, source_line
 
 LISTING_COLUMNS = ("set", "file", "size_bytes", "sha256")
 _NEW, _KNOWN = "new", "known"
@@ -179,7 +179,7 @@ def measure_false_alarms(
         listed.to_csv(temporary / "images.csv", index=False, lineterminator="\n")
         reals = test.table[test.table["class"] == "real"]
         held_out = f"{len(reals)} held-out reals of {reals['group'].nunique()} groups"
-        source = f"Detector {row} · data: {detector.meta['data']} · {held_out}"
+        source = f"{source_line(f'Detector {row}', detector.meta['data'])} · {held_out}"
         figure = false_alarm_heatmap(counted[counted["groups"] == _NEW], source=source)
         save_figure(figure, temporary / "false_alarms.png")
     result = summarise(counted, detector, params.pooling, alpha)

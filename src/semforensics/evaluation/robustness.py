@@ -33,7 +33,7 @@ from semforensics.files import atomic_file, atomic_folder
 from semforensics.micrographs.split import read_splits
 from semforensics.params import RobustnessParams
 from semforensics.report.heatmaps import one_sided_heatmap, two_sided_heatmap
-from semforensics.report.style import save_figure
+from semforensics.report.style import save_figure, source_line
 
 Processed = Literal["both", "fakes", "reals"]
 """Which class is processed; the other one is as it was."""
@@ -123,7 +123,7 @@ def measure_robustness(
     grid = pd.DataFrame(rows)
 
     counts = f"{rows[0]['n_real']} reals of {rows[0]['n_groups']} groups, {rows[0]['n_fake']} fakes"
-    source = f"Detector {row} · data: {detector.meta['data']} · {counts}"
+    source = f"{source_line(f'Detector {row}', detector.meta['data'])} · {counts}"
     with atomic_folder(plots) as folder:
         grid.to_csv(folder / "grid.csv", index=False, lineterminator="\n")
         save_figure(two_sided_heatmap(grid, source=source), folder / "two_sided.png")
