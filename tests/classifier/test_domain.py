@@ -81,6 +81,21 @@ def test_foreign_images_are_outside(domain: Domain, kind: str) -> None:
     assert domain.distances(foreign).min() > 1
 
 
+def test_a_domain_with_empty_images_still_tells_noise() -> None:
+    """Where some images show bare ground, noise stays outside; at most a tenth is lost by it."""
+    bare = torch.from_numpy(np.random.default_rng(9).poisson(25, (28, 1, 64, 64)) * 2).byte()
+    train = torch.cat([particles(150, 0), bare[:20]])
+    validation = torch.cat([particles(70, 1), bare[20:25]])
+
+    domain = Domain.fit(train, validation, 0.99, np.random.default_rng(0))
+
+    assert domain.is_inside(validation).mean() >= 0.88
+    rng = np.random.default_rng(4)
+    for surrogate in (phase_randomised, shuffled):
+        assert not domain.is_inside(surrogate(particles(40, 2), rng)).any()
+    assert not domain.is_inside(shuffled(bare[25:], rng)).any()
+
+
 def test_a_surrogate_keeps_what_it_should() -> None:
     """Random phases keep spectrum and mean grey, shuffling the histogram; both differ in pixels."""
     images = particles(4, 0)

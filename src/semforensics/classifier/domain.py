@@ -10,11 +10,12 @@ Two distances in the space of classical image statistics catch those that clearl
   neither shows an object. The direction is Fisher's linear discriminant between training images
   and surrogates.
 
-The limits are quantiles of the validation side. No pixel of a training image is stored.
+The limits are quantiles of the validation side, the second no higher than its nearest surrogate:
+an image that shows no more than noise is not judged. No pixel of a training image is stored.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ Features = Float[np.ndarray, "n f"]
 _LEVELS = 3  # the image, its half and its quarter
 _SHRINKAGE = 0.02  # share of the identity in the covariance: 42 features of some hundred images
 _LEAST_SPREAD = 0.01  # of a feature, so that one that never varied is not infinitely strict
-_NOTICEABLE = 0.25  # lack of structure that counts for nothing; 1 is a surrogate
+_KEPT = 0.9  # share of the validation side that stays inside however near the surrogates come
 _BATCH_PX = 2**20
 _GREY = 0.05  # grey levels squared: what quantisation leaves, so that flat images have logarithms
 
@@ -179,7 +180,8 @@ class Domain:
         Args:
             train: Of both classes.
             validation: Of both classes, from other groups.
-            quantile: At least this share of the validation images is inside.
+            quantile: At least this share of the validation images is inside, but for those that
+                are no farther from noise than the nearest surrogate; at most a tenth.
             rng: Of the surrogates.
         """
         own = domain_features(train)
@@ -197,17 +199,17 @@ class Domain:
         domain = cls(mean, spread, _float32(whitening), _float32(direction), (1.0, 1.0))
         # Each side leaves out half of what may be left out.
         tail = 0.5 * (1 + quantile)
-        unlike, flat = (
-            float(np.quantile(d, tail, method="higher")) for d in domain._both(validation)
-        )
-        return cls(
-            mean, spread, domain.whitening, domain.direction, (unlike, max(flat, _NOTICEABLE))
-        )
+        unlike, flat = domain._both(validation)
+        noise = torch.cat([phase_randomised(validation, rng), shuffled(validation, rng)])
+        nearest = float(domain._both(noise)[1].min())
+        kept, usual = (_quantile(flat, share) for share in (min(_KEPT, tail), tail))
+        return replace(domain, limits=(_quantile(unlike, tail), min(usual, max(kept, nearest))))
 
     def distances(self, images: UInt8[Tensor, "n 1 height width"]) -> Float[np.ndarray, " n"]:
-        """Give the larger of both distances of each image, in units of its limit."""
+        """Give the larger of both distances of each image, in units of its limit: 1 is on it."""
         unlike, flat = self._both(images)
-        return np.maximum(unlike / self.limits[0], flat / self.limits[1])
+        scale = max(self.limits[1], _LEAST_SPREAD)  # a limit near 0 is not a unit
+        return np.maximum(unlike / self.limits[0], 1 + (flat - self.limits[1]) / scale)
 
     def is_inside(self, images: UInt8[Tensor, "n 1 height width"]) -> Bool[np.ndarray, " n"]:
         """Say which images are within both limits."""
@@ -242,6 +244,11 @@ class Domain:
         arrays = {name: tensor.double().numpy() for name, tensor in state.items()}
         low, high = meta["limits"]
         return cls(**arrays, limits=(float(low), float(high)))
+
+
+def _quantile(values: Float[np.ndarray, " n"], share: float) -> float:
+    """Give a value such that at least this share of the values is not above it."""
+    return float(np.quantile(values, share, method="higher"))
 
 
 def _float32(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
