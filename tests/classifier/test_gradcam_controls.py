@@ -11,6 +11,7 @@ from semforensics.classifier.gradcam import compare_compactness, randomisation_c
 from semforensics.classifier.gradcam_controls import (
     STEPS,
     half_mass_share,
+    join_verdicts,
     judge_claim,
     mean_resamples,
     randomised,
@@ -163,3 +164,16 @@ def test_bounds_on_zero_leave_the_claim_open() -> None:
     """A bound that touches 0 decides nothing."""
     assert judge_claim((-0.2, 0.0)) == "undecided"
     assert judge_claim((0.0, 0.2)) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["supported", "supported"], "supported"),
+        (["undecided", "supported"], "undecided"),
+        (["not supported", "supported"], "not supported"),
+    ],
+)
+def test_a_claim_must_hold_for_both_signs(verdicts: list, expected: str) -> None:
+    """One sign alone supports nothing, and one against it is enough."""
+    assert join_verdicts(verdicts) == expected

@@ -26,8 +26,10 @@ from semforensics.classifier.dataset import load_test_side
 from semforensics.classifier.gradcam_controls import (
     MAX_CORRELATION,
     STEPS,
+    ClaimVerdict,
     half_mass_share,
     interval_of,
+    join_verdicts,
     judge_claim,
     mean_resamples,
     randomised,
@@ -180,7 +182,7 @@ def explain_row(
         direction: compare_compactness(shares[direction], groups, resamples, seed)
         for direction in shares
     }
-    verdicts = [numbers["verdict"] for numbers in compactness.values()]
+    verdicts: list[ClaimVerdict] = [numbers["verdict"] for numbers in compactness.values()]
     shown = {c: spread(len(images[c]), params.num_images) for c in SIGNS}
     control = randomisation_control(
         network,
@@ -201,8 +203,7 @@ def explain_row(
         "n_groups": test.num_groups,
         "map_px": list(towards_fake.shape[-2:]),
         "claim": "half of a map's mass lies in fewer pixels for reals than for fakes",
-        # One sign of evidence could make the claim true by itself, so both have to agree.
-        "verdict": verdicts[0] if len(set(verdicts)) == 1 else "undecided",
+        "verdict": join_verdicts(verdicts),
         **compactness,
         "randomised": {
             "images_per_class": params.num_images,

@@ -7,6 +7,7 @@ one fresh last layer turns the sign of the evidence around or does not, by chanc
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -138,6 +139,17 @@ def judge_claim(difference: Interval) -> ClaimVerdict:
     if high < 0:
         return "supported"
     return "not supported" if low > 0 else "undecided"
+
+
+def join_verdicts(verdicts: Sequence[ClaimVerdict]) -> ClaimVerdict:
+    """Judge the claim over both signs of the evidence.
+
+    A claim about images must hold whichever sign is asked for: one that turns around with the sign
+    is about the maps.
+    """
+    if "not supported" in verdicts:
+        return "not supported"
+    return "undecided" if "undecided" in verdicts else "supported"
 
 
 def interval_of(resampled: Float[np.ndarray, " resamples"]) -> Interval:
