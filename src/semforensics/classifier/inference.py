@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from semforensics.classifier.networks import NPRNetwork
+from semforensics.classifier.networks import NPRNetwork, place
 from semforensics.classifier.npr import GAIN, GREY_STD, IMAGENET_STD, npr
 from semforensics.classifier.scoring import score_images
 from semforensics.images import read_crop
@@ -51,10 +51,9 @@ class FoldedNetwork(nn.Module):
         body.conv1 = first.to(weight.device).eval()
         for module in list(body.modules()):
             _fold(module)
-        self.body = body.requires_grad_(False).to(
-            getattr(torch, precision), memory_format=torch.channels_last
-        )
-        self.dtype = getattr(torch, precision)
+        self.dtype: torch.dtype = getattr(torch, precision)
+        # `place` puts the folded convolutions into channels-last, too.
+        self.body = place(body.requires_grad_(False).to(self.dtype), weight.device)
 
     def forward(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, " n"]:
         """Score grey images as `NPRNetwork` does: -1 … 1 of even size in, logits out."""
