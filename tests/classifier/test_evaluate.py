@@ -1,6 +1,7 @@
 """The test side becomes the numbers and tables that were promised."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,31 @@ def test_images_that_changed_sides_are_refused(trained: Folders, tmp_path: Path)
         evaluate(trained, tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
+
+
+def test_pseudo_fakes_are_drawn_with_their_originals(folders: Folders, tmp_path: Path) -> None:
+    """Row both_pseudo is judged on each generator; copies of the reals themselves tell nothing."""
+    shutil.copytree(folders.cropped, folders.fakes / "pseudo")
+    shutil.copytree(folders.fakes / "fastgan", folders.fakes / "stylegan2_ada")
+    paths = (folders.cropped, folders.splits, folders.fakes)
+    train_row(
+        "both_pseudo", *paths, tmp_path / "model", params=recipe(epochs=4), shares=SHARES,
+        protocol="clean", data="simulated", seed=0, scratch=tmp_path / "scratch", device=CPU,
+    )  # fmt: skip
+
+    evaluate_row(
+        "both_pseudo", tmp_path / "model", *paths, tmp_path / "m.json", tmp_path / "plots",
+        params=EvaluateClassifierParams(phases=4, bootstrap_resamples=200, alpha=0.2),
+        seed=0, device=CPU,
+    )  # fmt: skip
+
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    pseudo = metrics["pseudo"]
+    # Copy and original have one score and are drawn together, so every resample is a tie.
+    assert (pseudo["auroc_low"], pseudo["auroc"], pseudo["auroc_high"]) == (0.5, 0.5, 0.5)
+    assert metrics["fastgan"]["auroc"] > 0.6
+    reliability = pd.read_csv(tmp_path / "plots/reliability.csv")
+    assert {"after_fastgan", "after_stylegan2_ada", "after_pseudo"} <= set(reliability.columns)
 
 
 def test_two_generators_are_two_lines() -> None:
