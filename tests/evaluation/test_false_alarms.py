@@ -14,9 +14,11 @@ from semforensics.acquire.folder import describe_name
 from semforensics.classifier.training import train_row
 from semforensics.evaluation.false_alarms import (
     count,
+    known_groups,
     measure_false_alarms,
     pool_images,
     read_benign_listing,
+    summarise,
     write_benign_listing,
 )
 from semforensics.evaluation.metrics import wilson_interval
@@ -27,6 +29,7 @@ from semforensics.params import CropParams, FalseAlarmsParams
 CPU = torch.device("cpu")
 ALPHA = 0.2  # the validation side has 6 images of each class
 CROP = CropParams(geometry="tiles", size_px=32, info_bar=0, max_megapixels=1)
+NOTHING_REFUSED = pd.DataFrame(columns=["set", "file", "group", "groups", "reason"])
 SETS = {"doubled": ("doubled/*",), "plain": ("plain/**/*.png",)}
 
 
@@ -227,6 +230,24 @@ def test_without_foreign_sets_the_stage_says_so(trained: Folders, tmp_path: Path
     assert json.loads((tmp_path / "one/m.json").read_text())["foreign"] == {}
     for name in ("m.json", "plots/false_alarms.csv", "plots/false_alarms.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_known_groups_make_no_headline(trained: Folders, tmp_path: Path) -> None:
+    """Where every test group has a crop on the training side too, metrics stay empty."""
+    splits = tmp_path / "splits.csv"
+    table = pd.read_csv(trained.splits, keep_default_na=False)
+    table["group"] = "S1-A0"
+    table.to_csv(splits, index=False)
+    detector = load_detector(trained.cropped.parent / "model", 4, ALPHA, CPU)
+
+    tiles = scored([1, -1], ["a", "b"], "yy").assign(kind="processed", group="S1-A0")
+    tiles["groups"] = np.where(tiles["group"].isin(known_groups(splits)), "known", "new")
+    counted = count(tiles, pool_images(detector, tiles, ALPHA), NOTHING_REFUSED, 0.0)
+    numbers = summarise(counted, detector, "mean", ALPHA)
+
+    assert set(counted["groups"]) == {"known"}
+    assert numbers["original"] == numbers["foreign"] == {}
+    assert numbers["processed"] == {"n_kinds": 0}
 
 
 def test_a_set_that_cannot_be_read_at_all_is_an_error(

@@ -97,3 +97,12 @@ def test_false_alarms_stand_by_tile_and_by_pooling() -> None:
         [["100", "0", "0", "21", "31", "22", "32", "23", "33"]],
     ]
     assert figure.axes[1].get_yticklabels()[0].get_text() == "denoised (7)"
+
+
+def test_nothing_to_show_is_an_empty_map() -> None:
+    """Where the classifier knows every group, no line is left."""
+    columns = ["kind", "set", "level", "pooling", "n_images", "flagged", "decided", "false_alarms"]
+
+    figure = false_alarm_heatmap(pd.DataFrame(columns=columns, dtype=str), source="s")
+
+    assert figure.axes == []
