@@ -297,12 +297,25 @@ class TrainClassifierParams(Section):
     """The threshold is the one of highest true-positive rate on validation within this bound."""
     num_seeds: int = Field(gt=0)
     """Trainings from different seeds. The first is the model, all of them show the spread."""
+    turn: bool
+    """Random quarter turns of the training images: micrographs of particles have no up or down,
+    but the noise of their lines has a direction."""
+    tone_chance: float = Field(ge=0, le=1)
+    """Of a gamma curve over a training image, real or fake; as all chances below."""
+    gamma_max: float = Field(ge=1)
+    """Its logarithm is uniform between those of 1 / this and this."""
+    median_chance: float = Field(ge=0, le=1)
+    """Of a median of 3x3 pixels."""
+    noise_chance: float = Field(ge=0, le=1)
+    """Of more noise, normal."""
+    noise_sigma_max: float = Field(ge=0)
+    """Its standard deviation is uniform from 0 to this, in grey levels."""
     blur_chance: float = Field(ge=0, le=1)
-    """Of a Gaussian blur of a training image, real or fake."""
+    """Of a Gaussian blur."""
     blur_sigma_max: float = Field(ge=0)
     """Its sigma is uniform from 0 to this, in pixels."""
     jpeg_chance: float = Field(ge=0, le=1)
-    """Of a JPEG round trip of a training image, real or fake."""
+    """Of a JPEG round trip."""
     jpeg_quality_min: int = Field(ge=1, le=100)
     """Its quality is uniform from this to 100."""
     domain_quantile: float = Field(gt=0, lt=1)

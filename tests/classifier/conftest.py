@@ -22,7 +22,9 @@ def recipe(**changes: object) -> TrainClassifierParams:
         "network": "npr_tiny", "channels": 1, "epochs": 8, "batch": 16, "lr": 0.005,
         "lr_decay": 1.0, "lr_decay_every": 10, "flip": True, "random_phase": True,
         "precision": "float32", "max_false_positive_rate": 0.05, "num_seeds": 1,
-        "blur_chance": 0.0, "blur_sigma_max": 3.0, "jpeg_chance": 0.0, "jpeg_quality_min": 30,
+        "turn": False, "tone_chance": 0.0, "gamma_max": 1.6, "median_chance": 0.0,
+        "noise_chance": 0.0, "noise_sigma_max": 12.0, "blur_chance": 0.0, "blur_sigma_max": 3.0,
+        "jpeg_chance": 0.0, "jpeg_quality_min": 30,
         "domain_quantile": 0.99,
     }  # fmt: skip
     return TrainClassifierParams(**(values | changes))

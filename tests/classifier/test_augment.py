@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from semforensics.classifier.augment import augment, gaussian_blur, jpeg
+from semforensics.classifier.augment import augment
 from semforensics.classifier.npr import random_phases
 from semforensics.params import TrainClassifierParams
+from semforensics.processing import gaussian_blur, jpeg
 from tests.classifier.conftest import recipe as short_recipe
 
 
@@ -41,7 +42,9 @@ def test_no_chance_draws_nothing() -> None:
     assert torch.equal(rng.get_state(), expected_rng.get_state())
 
 
-@pytest.mark.parametrize("name", ["blur_chance", "jpeg_chance"])
+@pytest.mark.parametrize(
+    "name", ["tone_chance", "median_chance", "noise_chance", "blur_chance", "jpeg_chance"]
+)
 def test_the_chance_is_the_share_of_changed_images(name: str) -> None:
     """A chance of 0.3 changes 0.3 of many images, and none of the others by a grey level."""
     batch = images(800, size=16)
@@ -49,15 +52,19 @@ def test_the_chance_is_the_share_of_changed_images(name: str) -> None:
     found = augment(batch, recipe(**{name: 0.3}), torch.Generator().manual_seed(0))
 
     share = changed(batch, found).float().mean()
-    # 3 standard deviations of 800 draws; a blur below 0.25 px of sigma changes nothing
+    # 3 standard deviations of 800 draws; a blur below 0.25 px of sigma changes nothing, nor does a
+    # gamma of almost 1
     assert share == pytest.approx(0.3, abs=0.05)
 
 
 def test_the_same_draws_give_the_same_images() -> None:
-    """All four steps are a function of the generator's state; the input is left alone."""
+    """All steps are a function of the generator's state; the input is left alone."""
     batch = images(32)
     copy = batch.clone()
-    params = recipe(flip=True, random_phase=True, blur_chance=0.5, jpeg_chance=0.5)
+    chances = dict.fromkeys(
+        ("tone_chance", "median_chance", "noise_chance", "blur_chance", "jpeg_chance"), 0.5
+    )
+    params = recipe(flip=True, turn=True, random_phase=True, **chances)
 
     one, two, other = (
         augment(batch, params, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
@@ -78,13 +85,38 @@ def test_blur_comes_before_jpeg() -> None:
 
     rng = torch.Generator().manual_seed(5)
     torch.rand(8, generator=rng)
-    sigmas = torch.rand(8, generator=rng) * 2.0
+    sigmas = torch.rand(8, generator=rng, dtype=torch.float64) * 2.0
     torch.rand(8, generator=rng)
-    qualities = torch.randint(60, 101, (8,), generator=rng)
+    strengths = torch.rand(8, generator=rng, dtype=torch.float64)
     for index in range(8):
         blurred = gaussian_blur(batch[index, 0].numpy(), float(sigmas[index]))
-        expected = jpeg(blurred, int(qualities[index]))
+        expected = jpeg(blurred, 60 + int(strengths[index] * 41))
         assert np.array_equal(found[index, 0].numpy(), expected)
+
+
+def test_turns_are_quarters_each_as_likely_as_the_others() -> None:
+    """Every image is turned by none to three quarters, its pixels kept."""
+    batch = images(400, size=8)
+
+    found = augment(batch, recipe(turn=True), torch.Generator().manual_seed(0))
+
+    turned = torch.stack([batch.rot90(k, (2, 3)) for k in range(4)])
+    is_turn = (turned == found).flatten(2).all(dim=2)
+    assert is_turn.any(dim=0).all()
+    # 4 standard deviations of 400 draws of one in four
+    assert is_turn.sum(dim=1).float().sub(100).abs().max() < 35
+
+
+def test_noise_has_the_strength_that_is_drawn() -> None:
+    """Standard deviations are uniform up to the largest."""
+    flat = torch.full((300, 1, 32, 32), 128, dtype=torch.uint8)
+    params = recipe(noise_chance=1.0, noise_sigma_max=10.0)
+
+    found = augment(flat, params, torch.Generator().manual_seed(0))
+
+    sigmas = found.float().flatten(1).std(dim=1)
+    assert sigmas.max() == pytest.approx(10, abs=0.7)
+    assert sigmas.mean() == pytest.approx(5, abs=0.6)
 
 
 def test_a_blur_keeps_the_mean_and_takes_the_variance() -> None:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from semforensics.classifier.augment import jpeg
 from semforensics.evaluation.file_features import (
     cross_validated_scores,
     feature_table,
@@ -17,6 +16,7 @@ from semforensics.evaluation.file_features import (
 )
 from semforensics.evaluation.metrics import auroc
 from semforensics.images import write_grey_png
+from semforensics.processing import jpeg
 
 
 def grey(seed: int = 0) -> np.ndarray:

@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from semforensics.classifier.augment import jpeg
 from semforensics.evaluation.perturbations import (
     AXES,
     GRID,
@@ -30,6 +29,7 @@ from semforensics.evaluation.perturbations import (
     shifted_jpeg,
     unsharp,
 )
+from semforensics.processing import jpeg
 
 SIZE_PX = 64
 

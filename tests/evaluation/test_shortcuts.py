@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from semforensics.classifier.augment import jpeg
 from semforensics.classifier.dataset import LabelledImages
 from semforensics.classifier.networks import NPRNetwork
 from semforensics.classifier.scoring import MODEL_FILE
@@ -37,6 +36,7 @@ from semforensics.evaluation.shortcuts import (
 from semforensics.files import sha256_of
 from semforensics.images import write_grey_png
 from semforensics.params import AuditShortcutsParams, SplitParams, TrainClassifierParams
+from semforensics.processing import jpeg
 
 CPU = torch.device("cpu")
 SHARES = SplitParams(train=0.6, test=0.3, validation=0.1)
@@ -53,7 +53,9 @@ def recipe(**changes: object) -> TrainClassifierParams:
         "network": "npr_tiny", "channels": 1, "epochs": 8, "batch": 16, "lr": 0.005,
         "lr_decay": 1.0, "lr_decay_every": 10, "flip": True, "random_phase": True,
         "precision": "float32", "max_false_positive_rate": 0.05, "num_seeds": 1,
-        "blur_chance": 0.0, "blur_sigma_max": 3.0, "jpeg_chance": 0.0, "jpeg_quality_min": 30,
+        "turn": False, "tone_chance": 0.0, "gamma_max": 1.6, "median_chance": 0.0,
+        "noise_chance": 0.0, "noise_sigma_max": 12.0, "blur_chance": 0.0, "blur_sigma_max": 3.0,
+        "jpeg_chance": 0.0, "jpeg_quality_min": 30,
         "domain_quantile": 0.99,
     }  # fmt: skip
     return TrainClassifierParams(**(values | changes))

@@ -8,8 +8,8 @@ import pytest
 from semforensics.acquire.simulated import draw_area, simulate_view
 from semforensics.images import read_crop
 from semforensics.micrographs.split import read_splits
+from semforensics.processing import non_local_means, resize_and_back
 from semforensics.resynthesis.networks import load_autoencoder
-from semforensics.resynthesis.processing import denoise, resize_and_back
 from semforensics.resynthesis.resynthesise import draw_tiles, reconstruct
 from tests.resynthesis.conftest import SIMULATED, Place, files_in
 
@@ -48,7 +48,7 @@ def test_images_are_those_of_their_networks_and_processes(place: Place) -> None:
         found = read_crop(place.root / "unseen" / column / name)
         np.testing.assert_array_equal(found, reconstruct(network, crop))
     for column, expected in (
-        ("denoised", denoise(crop, 0.8)),
+        ("denoised", non_local_means(crop, 0.8)),
         ("resized", resize_and_back(crop, 0.75)),
     ):
         np.testing.assert_array_equal(read_crop(place.root / "unseen" / column / name), expected)

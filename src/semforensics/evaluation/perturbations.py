@@ -14,15 +14,25 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from scipy.ndimage import gaussian_filter, median_filter
-from skimage.exposure import equalize_adapthist
-from skimage.restoration import denoise_nl_means
 from skimage.transform import resize_local_mean
 
-from semforensics.classifier.augment import gaussian_blur, jpeg
 from semforensics.classifier.dataset import MIN_SIZE_PX
-from semforensics.distances.noise import noise_sigma
 from semforensics.evaluation.document_chain import annotate, screenshot, through_pdf
+from semforensics.processing import (
+    clahe,
+    contrast,
+    fewer_bits,
+    gamma,
+    gaussian_blur,
+    gaussian_noise,
+    jpeg,
+    lower_dose,
+    median,
+    non_local_means,
+    poisson_gaussian_noise,
+    to_grey,
+    unsharp,
+)
 
 Grey = UInt8[np.ndarray, "height width"]
 NewGrey = UInt8[np.ndarray, "new_height new_width"]
@@ -36,7 +46,6 @@ _PILLOW = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _GRID_SHIFT_PX = 4  # half a JPEG block; even, so that the 2x2 grid of NPR stays where it was
-_LEAST_SIGMA = 1.0  # grey levels; an image without noise would divide by nothing
 
 
 @dataclass(frozen=True)
@@ -78,11 +87,6 @@ def rng_of(seed: int, perturbation: Perturbation, file: str) -> np.random.Genera
     return np.random.default_rng(int.from_bytes(digest[:16]))
 
 
-def to_grey(levels: Float[np.ndarray, "height width"]) -> Grey:
-    """Round and clip to grey levels."""
-    return np.asarray(levels.round().clip(0, 255), dtype=np.uint8)
-
-
 def crop_to_even(image: Grey) -> NewGrey:
     """Cut the last row or column where a side is odd."""
     height, width = image.shape
@@ -121,99 +125,6 @@ def resize(image: Grey, factor: float, kernel: Kernel) -> NewGrey:
         )
         return to_grey(means)
     return np.array(Image.fromarray(image).resize((width, height), _PILLOW[kernel]))
-
-
-# Filters
-
-
-def median(image: Grey, size_px: int) -> Grey:
-    """Take the median of the square of `size_px` pixels around each pixel."""
-    return np.asarray(median_filter(image, size=size_px, mode="reflect"))
-
-
-def unsharp(image: Grey, sigma: float, amount: float) -> Grey:
-    """Add `amount` times the difference from a Gaussian blur of `sigma` pixels."""
-    levels = image.astype(np.float32)
-    return to_grey(levels + amount * (levels - gaussian_filter(levels, sigma, mode="reflect")))
-
-
-def non_local_means(image: Grey, strength: float) -> Grey:
-    """Average each pixel with those whose 5x5 surroundings look alike, up to 6 pixels away.
-
-    Buades, Coll, Morel, "A non-local algorithm for image denoising", CVPR 2005, as scikit-image has
-    it; the noise is measured on the image itself.
-
-    Args:
-        image: Grey levels 0 … 255.
-        strength: Of the filter, in standard deviations of the noise.
-    """
-    sigma = max(float(noise_sigma(image[None])[0]), _LEAST_SIGMA)
-    denoised = denoise_nl_means(
-        image.astype(np.float32),
-        patch_size=5,
-        patch_distance=6,
-        h=strength * sigma,
-        sigma=sigma,
-        fast_mode=True,
-        preserve_range=True,
-    )
-    return to_grey(denoised)
-
-
-# Noise
-
-
-def gaussian_noise(image: Grey, rng: np.random.Generator, sigma: float) -> Grey:
-    """Add independent normal noise of `sigma` grey levels."""
-    return to_grey(image + rng.normal(0, sigma, image.shape))
-
-
-def lower_dose(image: Grey, rng: np.random.Generator, dose: float) -> Grey:
-    """Keep each electron with a chance of `dose`, and amplify what is left to the old brightness.
-
-    One grey level counts as one electron: the image of a third of a full scale has a noise of 10
-    grey levels more at half the dose. Binomial thinning of Poisson counts is exact.
-    """
-    return to_grey(rng.binomial(image, dose) / dose)
-
-
-def poisson_gaussian_noise(
-    image: Grey, rng: np.random.Generator, gain: float, sigma: float
-) -> Grey:
-    """Draw the image anew, as a detector would: shot noise and a constant one of the electronics.
-
-    Args:
-        image: Its levels are the means.
-        rng: Where the draws come from.
-        gain: Grey levels per electron; the shot noise has a variance of `gain` times the level.
-        sigma: Of the electronics, in grey levels.
-    """
-    return to_grey(rng.poisson(image / gain) * gain + rng.normal(0, sigma, image.shape))
-
-
-# Tone
-
-
-def gamma(image: Grey, exponent: float) -> Grey:
-    """Raise the levels, on 0 … 1, to a power: above 1 darkens."""
-    levels = 255 * (np.arange(256) / 255) ** exponent
-    return np.asarray(levels.round().astype(np.uint8)[image])
-
-
-def contrast(image: Grey, factor: float) -> Grey:
-    """Stretch the levels about their mean."""
-    mean = image.mean()
-    return to_grey(mean + factor * (image - mean))
-
-
-def clahe(image: Grey) -> Grey:
-    """Equalise histograms of eighths of the image, at a clip limit of 0.01 (scikit-image)."""
-    return to_grey(255 * equalize_adapthist(image, clip_limit=0.01))
-
-
-def fewer_bits(image: Grey, bits: int) -> Grey:
-    """Keep the highest bits; the others become 0."""
-    return image >> (8 - bits) << (8 - bits)
 
 
 # Geometry

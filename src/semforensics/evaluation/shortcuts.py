@@ -27,7 +27,6 @@ from PIL import Image, JpegImagePlugin
 from scipy.stats import rankdata
 from torch import Tensor
 
-from semforensics.classifier.augment import gaussian_blur, jpeg
 from semforensics.classifier.dataset import (
     LabelledImages,
     draw_evenly,
@@ -54,7 +53,7 @@ from semforensics.evaluation.metrics import (
     paired_difference,
     wilson_interval,
 )
-from semforensics.evaluation.perturbations import gaussian_noise, resize
+from semforensics.evaluation.perturbations import resize
 from semforensics.files import atomic_file, atomic_folder, sha256_of
 from semforensics.images import read_crop, read_grey, to_uint8, to_unit_range, write_grey_png
 from semforensics.micrographs.crop import cut, read_image_area
@@ -65,6 +64,7 @@ from semforensics.params import (
     SplitParams,
     TrainClassifierParams,
 )
+from semforensics.processing import gaussian_blur, gaussian_noise, jpeg
 from semforensics.report.audit import audit_markdown, gates_figure
 from semforensics.report.style import save_figure
 

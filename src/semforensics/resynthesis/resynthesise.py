@@ -22,8 +22,8 @@ from semforensics.files import atomic_folder
 from semforensics.images import read_crop, to_uint8, to_unit_range, write_grey_png
 from semforensics.micrographs.split import read_splits
 from semforensics.params import ResynthesiseParams, SimulatedParams
+from semforensics.processing import non_local_means, resize_and_back
 from semforensics.resynthesis.networks import RECIPES, Autoencoder, load_autoencoder
-from semforensics.resynthesis.processing import denoise, resize_and_back
 
 Grey = UInt8[np.ndarray, "height width"]
 
@@ -86,7 +86,7 @@ def resynthesise(
     for name in RECONSTRUCTED:
         _write(cropped, test, unseen / name, _reconstructor(networks[name]), name)
     processes: tuple[Callable[[Grey], Grey], ...] = (
-        lambda image: denoise(image, params.denoise_strength),
+        lambda image: non_local_means(image, params.denoise_strength),
         lambda image: resize_and_back(image, params.resize_factor),
     )
     for name, process in zip(PROCESSED, processes, strict=True):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semforensics.distances.noise import noise_sigma
-from semforensics.resynthesis.processing import denoise, resize_and_back
+from semforensics.processing import non_local_means, resize_and_back
 
 RNG = np.random.default_rng(0)
 SCENE = np.where(np.hypot(*(np.mgrid[:64, :64] - 30)) < 14, 170.0, 70.0)
@@ -13,7 +13,7 @@ NOISY = (SCENE + RNG.normal(0, 10, SCENE.shape)).round().clip(0, 255).astype(np.
 
 def test_denoising_takes_noise_and_leaves_the_scene() -> None:
     """The result is nearer to the scene, its noise a fraction; more strength takes more."""
-    mild, strong = denoise(NOISY, 0.4), denoise(NOISY, 1.0)
+    mild, strong = non_local_means(NOISY, 0.4), non_local_means(NOISY, 1.0)
 
     assert noise_sigma(mild[None]) < 0.8 * noise_sigma(NOISY[None])
     assert noise_sigma(strong[None]) < 0.4 * noise_sigma(NOISY[None])
@@ -25,7 +25,7 @@ def test_an_image_without_noise_stays_as_it_is() -> None:
     """There is nothing to remove."""
     flat = np.full((32, 32), 90, dtype=np.uint8)
 
-    np.testing.assert_array_equal(denoise(flat, 0.8), flat)
+    np.testing.assert_array_equal(non_local_means(flat, 0.8), flat)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.75, 1.5])
