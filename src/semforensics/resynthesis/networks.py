@@ -35,7 +35,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "pseudo": Recipe(levels=2, bottleneck=12, upsampler="nearest"),
-    "autoencoder": Recipe(levels=3, bottleneck=8, upsampler="shuffle"),
+    "autoencoder": Recipe(levels=3, bottleneck=16, upsampler="shuffle"),
     "nearest": Recipe(levels=1, bottleneck=3, upsampler="nearest"),
     "bilinear": Recipe(levels=1, bottleneck=3, upsampler="bilinear"),
     "transposed": Recipe(levels=1, bottleneck=3, upsampler="transposed"),
