@@ -318,8 +318,12 @@ class TrainClassifierParams(Section):
     """Of a JPEG round trip."""
     jpeg_quality_min: int = Field(ge=1, le=100)
     """Its quality is uniform from this to 100."""
+    calibrate_on: tuple[str, ...]
+    """Benign processing that a real may have undergone: cells of the robustness grid by axis and
+    level. A real is excluded only if it would be unusual after each of them as well."""
     domain_quantile: float = Field(gt=0, lt=1)
-    """Share of the validation side that counts as inside the training domain."""
+    """Share of the validation side within each limit of the training domain; images without
+    structure are outside even so."""
 
 
 class EvaluateClassifierParams(Section):

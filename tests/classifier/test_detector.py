@@ -43,7 +43,8 @@ def test_verdicts_follow_from_calibration_and_domain(model: Path) -> None:
 
     logits = detector.logits(images)
     sides = meta["calibration"]["4"]
-    p_values = conformal_p_values(logits, np.array(sides["real"]), np.array(sides["fake"]))
+    reals, fakes = np.array(sides["real"]), np.array(sides["generators"]["fastgan"])
+    p_values = conformal_p_values(logits, reals, fakes)
     np.testing.assert_array_equal(detector.p_values(logits), p_values)
     inside = detector.domain.is_inside(images)
     assert verdicts.tolist() == decide(*p_values, 0.2, inside).tolist()

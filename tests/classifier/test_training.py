@@ -16,6 +16,7 @@ from semforensics.classifier.scoring import score_images
 from semforensics.classifier.training import (
     calibrate,
     learning_rate,
+    process_reals,
     train_network,
     train_row,
     validate,
@@ -169,7 +170,8 @@ def test_the_validation_side_calibrates() -> None:
     """Threshold, temperature and sorted logits are those of the validation images."""
     data, network = labelled(12, 3), fresh_network().eval()
 
-    found = calibrate(network, data, recipe(), CPU)
+    processed = process_reals(data, ["geometry rotate 90", "resize x0.5 bicubic"], seed=0)
+    found = calibrate(network, data, processed, recipe(), CPU)
 
     assert found.keys() == {"thresholds", "temperature", "calibration"}
     for phases in (1, 4):
@@ -177,7 +179,11 @@ def test_the_validation_side_calibrates() -> None:
         is_fake = data.is_fake.numpy()
         sides = found["calibration"][str(phases)]
         assert sides["real"] == sorted(logits[~is_fake].tolist())
-        assert sides["fake"] == sorted(logits[is_fake].tolist())
+        assert sides["generators"] == {"fastgan": sorted(logits[is_fake].tolist())}
+        turned = data.images[~data.is_fake].rot90(1, (2, 3))
+        expected_logits = score_images(network, turned, phases=phases, device=CPU)
+        assert sides["processed"]["geometry rotate 90"] == sorted(expected_logits.tolist())
+        assert len(sides["processed"]["resize x0.5 bicubic"]) == 12
         assert found["temperature"][str(phases)] == fit_temperature(logits, is_fake)
         expected = choose_threshold(logits[~is_fake], logits[is_fake], 0.05)
         assert found["thresholds"][str(phases)] == expected
@@ -203,7 +209,8 @@ def test_the_model_says_where_it_comes_from(folders: Folders, tmp_path: Path) ->
     _, meta = load_checkpoint(tmp_path / "out/model.safetensors")
     for name in ("thresholds", "temperature", "calibration"):
         assert set(meta[name]) == {"1", "4"}
-    assert {len(side) for side in meta["calibration"]["4"].values()} == {6}
+    sides = meta["calibration"]["4"]
+    assert [len(sides[name]) for name in ("real", "generators", "processed")] == [6, 1, 0]
     assert meta["calibration_groups"] == 1
     assert meta["row"] == "fastgan"
     assert meta["protocol"] == "clean"

@@ -12,6 +12,7 @@ from semforensics.evaluation.calibration import (
     conformal_p_values,
     decide,
     fit_temperature,
+    largest_p_values,
 )
 from semforensics.evaluation.metrics import log_loss
 
@@ -88,6 +89,37 @@ def test_equal_scores_exclude_nobody() -> None:
 
     assert (p_real == 1).all()
     assert (p_fake == 1).all()
+
+
+def test_a_real_of_any_known_kind_is_rarely_excluded() -> None:
+    """Of raw and of processed reals at most alpha are excluded, though processing moves scores."""
+    rng = np.random.default_rng(0)
+    excluded = {"raw": 0, "processed": 0}
+    trials, alpha = 400, 0.1
+    for _ in range(trials):
+        raw, processed = rng.normal(0, 1, 60), rng.normal(1.5, 0.5, 60)
+        kinds, fakes = [raw[:-10], processed[:-10]], rng.normal(5, 1, 50)
+        for name, new in (("raw", raw[-10:]), ("processed", processed[-10:])):
+            p_real, p_fake = largest_p_values(new, kinds, [fakes])
+            excluded[name] += int((p_real <= alpha).sum())
+            np.testing.assert_array_equal(p_fake, conformal_p_values(new, raw, fakes)[1])
+
+    # 4 standard errors, new images of one calibration counted as one
+    bound = alpha + 4 * np.sqrt(alpha * (1 - alpha) / trials)
+    assert max(excluded.values()) / (10 * trials) < bound
+    assert excluded["processed"] > 0
+    alone, _ = conformal_p_values(processed, raw, fakes)
+    assert (alone <= alpha).mean() > 2 * alpha
+
+
+def test_without_other_kinds_the_p_values_are_the_plain_ones() -> None:
+    """One kind of reals is the split-conformal case."""
+    rng = np.random.default_rng(1)
+    scores, reals, fakes = (rng.normal(size=20) for _ in range(3))
+
+    both = largest_p_values(scores, [reals], [fakes]), conformal_p_values(scores, reals, fakes)
+
+    np.testing.assert_array_equal(*both)
 
 
 def test_an_empty_calibration_is_refused() -> None:

@@ -9,12 +9,14 @@ from semforensics.evaluation.perturbations import (
     AXES,
     GRID,
     Perturbation,
+    apply_to_all,
     centre,
     clahe,
     contrast,
     crop_to_even,
     double_jpeg,
     fewer_bits,
+    find,
     gamma,
     gaussian_noise,
     lower_dose,
@@ -272,3 +274,24 @@ def test_honest_processing_is_marked() -> None:
     assert "noise" not in benign
     assert benign["document"] == 4
     assert {"jpeg", "resize", "filter", "tone", "geometry"} <= benign.keys()
+
+
+def test_cells_are_found_by_axis_and_level() -> None:
+    """In the order asked for; an unknown name lists those there are."""
+    names = ["noise normal 10", "jpeg quality 75"]
+
+    assert [f"{cell.axis} {cell.level}" for cell in find(names)] == names
+    with pytest.raises(ValueError, match=r"no perturbation blur; there are: jpeg quality 95, "):
+        find(["blur", "jpeg quality 75"])
+
+
+def test_a_cell_changes_every_image_by_its_own_file() -> None:
+    """Noise depends on the name, not on the place in the row."""
+    images = np.stack([textured(seed) for seed in range(3)])
+    (noise,) = find(["noise normal 10"])
+
+    changed = apply_to_all(noise, images, ["a", "b", "c"], 0)
+    turned = apply_to_all(noise, images[::-1], ["c", "b", "a"], 0)
+
+    np.testing.assert_array_equal(changed, turned[::-1])
+    assert (changed != images).any(axis=(1, 2)).all()

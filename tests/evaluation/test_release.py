@@ -15,7 +15,7 @@ from semforensics.files import sha256_of
 def write_model(folder: Path, *, calibration: int = 30, seed: int = 0) -> Path:
     """A file of some weights with a calibration of as many images per class."""
     folder.mkdir(exist_ok=True)
-    logits = {"real": [-1.0] * calibration, "fake": [1.0] * calibration}
+    logits = {"real": [-1.0] * calibration, "generators": {"fastgan": [1.0] * calibration}}
     meta = {"network": "npr_tiny", "calibration": {"4": logits}}
     save_checkpoint(folder / MODEL_FILE, {"weight": torch.full((2,), float(seed))}, meta)
     return folder

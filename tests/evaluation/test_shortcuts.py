@@ -56,7 +56,7 @@ def recipe(**changes: object) -> TrainClassifierParams:
         "turn": False, "tone_chance": 0.0, "gamma_max": 1.6, "median_chance": 0.0,
         "noise_chance": 0.0, "noise_sigma_max": 12.0, "blur_chance": 0.0, "blur_sigma_max": 3.0,
         "jpeg_chance": 0.0, "jpeg_quality_min": 30,
-        "domain_quantile": 0.99,
+        "calibrate_on": (), "domain_quantile": 0.99,
     }  # fmt: skip
     return TrainClassifierParams(**(values | changes))
 

@@ -14,9 +14,10 @@ from semforensics.classifier.networks import NPRNetwork
 from semforensics.classifier.scoring import MODEL_FILE, load_classifier, score_images
 from semforensics.evaluation.calibration import (
     PValues,
+    calibration_sizes,
     check_alpha,
-    conformal_p_values,
     decide,
+    largest_p_values,
 )
 
 Logits = Float[np.ndarray, " n"]
@@ -71,8 +72,21 @@ class Detector:
         return score_images(self.network, images, phases=self.phases, device=self.device)
 
     def p_values(self, logits: Logits) -> tuple[PValues, PValues]:
-        """Give p_real and p_fake of logits, as `conformal_p_values` does."""
-        return conformal_p_values(logits, *self._calibration())
+        """Give p_real and p_fake of logits.
+
+        p_real is the largest over the calibration reals as they are and after each kind of benign
+        processing that the training names, p_fake the largest over the generators: so they hold
+        for each of these.
+        """
+        sides = self.meta["calibration"][str(self.phases)]
+        reals, fakes = (
+            [np.array(logits, dtype=np.float64) for logits in kinds]
+            for kinds in (
+                [sides["real"], *sides["processed"].values()],
+                [*sides["generators"].values()],
+            )
+        )
+        return largest_p_values(logits, reals, fakes)
 
     def verdicts(
         self,
@@ -92,12 +106,8 @@ class Detector:
         Raises:
             ValueError: The calibration cannot resolve `alpha`.
         """
-        check_alpha(alpha, *(len(scores) for scores in self._calibration()))
+        sides = self.meta["calibration"][str(self.phases)]
+        check_alpha(alpha, *calibration_sizes(sides))
         p_real, p_fake = self.p_values(self.logits(images) if logits is None else logits)
         inside = self.domain.is_inside(images) if inside is None else inside
         return decide(p_real, p_fake, alpha, inside)
-
-    def _calibration(self) -> tuple[Logits, Logits]:
-        """Give the validation side's logits, reals' and fakes'."""
-        sides = self.meta["calibration"][str(self.phases)]
-        return np.array(sides["real"], dtype=np.float64), np.array(sides["fake"], dtype=np.float64)

@@ -13,6 +13,7 @@ import math
 import platform
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from semforensics.checkpoints import save_checkpoint
 from semforensics.classifier.augment import augment
@@ -40,6 +43,7 @@ from semforensics.classifier.scoring import score_images, seed_file, sigmoid
 from semforensics.device import bf16_is_emulated, seed_everything
 from semforensics.evaluation.calibration import fit_temperature
 from semforensics.evaluation.metrics import choose_threshold, log_loss
+from semforensics.evaluation.perturbations import apply_to_all, find
 from semforensics.files import atomic_file, atomic_folder
 from semforensics.images import to_unit_range
 from semforensics.params import Protocol, SplitParams, TrainClassifierParams
@@ -147,7 +151,8 @@ def train_row(
         "device": device.type,
         "threads": torch.get_num_threads(),
     }
-    readings = [calibrate(network, validation, params, device) for network in networks]
+    processed = process_reals(validation, params.calibrate_on, seed)
+    readings = [calibrate(network, validation, processed, params, device) for network in networks]
     with atomic_folder(classifier) as folder:
         for index, (network, reading) in enumerate(zip(networks, readings, strict=True)):
             own = meta | reading | {"training_seed": seed + index}
@@ -265,9 +270,27 @@ def validate(
     return {"validation_loss": log_loss(logits, targets), "validation_accuracy": float(accuracy)}
 
 
+def process_reals(
+    validation: LabelledImages, names: Sequence[str], seed: int
+) -> dict[str, UInt8[Tensor, "n 1 _ _"]]:
+    """Process the validation reals in every way that the calibration shall know.
+
+    Raises:
+        ValueError: The grid has no such cell, or it leaves less than the detector takes.
+    """
+    is_real = ~validation.is_fake
+    reals = validation.images[is_real, 0].numpy()
+    files = validation.table.loc[is_real.numpy(), "file"].tolist()
+    return {
+        name: torch.from_numpy(apply_to_all(cell, reals, files, seed))[:, None]
+        for name, cell in zip(names, find(names), strict=True)
+    }
+
+
 def calibrate(
     network: NPRNetwork,
     validation: LabelledImages,
+    processed: Mapping[str, UInt8[Tensor, "n 1 _ _"]],
     params: TrainClassifierParams,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -275,8 +298,9 @@ def calibrate(
 
     Returns:
         `thresholds`: logits above which an image is called fake; `temperature`; `calibration`: the
-        logits of reals and of fakes, in rising order, for conformal p-values; each under the number
-        of phases that a test averages, "1" and "4".
+        logits, in rising order, of reals (`real`), of reals after each kind of processing
+        (`processed`) and of the fakes of each generator (`generators`), for conformal p-values;
+        each under the number of phases that a test averages, "1" and "4".
     """
     is_fake = validation.is_fake.numpy()
     found: dict[str, Any] = {"thresholds": {}, "temperature": {}, "calibration": {}}
@@ -287,7 +311,17 @@ def calibrate(
         found["thresholds"][key] = choose_threshold(real, fake, params.max_false_positive_rate)
         found["temperature"][key] = fit_temperature(logits, is_fake)
         # float32 to the last digit: a test image of the same logit is a tie.
-        found["calibration"][key] = {"real": real.tolist(), "fake": fake.tolist()}
+        found["calibration"][key] = {
+            "real": real.tolist(),
+            "generators": {
+                name: np.sort(logits[(validation.table["generator"] == name).to_numpy()]).tolist()
+                for name in sorted(set(validation.table.loc[is_fake, "generator"]))
+            },
+            "processed": {
+                name: np.sort(score_images(network, x, phases=phases, device=device)).tolist()
+                for name, x in processed.items()
+            },
+        }
     return found
 
 
@@ -310,7 +344,7 @@ def _stamp(
     for part in (train, validation):
         digest.update(fingerprint(part.table).encode())
         digest.update(part.images.numpy().tobytes())
-    recipe = params.model_dump(exclude={"epochs", "num_seeds", "domain_quantile"})
+    recipe = params.model_dump(exclude={"epochs", "num_seeds", "calibrate_on", "domain_quantile"})
     machine = [device.type, torch.get_num_threads(), torch.__version__]
     digest.update(json.dumps([recipe, seed, machine], sort_keys=True).encode())
     return digest.hexdigest()

@@ -8,7 +8,8 @@ Crops of one micrograph are exchangeable only roughly: the number of groups belo
 """
 
 import math
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -85,6 +86,40 @@ def conformal_p_values(
     above = n_real - np.searchsorted(np.sort(real_calibration), scores, side="left")
     below = np.searchsorted(np.sort(fake_calibration), scores, side="right")
     return (1 + above) / (n_real + 1), (1 + below) / (n_fake + 1)
+
+
+def largest_p_values(
+    scores: Scores,
+    real_calibrations: Sequence[Float[np.ndarray, " _"]],
+    fake_calibrations: Sequence[Float[np.ndarray, " _"]],
+) -> tuple[PValues, PValues]:
+    """Give p-values that hold for reals and fakes of several kinds each.
+
+    For a real of any of the kinds, such as raw and denoised ones, the largest p_real is at least
+    that of its own kind, so it is at most alpha with a chance of at most alpha, too; likewise for
+    fakes of several generators.
+
+    Args:
+        scores: Higher means more likely fake.
+        real_calibrations: Scores of reals, kind by kind.
+        fake_calibrations: Scores of fakes, kind by kind.
+
+    Returns:
+        The largest p_real and the largest p_fake over the kinds, each as `conformal_p_values`
+        gives them.
+    """
+    p_real = [conformal_p_values(scores, r, fake_calibrations[0])[0] for r in real_calibrations]
+    p_fake = [conformal_p_values(scores, real_calibrations[0], f)[1] for f in fake_calibrations]
+    return np.max(p_real, axis=0), np.max(p_fake, axis=0)
+
+
+def calibration_sizes(calibration: Mapping[str, Any]) -> tuple[int, int]:
+    """Give the number of reals, and of fakes of the generator that has fewest.
+
+    Args:
+        calibration: Of one number of phases, as the training stores it beside a model.
+    """
+    return len(calibration["real"]), min(map(len, calibration["generators"].values()))
 
 
 def check_alpha(alpha: float, n_real: int, n_fake: int) -> None:

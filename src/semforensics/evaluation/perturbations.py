@@ -6,7 +6,7 @@ odd, the last row or column is cut. Edges are mirrored where a filter looks beyo
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -291,3 +291,30 @@ GRID: tuple[Perturbation, ...] = (
     _fixed("laundering", "blur, sharpen", partial(blur_then_sharpen, sigma=1.0, amount=1.5)),
 )
 """Every perturbation of the robustness grid, axis by axis."""
+
+
+def find(names: Sequence[str]) -> list[Perturbation]:
+    """Give perturbations by axis and level, such as "jpeg quality 75".
+
+    Raises:
+        ValueError: The grid has no such cell; the message lists its cells.
+    """
+    cells = {f"{cell.axis} {cell.level}": cell for cell in GRID}
+    unknown = [name for name in names if name not in cells]
+    if unknown:
+        raise ValueError(f"no perturbation {', '.join(unknown)}; there are: {', '.join(cells)}")
+    return [cells[name] for name in names]
+
+
+def apply_to_all(
+    cell: Perturbation,
+    images: UInt8[np.ndarray, "n height width"],
+    files: Sequence[str],
+    seed: int,
+) -> UInt8[np.ndarray, "n new_height new_width"]:
+    """Change images, each with the generator of its file; the donor is the image before it."""
+    changed = [
+        cell.apply(image, rng_of(seed, cell, file), images[index - 1])
+        for index, (image, file) in enumerate(zip(images, files, strict=True))
+    ]
+    return np.stack(changed)

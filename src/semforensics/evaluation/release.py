@@ -6,7 +6,7 @@ from typing import Any
 
 from semforensics.checkpoints import load_checkpoint
 from semforensics.classifier.scoring import MODEL_FILE
-from semforensics.evaluation.calibration import check_alpha
+from semforensics.evaluation.calibration import calibration_sizes, check_alpha
 from semforensics.files import sha256_of
 
 GATES = (
@@ -55,8 +55,8 @@ def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]
         red.append(f"model: {found[:12]}, but {audit['model_sha256'][:12]} was audited")
 
     _, meta = load_checkpoint(model)
-    calibration = meta.get("calibration", {}).get(str(audit["phases"]), {})
-    counts = [len(calibration.get(image_class, [])) for image_class in ("real", "fake")]
+    calibration = meta.get("calibration", {}).get(str(audit["phases"]))
+    counts = calibration_sizes(calibration) if calibration else (0, 0)
     try:
         check_alpha(audit["alpha"], *counts)
     except ValueError as error:

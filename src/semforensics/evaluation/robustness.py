@@ -26,7 +26,7 @@ from semforensics.classifier.dataset import (
     load_test_side,
 )
 from semforensics.classifier.detector import Detector
-from semforensics.evaluation.calibration import check_alpha, decide
+from semforensics.evaluation.calibration import calibration_sizes, check_alpha, decide
 from semforensics.evaluation.metrics import auroc, paired_difference, wilson_interval
 from semforensics.evaluation.perturbations import AS_IT_IS, AXES, GRID, Perturbation, rng_of
 from semforensics.files import atomic_file, atomic_folder
@@ -141,8 +141,7 @@ def load_detector(classifier: Path, phases: int, alpha: float, device: torch.dev
         FileNotFoundError: A file is missing.
     """
     detector = Detector.load(classifier, phases=phases, device=device)
-    calibration = detector.meta["calibration"][str(phases)]
-    check_alpha(alpha, len(calibration["real"]), len(calibration["fake"]))
+    check_alpha(alpha, *calibration_sizes(detector.meta["calibration"][str(phases)]))
     return detector
 
 

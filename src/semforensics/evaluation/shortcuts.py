@@ -41,6 +41,7 @@ from semforensics.classifier.networks import NPRNetwork, build_network, place
 from semforensics.classifier.scoring import MODEL_FILE, load_classifier, score_images
 from semforensics.classifier.training import train_network
 from semforensics.device import seed_everything
+from semforensics.evaluation.calibration import calibration_sizes
 from semforensics.evaluation.file_features import (
     feature_table,
     header_features,
@@ -176,7 +177,7 @@ def audit_shortcuts(
         ),
     ]
     passed = all(gate.passed for gate in gates)
-    calibration = meta.get("calibration", {}).get(str(phases), {"real": [], "fake": []})
+    n_real, n_fake = calibration_sizes(meta["calibration"][str(phases)])
     result = {
         "passed": passed,
         "row": meta["row"],
@@ -185,8 +186,8 @@ def audit_shortcuts(
         "model_sha256": sha256_of(classifier / MODEL_FILE),
         "phases": phases,
         "alpha": alpha,
-        "n_calibration_real": len(calibration["real"]),
-        "n_calibration_fake": len(calibration["fake"]),
+        "n_calibration_real": n_real,
+        "n_calibration_fake": n_fake,
         "gates": {
             gate.name: {
                 key: value
