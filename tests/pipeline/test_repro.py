@@ -11,7 +11,8 @@ import yaml
 from tests.pipeline.conftest import ROOT, Run
 
 GANS = ("fastgan", "stylegan2_ada")
-ROWS = (*GANS, "both")
+ROWS = (*GANS, "both", "both_pseudo")
+UNSEEN = ("autoencoder", "nearest", "bilinear", "transposed", "denoised", "resized")
 TINY = {
     "acquire.simulated.num_areas": 5,
     "acquire.simulated.magnifications_k": [100],
@@ -37,7 +38,18 @@ TINY = {
     "generate_fakes.stylegan2_ada.num_images": 40,
     "train_classifier.epochs": 2,
     "train_classifier.batch": 16,
+    "train_classifier.calibrate_on": ["noise normal 10"],
     "evaluate_classifier.bootstrap_resamples": 100,
+    "evaluate_classifier.alpha": 0.3,
+    "train_autoencoders.steps": 2,
+    "train_autoencoders.width": 4,
+    "compare_detectors.max_images": 12,
+    "compare_detectors.bootstrap_resamples": 100,
+    "measure_robustness.max_images": 4,
+    "audit_shortcuts.permuted_epochs": 1,
+    "audit_shortcuts.num_controls": 4,
+    "audit_shortcuts.max_images": 8,
+    "audit_shortcuts.bootstrap_resamples": 100,
     "explain.num_images": 2,
 }
 
@@ -72,8 +84,32 @@ def outputs_of_row(row: str) -> set[str]:
         f"data/classifiers/{row}/model.safetensors",
         f"data/classifiers/{row}/losses.csv",
         f"metrics/classifier/{row}.json",
+        f"data/classifiers/{row}/domain.safetensors",
+        f"data/classifiers/{row}/losses_seeds.csv",
+        f"data/classifiers/{row}/seed_1.safetensors",
         *(f"plots/classifier/{row}/{n}.csv" for n in ("roc", "pr", "confusion", "scores")),
-        *(f"plots/gradcam/{row}/{n}.png" for n in ("real", "fake")),
+        *(f"plots/classifier/{row}/{n}.csv" for n in ("numbers", "seeds", "reliability")),
+        *(f"plots/classifier/{row}/{n}.csv" for n in ("best_of", "predictive_values")),
+        *(f"plots/gradcam/{row}/{n}.png" for n in ("real", "fake", "compactness", "randomised")),
+        f"plots/gradcam/{row}/compactness.csv",
+        f"plots/gradcam/{row}/summary.json",
+    }
+
+
+def outputs_of_trials() -> set[str]:
+    """The files that the detector's trials leave."""
+    names = {
+        "detectors": "cells.csv differences.csv table.md matrix.png leave_one_out.png",
+        "robustness": "grid.csv two_sided.png one_sided.png",
+        "false_alarms": "false_alarms.csv images.csv false_alarms.png",
+        "audit": "gates.csv file_features.csv pixel_features.csv gates.png gates.md",
+    }
+    return {
+        *(f"metrics/{trial}.json" for trial in names),
+        *(f"plots/{trial}/{file}" for trial, files in names.items() for file in files.split()),
+        "data/autoencoders/losses.csv",
+        *(f"data/autoencoders/{n}.safetensors" for n in ("pseudo", *UNSEEN[:4])),
+        *(f"data/{n}/off.json" for n in ("diffusion", "unseen/diffusion", "unseen/simulator")),
     }
 
 
@@ -105,9 +141,10 @@ def tiny(checkout: Path, run: Run) -> Path:
 def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None:
     """`dvc repro` leaves exactly the promised files; experiments run their own code."""
     run("dvc", "repro")
-    after = files_below(tiny) - {"data/folder_listing.csv"}
+    after = files_below(tiny) - {"data/folder_listing.csv", "data/benign_listing.csv"}
 
-    folders = {"data/raw", "data/cropped", *(f"data/fakes/{gan}" for gan in GANS)}
+    folders = {"data/raw", "data/cropped", *(f"data/fakes/{gan}" for gan in (*GANS, "pseudo"))}
+    folders |= {f"data/unseen/{column}" for column in UNSEEN}
     loose = {f for f in after if not any(f.startswith(d + "/") for d in folders)}
     assert loose == {
         "data/catalogue.csv",
@@ -118,11 +155,14 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
         "data/checkpoints/stylegan2_ada/best.safetensors",
         *(f for gan in GANS for f in outputs_of_gan(gan)),
         *(f for row in ROWS for f in outputs_of_row(row)),
+        *outputs_of_trials(),
         *(f for f in loose if re.fullmatch(r"plots/figures/(fastgan|stylegan2_ada)/\w+\.png", f)),
     }
     assert {f"data/fakes/{gan}/{seed:06d}.png" for gan in GANS for seed in range(40)} == {
-        f for f in after if f.startswith("data/fakes/")
+        f for f in after if f.startswith("data/fakes/") and "/pseudo/" not in f
     }
+    crops = {Path(f).name for f in after if f.startswith("data/cropped/")}
+    assert {Path(f).name for f in after if f.startswith("data/fakes/pseudo/")} == crops
     both = json.loads((tiny / "metrics/classifier/both.json").read_text())
     assert both["data"] == "simulated"
     assert set(GANS) <= set(both)
