@@ -40,7 +40,7 @@ TINY = {
     "train_classifier.batch": 16,
     "train_classifier.calibrate_on": ["noise normal 10"],
     "evaluate_classifier.bootstrap_resamples": 100,
-    "evaluate_classifier.alpha": 0.3,
+    "evaluate_classifier.alpha": 0.4,
     "train_autoencoders.steps": 2,
     "train_autoencoders.width": 4,
     "compare_detectors.max_images": 12,

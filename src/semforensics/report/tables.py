@@ -2,7 +2,7 @@
 
 Sah, "From Synthesis to Discrimination" (M.Tech. thesis, IIT Gandhinagar, 2024). It is unclear
 whether its table is one classifier scored per generator, or two; so both stand here. A mean is the
-mean of the two lines above it, as in the thesis, and has no interval: the lines share their reals.
+mean of a row's lines, as in the thesis, and has no interval: the lines share their reals.
 """
 
 import json
@@ -19,7 +19,13 @@ _COLUMNS = {
     "accuracy_real": "accuracy real",
     "accuracy_fake": "accuracy fake",
 }
-_NAMES = {"fastgan": "FastGAN", "stylegan2_ada": "StyleGAN2-ADA", "both": "both"}
+_NAMES = {
+    "fastgan": "FastGAN",
+    "stylegan2_ada": "StyleGAN2-ADA",
+    "pseudo": "pseudo-fakes",
+    "both": "both",
+    "both_pseudo": "both and pseudo-fakes",
+}
 _PUBLISHED = (
     ("StyleGAN2-ADA", "95.1", "99.1", "96.4", "93.8"),
     ("FastGAN", "96.4", "99.8", "93.8", "99.1"),
