@@ -584,6 +584,7 @@ def audit_shortcuts(
         metrics,
         plots,
         params=p.audit_shortcuts,
+        crop=p.crop,
         train=p.train_classifier,
         shares=p.split,
         protocol=p.protocol,

@@ -103,3 +103,30 @@ def test_models_without_calibration_are_refused(model: Path, tmp_path: Path) -> 
     (tmp_path / "model/domain.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="no such training domain"):
         load(tmp_path / "model", name="seed_1.safetensors")
+
+
+def test_p_values_are_the_largest_over_kinds_of_reals_and_generators(
+    model: Path, tmp_path: Path
+) -> None:
+    """Processed reals and every generator of the calibration have a say."""
+    shutil.copytree(model, tmp_path / "model")
+    state, meta = load_checkpoint(tmp_path / "model/model.safetensors")
+    rng = np.random.default_rng(0)
+    sides = meta["calibration"]["4"]
+    top, bottom = max(sides["real"]), min(sides["generators"]["fastgan"])
+    sides["processed"] = {"jpeg": rng.normal(top + 1, 1, 30).tolist()}
+    sides["generators"]["other"] = rng.normal(bottom - 1, 1, 30).tolist()
+    save_checkpoint(tmp_path / "model/model.safetensors", state, meta)
+
+    logits = np.linspace(bottom - 4, top + 4, 25)
+    p_real, p_fake = load(tmp_path / "model").p_values(logits)
+
+    fakes = np.array(sides["generators"]["fastgan"])
+    raw, _ = conformal_p_values(logits, np.array(sides["real"]), fakes)
+    processed, _ = conformal_p_values(logits, np.array(sides["processed"]["jpeg"]), fakes)
+    np.testing.assert_array_equal(p_real, np.maximum(raw, processed))
+    assert (p_real != raw).any()
+    _, one = conformal_p_values(logits, fakes, fakes)  # p_fake does not ask the reals
+    _, other = conformal_p_values(logits, fakes, np.array(sides["generators"]["other"]))
+    np.testing.assert_array_equal(p_fake, np.maximum(one, other))
+    assert (p_fake != one).any()

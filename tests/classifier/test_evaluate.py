@@ -161,7 +161,7 @@ def test_pseudo_fakes_are_drawn_with_their_originals(folders: Folders, tmp_path:
 
     evaluate_row(
         "both_pseudo", tmp_path / "model", *paths, tmp_path / "m.json", tmp_path / "plots",
-        params=EvaluateClassifierParams(phases=4, bootstrap_resamples=200, alpha=0.2),
+        params=EvaluateClassifierParams(phases=4, bootstrap_resamples=200, alpha=0.4),
         seed=0, device=CPU,
     )  # fmt: skip
 

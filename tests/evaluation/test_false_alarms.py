@@ -115,13 +115,15 @@ def test_a_folder_must_be_as_it_was_listed(benign: Path, tmp_path: Path) -> None
 
 
 def test_listed_files_need_their_folder(benign: Path, tmp_path: Path) -> None:
-    """A listing with files and no folder is an error, a header alone is not."""
+    """A listing with files and no folder is an error, and so are sets without files."""
     listing, empty = tmp_path / "listing.csv", tmp_path / "empty.csv"
     write_benign_listing(benign, listing, SETS)
     write_benign_listing(benign, empty, {})
 
     assert empty.read_text() == "set,file,size_bytes,sha256\n"
-    assert read_benign_listing(empty, None, SETS) == []
+    assert read_benign_listing(empty, None, {}) == []
+    with pytest.raises(ValueError, match=r"lists nothing, but .* names doubled, plain"):
+        read_benign_listing(empty, benign, SETS)
     with pytest.raises(ValueError, match="SEMFORENSICS_BENIGN"):
         read_benign_listing(listing, None, SETS)
     listing.write_text("file,sha256\na,b\n")
@@ -208,13 +210,14 @@ def test_the_stage_tells_known_from_new_groups(
     plain, doubled = numbers["foreign"]["plain"], numbers["foreign"]["doubled"]
     assert (plain["n"], plain["n_groups"], plain["n_refused"]) == (2, 2, 1)
     assert (plain["flagged"], doubled["flagged"]) == (0, 1)
-    assert numbers["processed"]["n_kinds"] == sum(cell.benign for cell in GRID)
+    assert numbers["processed_calibrated"]["n_kinds"] == 0
+    assert numbers["processed_others"]["n_kinds"] == sum(cell.benign for cell in GRID)
     assert numbers["original"]["n"] == 18
     counted = pd.read_csv(plots / "false_alarms.csv", keep_default_na=False)
     tiles = counted[(counted["set"] == "plain") & (counted["level"] == "tile")]
     assert tiles.set_index("groups")["n"].to_dict() == {"known": 16, "new": 25}
     single = counted[(counted["kind"] == "processed") & (counted["level"] == "tile")]
-    assert numbers["processed"]["flagged_worst"] == single["flagged"].iloc[1:].max()
+    assert numbers["processed_others"]["flagged_worst"] == single["flagged"].iloc[1:].max()
     assert "2 micrographs of 2 new groups (1 refused), mean of tiles" in lines[2]
 
 
@@ -247,7 +250,7 @@ def test_known_groups_make_no_headline(trained: Folders, tmp_path: Path) -> None
 
     assert set(counted["groups"]) == {"known"}
     assert numbers["original"] == numbers["foreign"] == {}
-    assert numbers["processed"] == {"n_kinds": 0}
+    assert numbers["processed_others"] == {}
 
 
 def test_a_set_that_cannot_be_read_at_all_is_an_error(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from semforensics.checkpoints import save_checkpoint
+from semforensics.classifier.domain import DOMAIN_FILE
 from semforensics.classifier.scoring import MODEL_FILE
 from semforensics.evaluation.release import GATES, check_release
 from semforensics.files import sha256_of
@@ -18,6 +19,7 @@ def write_model(folder: Path, *, calibration: int = 30, seed: int = 0) -> Path:
     logits = {"real": [-1.0] * calibration, "generators": {"fastgan": [1.0] * calibration}}
     meta = {"network": "npr_tiny", "calibration": {"4": logits}}
     save_checkpoint(folder / MODEL_FILE, {"weight": torch.full((2,), float(seed))}, meta)
+    (folder / DOMAIN_FILE).write_bytes(b"limits")
     return folder
 
 
@@ -26,9 +28,13 @@ def write_audit(path: Path, classifier: Path, **gates: object) -> Path:
     green = {"passed": True, "value": 0.5, "low": 0.4, "high": 0.6, "bound": 0.5}
     listed = {name: gates.get(name, green) for name in GATES}
     audit = {
-        "passed": True, "model_sha256": sha256_of(classifier / MODEL_FILE), "phases": 4,
-        "alpha": 0.05, "gates": {name: gate for name, gate in listed.items() if gate},
-    }  # fmt: skip
+        "passed": True,
+        "model_sha256": sha256_of(classifier / MODEL_FILE),
+        "domain_sha256": sha256_of(classifier / DOMAIN_FILE),
+        "phases": 4,
+        "alpha": 0.05,
+        "gates": {name: gate for name, gate in listed.items() if gate},
+    }
     path.write_text(json.dumps(audit))
     return path
 
@@ -40,7 +46,7 @@ def test_a_green_audit_of_this_model_lets_it_go(tmp_path: Path) -> None:
     green, red = check_release(write_audit(tmp_path / "audit.json", model), model)
 
     assert red == []
-    assert [line.split(":")[0] for line in green] == [*GATES, "model", "calibration"]
+    assert [line.split(":")[0] for line in green] == [*GATES, "model", "domain", "calibration"]
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -61,7 +67,7 @@ def test_every_gate_can_hold_a_model_back(name: str, gate: dict | None, tmp_path
 
     assert len(red) == 1
     assert red[0].startswith(f"{name}:")
-    assert len(green) == len(GATES) + 1
+    assert len(green) == len(GATES) + 2
 
 
 def test_the_audit_of_another_model_is_red(tmp_path: Path) -> None:
@@ -94,7 +100,8 @@ def test_a_calibration_that_cannot_resolve_alpha_is_red(tmp_path: Path) -> None:
         ("[]", "not an audit"),
         ('{"gates": {}}', "no model_sha256"),
         (
-            '{"gates": {"file_features": {}}, "model_sha256": "a", "phases": 4, "alpha": 0.1}',
+            '{"gates": {"file_features": {}}, "model_sha256": "a", "domain_sha256": "b", '
+            '"phases": 4, "alpha": 0.1}',
             "gate file_features without bound, passed, value",
         ),
     ],
@@ -117,3 +124,18 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         check_release(tmp_path / "none.json", model)
     with pytest.raises(FileNotFoundError, match="no such model"):
         check_release(audit, tmp_path)
+
+
+@pytest.mark.parametrize("change", ["another", "none"])
+def test_another_training_domain_is_red(change: str, tmp_path: Path) -> None:
+    """Verdicts rest on the domain's limits: they are audited with the model."""
+    model = write_model(tmp_path / "model")
+    audit = write_audit(tmp_path / "audit.json", model)
+    if change == "another":
+        (model / DOMAIN_FILE).write_bytes(b"wider limits")
+    else:
+        (model / DOMAIN_FILE).unlink()
+
+    _, red = check_release(audit, model)
+
+    assert [line.split(":")[0] for line in red] == ["domain"]

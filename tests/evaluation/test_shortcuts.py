@@ -1,8 +1,9 @@
 """The audit sees every shortcut that is planted, and none where there is none."""
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from semforensics.classifier.dataset import LabelledImages
+from semforensics.classifier.dataset import (
+    LabelledImages,
+    draw_test_side,
+    list_images,
+    load_images,
+)
+from semforensics.classifier.domain import DOMAIN_FILE, Domain
 from semforensics.classifier.networks import NPRNetwork
 from semforensics.classifier.scoring import MODEL_FILE
 from semforensics.classifier.training import train_row
@@ -24,6 +31,7 @@ from semforensics.evaluation.shortcuts import (
     as_real,
     audit_shortcuts,
     chance_aurocs,
+    control_gate,
     noise_like,
     permutation_gate,
     permuted_labels,
@@ -35,7 +43,7 @@ from semforensics.evaluation.shortcuts import (
 )
 from semforensics.files import sha256_of
 from semforensics.images import write_grey_png
-from semforensics.params import AuditShortcutsParams, SplitParams, TrainClassifierParams
+from semforensics.params import AuditShortcutsParams, CropParams, SplitParams, TrainClassifierParams
 from semforensics.processing import jpeg
 
 CPU = torch.device("cpu")
@@ -121,6 +129,9 @@ def plant(root: Path, real: Change, fake: Change) -> Planted:
     return planted
 
 
+CROP = CropParams(geometry="tiles", size_px=SIZE_PX, info_bar=0, max_megapixels=64)
+
+
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     """Fakes are told by their up-sampling alone."""
@@ -130,8 +141,8 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 def audit(planted: Planted, root: Path, **changes: object) -> tuple[dict, Path]:
     """Run the audit; give its metrics and its plots."""
     arguments = {
-        "params": SIZES, "train": recipe(), "shares": SHARES, "protocol": "clean", "phases": 4,
-        "alpha": 0.2, "seed": 0, "scratch": root / "scratch", "device": CPU,
+        "params": SIZES, "crop": CROP, "train": recipe(), "shares": SHARES, "protocol": "clean",
+        "phases": 4, "alpha": 0.2, "seed": 0, "scratch": root / "scratch", "device": CPU,
     }  # fmt: skip
     audit_shortcuts(
         planted.classifier, planted.cropped, planted.splits, planted.fakes,
@@ -297,8 +308,8 @@ def test_bias_is_told_from_fragility(tmp_path: Path) -> None:
     rough = [(i + rng.normal(0, 6, i.shape)).clip(0, 255).astype(np.uint8) for i in reals]
     noisy = in_memory(reals, rough, tmp_path)
 
-    fragile = processing_gate(Scorer(Checkerboard(), 1, CPU), marked, 0.05, 200, 0)
-    biased = processing_gate(Scorer(Roughness(), 1, CPU), noisy, 0.05, 200, 0)
+    fragile = processing_gate(Scorer(Checkerboard(), 1, CPU), marked, 200, 0)
+    biased = processing_gate(Scorer(Roughness(), 1, CPU), noisy, 200, 0)
 
     score, is_fake = Scorer(Checkerboard(), 1, CPU), marked.is_fake.numpy()
     left = [auroc(score(images), is_fake) for _, images in processed(marked.images, 0)]
@@ -452,3 +463,36 @@ def test_an_alpha_that_the_calibration_cannot_resolve_is_a_red_gate(
     assert "not tested" in (plots / "gates.md").read_text()
     _, red = check_release(tmp_path / "audit.json", honest.classifier)
     assert any(line.startswith("calibration: alpha 0.001 needs 999") for line in red)
+
+
+def test_reals_that_only_they_are_resampled_cannot_be_swapped(
+    honest: Planted, tmp_path: Path
+) -> None:
+    """Where the geometry resamples the reals, the swap is no test, and no pass."""
+    squashed = CROP.model_copy(update={"geometry": "squash"})
+
+    metrics, _ = audit(honest, tmp_path, crop=squashed)
+
+    assert metrics["gates"]["encoder_swap"]["passed"] is False
+    assert metrics["gates"]["encoder_swap"]["value"] is None
+
+
+def test_controls_that_get_a_verdict_are_red(honest: Planted, tmp_path: Path) -> None:
+    """A training domain without limits lets noise through, and the gate says so."""
+    folder = tmp_path / "classifier"
+    shutil.copytree(honest.classifier, folder)
+    domain = Domain.load(folder / DOMAIN_FILE)
+    replace(domain, limits=(1e9, 1e9)).save(folder / DOMAIN_FILE)
+    table = list_images(
+        honest.cropped, honest.splits, honest.fakes, ("fastgan",), protocol="clean", shares=SHARES,
+        seed=0,
+    )  # fmt: skip
+    test = load_images(draw_test_side(table, 0))
+
+    folders = (folder, honest.classifier)
+    wide, own = (control_gate(path, test, 20, 4, 0.2, 0, CPU) for path in folders)
+
+    assert not wide.passed
+    assert wide.value is not None
+    assert own.value is not None
+    assert wide.value < own.value

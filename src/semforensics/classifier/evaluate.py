@@ -27,7 +27,7 @@ from semforensics.classifier.numbers import (
     spread_over_seeds,
 )
 from semforensics.classifier.scoring import model_files, sigmoid
-from semforensics.evaluation.calibration import check_alpha
+from semforensics.evaluation.calibration import calibration_sizes, check_alpha
 from semforensics.evaluation.metrics import (
     fake_probability,
     precision_by_recall,
@@ -93,7 +93,9 @@ def evaluate_row(
         Detector.load(classifier, phases=params.phases, device=device, name=name) for name in names
     ]
     detector, meta = detectors[0], detectors[0].meta
-    check_alpha(params.alpha, meta["n_validation_real"], meta["n_validation_fake"])
+    sizes = calibration_sizes(meta["calibration"][str(params.phases)])
+    n_calibration_real, n_calibration_fake = sizes
+    check_alpha(params.alpha, *sizes)
     test = load_test_side(row, meta, cropped, splits, fakes)
     inside = detector.domain.is_inside(test.images)
     tables = [score_table(d, test, inside, params.alpha) for d in detectors]
@@ -113,8 +115,8 @@ def evaluate_row(
         "phases": params.phases,
         "bootstrap_resamples": params.bootstrap_resamples,
         "num_seeds": len(detectors),
-        "n_calibration_real": meta["n_validation_real"],
-        "n_calibration_fake": meta["n_validation_fake"],
+        "n_calibration_real": n_calibration_real,
+        "n_calibration_fake": n_calibration_fake,
         "n_calibration_groups": meta["calibration_groups"],
     }
     for generator in generators:

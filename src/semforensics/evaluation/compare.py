@@ -368,9 +368,10 @@ def summarise(
     worst = npr[~npr["note"].isin(["control", "under-trained"])].nsmallest(1, "auroc").iloc[0]
     summary["worst"] = {key: worst[key] for key in ("row", "column", "auroc")}
     controls = cells[cells["note"] == "control"]
+    whole = controls if not controls.empty else cells  # reals of the size that was learned
     summary["false_alarms"] = {
         method: {
-            "reals": float(cells.loc[cells["method"] == method, "reals_called_fake"].max()),
+            "reals": float(whole.loc[whole["method"] == method, "reals_called_fake"].max()),
             **controls[controls["method"] == method].groupby("column")["called_fake"].max(),
         }
         for method in METHODS

@@ -74,11 +74,11 @@ def read_benign_listing(
     """Check the folder against its listing, and give the files of all sets, as (set, file).
 
     Returns:
-        Nothing where the listing holds its header only.
+        Nothing where no sets are named and the listing holds its header only.
 
     Raises:
-        ValueError: It is no such listing; files are new, missing or changed since; or no folder is
-            given for those that are listed.
+        ValueError: It is no such listing, or holds no file of the sets; files are new, missing or
+            changed since; or no folder is given for those that are listed.
     """
     table = pd.read_csv(listing, dtype=str, keep_default_na=False)
     if tuple(table.columns) != LISTING_COLUMNS:
@@ -86,6 +86,12 @@ def read_benign_listing(
             f"{listing}: columns {', '.join(table.columns)}; expected {', '.join(LISTING_COLUMNS)}"
         )
     if table.empty:
+        if sets:
+            raise ValueError(
+                f"{listing}: lists nothing, but count_false_alarms.sets names {', '.join(sets)}; "
+                f"to list their files, run `semforensics list-benign FOLDER {listing}` "
+                "(`make repro BENIGN=FOLDER` does so)"
+            )
         return []
     if folder is None:
         raise ValueError(
@@ -172,6 +178,8 @@ def measure_false_alarms(
         table["groups"] = np.where(table["group"].isin(known), _KNOWN, _NEW)
     images = pool_images(detector, tiles, alpha)
     counted = count(tiles, images, refused, detector.threshold)
+    named = {name.replace(" ", ": ", 1) for name in detector.meta["params"]["calibrate_on"]}
+    counted.insert(2, "calibrated", counted["set"].isin(named))
 
     with atomic_folder(plots) as temporary:
         counted.to_csv(temporary / "false_alarms.csv", index=False, lineterminator="\n")
@@ -353,20 +361,27 @@ def summarise(
         "alpha": alpha,
         "pooling": pooling,
         "original": {},
-        "processed": {"n_kinds": max(0, len(single) - 1)},
+        # Kinds that the calibration knows are promised; the others are found out.
+        "processed_calibrated": {},
+        "processed_others": {},
         "foreign": {},
     }
     names = ("flagged", "false_alarms", "false_alarms_of_decided", "decided")
     if len(single):
-        first, others = single.iloc[0], single.iloc[1:]
-        result["original"] = _numbers(first)
-        for name in names:
-            result["processed"] |= {
-                f"{name}_mean": _number(others[name].mean()),
-                f"{name}_{'least' if name == 'decided' else 'worst'}": _number(
-                    others[name].min() if name == "decided" else others[name].max()
-                ),
-            }
+        result["original"] = _numbers(single.iloc[0])
+        changed = single.iloc[1:]
+        for key, kinds in (
+            ("processed_calibrated", changed[changed["calibrated"]]),
+            ("processed_others", changed[~changed["calibrated"]]),
+        ):
+            result[key]["n_kinds"] = len(kinds)
+            for name in names if len(kinds) else ():
+                result[key] |= {
+                    f"{name}_mean": _number(kinds[name].mean()),
+                    f"{name}_{'least' if name == 'decided' else 'worst'}": _number(
+                        kinds[name].min() if name == "decided" else kinds[name].max()
+                    ),
+                }
     chosen = new[(new["kind"] == "foreign") & (new["pooling"] == pooling)]
     for _, part in chosen.iterrows():
         result["foreign"][part["set"]] = _numbers(part)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semforensics.checkpoints import load_checkpoint
+from semforensics.classifier.domain import DOMAIN_FILE
 from semforensics.classifier.scoring import MODEL_FILE
 from semforensics.evaluation.calibration import calibration_sizes, check_alpha
 from semforensics.files import sha256_of
@@ -48,11 +49,13 @@ def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]
             line = f"{name}: {value}, bound {gate['bound']:g}"
             (green if gate["passed"] is True else red).append(line)
 
-    found = sha256_of(model)
-    if found == audit["model_sha256"]:
-        green.append(f"model: the audited one, SHA-256 {found[:12]}")
-    else:
-        red.append(f"model: {found[:12]}, but {audit['model_sha256'][:12]} was audited")
+    for name, path in (("model", model), ("domain", classifier / DOMAIN_FILE)):
+        audited = audit[f"{name}_sha256"]
+        found = sha256_of(path) if path.is_file() else "missing"
+        if found == audited:
+            green.append(f"{name}: the audited one, SHA-256 {found[:12]}")
+        else:
+            red.append(f"{name}: {found[:12]}, but {audited[:12]} was audited")
 
     _, meta = load_checkpoint(model)
     calibration = meta.get("calibration", {}).get(str(audit["phases"]))
@@ -75,7 +78,13 @@ def _read_audit(path: Path) -> dict[str, Any]:
         audit = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
-    expected = {"gates": dict, "model_sha256": str, "phases": int, "alpha": float}
+    expected = {
+        "gates": dict,
+        "model_sha256": str,
+        "domain_sha256": str,
+        "phases": int,
+        "alpha": float,
+    }
     if not isinstance(audit, dict):
         raise ValueError(f"{path}: not an audit")
     for key, kind in expected.items():

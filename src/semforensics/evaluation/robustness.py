@@ -303,8 +303,11 @@ def summarise(grid: pd.DataFrame, detector: Detector, alpha: float) -> dict[str,
 
 
 def count_biased(grid: pd.DataFrame) -> int:
-    """Count the kinds of processing that tell the classes apart when one is processed."""
-    return len(grid.loc[grid["remark"] == "bias", ["axis", "level"]].drop_duplicates())
+    """Count the kinds of processing of reals alone that change the AUROC.
+
+    With fakes alone processed, a fall may be fragility: the trace is gone.
+    """
+    return int((grid.loc[grid["processed"] == "reals", "remark"] == "bias").sum())
 
 
 def _number(value: float) -> float | None:
