@@ -156,18 +156,17 @@ def test_remarks_tell_fragility_from_bias() -> None:
     assert remark("reals", -0.1, 0.2) == ""
 
 
-def test_biased_kinds_are_counted_once() -> None:
-    """A processing that is biased in both one-sided cases is one kind."""
+def test_kinds_are_biased_when_reals_alone_change_the_ranking() -> None:
+    """A fall with fakes alone processed may be fragility, and does not count."""
     grid = pd.DataFrame(
         {
-            "axis": ["jpeg", "jpeg", "tone", "tone"],
-            "level": ["a", "a", "b", "b"],
-            "remark": ["bias", "bias", "fragile", "bias"],
+            "processed": ["reals", "fakes", "both", "reals", "fakes", "reals"],
+            "remark": ["bias", "bias", "fragile", "bias", "bias", ""],
         }
     )
 
     assert count_biased(grid) == 2
-    assert count_biased(grid[grid["remark"] == "fragile"]) == 0
+    assert count_biased(grid[grid["processed"] == "fakes"]) == 0
 
 
 def test_batch_and_order_do_not_matter() -> None:
