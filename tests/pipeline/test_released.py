@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tests.pipeline.conftest import ROOT, Run
 
@@ -55,6 +57,32 @@ def test_the_released_classifiers_say_what_they_were_trained_on(pulled: Path, ro
     assert meta["protocol"] == "clean"
     assert meta["size_px"] == [128, 128]
     assert set(meta["thresholds"]) == {"1", "4"}
+
+
+def test_the_released_detectors_give_verdicts(pulled: Path, run: Run) -> None:
+    """They carry calibration and domain: their fakes are suspected, noise is not judged."""
+    from semforensics.classifier.detector import Detector
+    from semforensics.images import read_crop
+
+    run("dvc", "pull", "-q", f"{RELEASED}_detector.dvc")
+    folder = pulled / f"{RELEASED}_detector"
+    shutil.copytree(pulled / RELEASED, pulled / "generator")
+    (pulled / "generator/fastgan.safetensors").rename(pulled / "generator/generator.safetensors")
+    text = (pulled / "params.yaml").read_text().replace("num_images: 400", "num_images: 8")
+    (pulled / "few.yaml").write_text(text)
+    run(
+        *("python", "src/stage.py", "generate-fakes", "fastgan", "generator", "fakes"),
+        *("--params", "few.yaml"),
+    )
+    fakes = torch.from_numpy(np.stack([read_crop(p) for p in sorted((pulled / "fakes").iterdir())]))
+    noise = torch.randint(0, 256, (8, 1, 128, 128), dtype=torch.uint8)
+
+    for row in ("both", "both_pseudo", "fastgan"):
+        detector = Detector.load(folder / row, phases=4, device=torch.device("cpu"))
+        assert (detector.verdicts(fakes[:, None], 0.05) == "ai-suspected").mean() >= 0.75
+        assert set(detector.verdicts(noise, 0.05)) == {"inconclusive"}
+    listed = (folder / "README.md").read_text()
+    assert all(path.name in listed for path in folder.iterdir())
 
 
 def test_released_files_stay_small(pulled: Path) -> None:
