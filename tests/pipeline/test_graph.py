@@ -51,7 +51,7 @@ def test_nothing_reruns_when_nothing_changed(checkout: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "reruns", "keeps"),
     [
-        ("train_classifier.lr", 0.001, "train_classifier@fastgan", ["train_gan", "generate_fakes"]),
+        ("train_classifier.lr", 0.003, "train_classifier@fastgan", ["train_gan", "generate_fakes"]),
         ("evaluate_classifier.phases", 1, "evaluate_classifier@fastgan", ["train_classifier"]),
         ("generate_fakes.fastgan.num_images", 7, "generate_fakes@fastgan", ["train_gan"]),
         ("train_gan.fastgan.iterations", 3, "train_gan@fastgan", ["acquire", "crop", "split"]),
