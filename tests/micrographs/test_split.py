@@ -229,7 +229,7 @@ def test_the_command_splits(root: Path, tmp_path: Path) -> None:
 
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.endswith(
-        "train 90 crops of 6 groups, test 45 crops of 3 groups, validation 15 crops of 1 groups\n"
+        "train 75 crops of 5 groups, test 45 crops of 3 groups, validation 30 crops of 2 groups\n"
     )
     assert bad.returncode == 2
     assert bad.stderr.startswith("error: 1 groups (S1-A0), need at least 3")
