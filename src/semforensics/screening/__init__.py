@@ -1,0 +1,1 @@
+"""A file from outside → panels, verdicts, evidence, a report."""

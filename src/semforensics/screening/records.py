@@ -1,0 +1,200 @@
+"""What the steps of a screening hand to each other: pictures, panels, findings.
+
+A submission is a list of inputs (files, folders, archives). Each input holds pictures, each picture
+one or more panels. What is found of a panel stands in three places that are never mixed: the
+verdict of the detector, the evidence beside it, and the provenance of the file.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+Grey = UInt8[np.ndarray, "height width"]
+
+Verdict = Literal["consistent", "inconclusive", "ai-suspected", "refused"]
+
+WORDING: dict[Verdict, str] = {
+    "consistent": "consistent with a real micrograph",
+    "inconclusive": "inconclusive",
+    "ai-suspected": "AI-suspected: ask for the instrument files",
+    "refused": "refused",
+}
+"""What a report says of each verdict: no more than the detector can defend."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of a picture, in its pixels; `bottom` and `right` are outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.bottom - self.top, self.right - self.left
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a file says of its own origin. No tag is not guilt, and no tag is proof."""
+
+    file_format: str
+    """Of the file that held the samples, such as "PNG" or "JPEG"; of a PDF's image, its filter."""
+    instrument: dict[str, str] = field(default_factory=dict)
+    """Settings that a microscope wrote into the file, by their own names."""
+    instrument_source: str | None = None
+    """Where they stood, such as "TIFF tag 34682 (FEI/Thermo)" or "side-car x.txt (Hitachi)"."""
+    software: dict[str, str] = field(default_factory=dict)
+    """Tags that programs write: Software, CreatorTool, EXIF and PNG text, by their names."""
+    c2pa: str = "not looked for"
+    """"none", "present: …" or why it was not looked for."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of an input, as 8-bit grey, its info bar still on."""
+
+    path: str
+    """As the report shows it: the path given; "archive.zip/inner.png" inside an archive."""
+    location: str
+    """Inside the file: "", "page 3 of 8", "page 2, image 1", "page 2, rendered at 300 dpi"."""
+    sha256: str
+    """Of the input file's bytes (of the member, inside an archive)."""
+    grey: Grey
+    provenance: Provenance
+    is_lossy: bool
+    """Its samples went through a lossy codec on the way here, as far as the container tells."""
+    is_resampled: bool
+    """It was rendered or drawn to another size on the way here, as far as is known."""
+    notes: tuple[str, ...] = ()
+    """What the reader had to decide, such as how 16 bits became 8."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An input, a picture or a panel that is not judged, and why."""
+
+    path: str
+    location: str
+    sha256: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a picture that is judged by itself: without info bar, gutters and neighbours."""
+
+    name: str
+    """"a", "b", … in reading order; "" where the picture is one panel."""
+    box: Box
+    grey: Grey
+    notes: tuple[str, ...] = ()
+    """Such as "info bar of 134 rows cut off"."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on a panel, with the numbers that it rests on."""
+
+    verdict: Verdict
+    reason: str
+    """One sentence: why this verdict and not another one."""
+    n_tiles: int = 0
+    logit: float | None = None
+    """Pooled over the tiles; positive means fake."""
+    probability: float | None = None
+    """Calibrated, at a prevalence of one half."""
+    predictive_value: float | None = None
+    """The same at the prevalence that the user gave."""
+    p_real: float | None = None
+    """How unusual the score would be for a real: small speaks against one."""
+    p_fake: float | None = None
+    """How unusual it would be for a fake of a generator that the model knows."""
+    share_inside: float | None = None
+    """Of its tiles, inside the training domain."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """A map over a panel, of any resolution, and the box of the panel that it covers."""
+
+    values: Any
+    """Float array [rows, columns]."""
+    box: Box
+    """In pixels of the panel."""
+    unit: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What stands beside a verdict and does not change it. Parts that were not asked for are None.
+
+    `reencoded`: name of a processing → the logit and verdict after it. `tile_logits` and `grad_cam`:
+    maps. `residual`: the NPR residual around a stretch of the panel, as grey levels to look at.
+    `spectrum`: radial frequency (cycles per pixel), the panel's power in dB, and the 5th, 50th and
+    95th percentiles of the training reals' power. `nearest_real`: only when suspiciously near.
+    """
+
+    reencoded: dict[str, tuple[float, Verdict]] | None = None
+    tile_logits: Map | None = None
+    grad_cam: Map | None = None
+    residual: Grey | None = None
+    spectrum: dict[str, list[float]] | None = None
+    nearest_real: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class PanelResult:
+    """All that is said of one panel."""
+
+    panel: Panel
+    finding: Finding
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """All that is said of one picture."""
+
+    picture: Picture
+    panels: tuple[PanelResult, ...]
+    refusals: tuple[Refusal, ...] = ()
+    """Parts of it that are not judged, such as panels below the least size."""
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Two panels of one submission that show the same place."""
+
+    first: tuple[str, str, str]
+    """Path, location and panel name."""
+    second: tuple[str, str, str]
+    transform: str
+    """How the second lies on the first: "as it is", "mirrored", "turned by 90 degrees", …"""
+    overlap: Box
+    """Of the first panel, in its pixels."""
+    correlation: float
+    """Of the grey levels over the overlap, -1 … 1."""
+
+
+@dataclass(frozen=True)
+class Screening:
+    """The result of a whole submission."""
+
+    results: tuple[PictureResult, ...]
+    refusals: tuple[Refusal, ...]
+    reuses: tuple[Reuse, ...]
+    model: dict[str, Any]
+    """Name, SHA-256, training domain, calibration and limits of the model."""
+    settings: dict[str, Any]
+    """alpha, prevalence, pooling, what was left out."""
+    command: str
+    """That repeats it."""
+    version: str
+    """Of this package, with the commit where it is known."""
