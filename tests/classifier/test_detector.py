@@ -53,6 +53,23 @@ def test_verdicts_follow_from_calibration_and_domain(model: Path) -> None:
     assert set(detector.verdicts(blank, 0.2)) == {"inconclusive"}
 
 
+def test_borders_are_where_the_verdict_changes(model: Path) -> None:
+    """A logit excludes a class exactly from its border on."""
+    detector = load(model)
+    known = [z for kind in detector.meta["calibration"]["4"]["generators"].values() for z in kind]
+    known += [*detector.meta["calibration"]["4"]["real"], -1e4, 1e4]
+    logits = np.array([z + step for z in known for step in (-1e-3, 0, 1e-3)], dtype=np.float64)
+
+    for alpha in (0.1, 0.2, 0.4):
+        threshold, above, below = detector.borders(alpha)
+
+        p_real, p_fake = detector.p_values(logits)
+        np.testing.assert_array_equal(p_real <= alpha, logits > above)
+        np.testing.assert_array_equal(p_fake <= alpha, logits < below)
+        assert threshold == detector.threshold
+    assert detector.borders(0.001)[1:] == (float("inf"), float("-inf"))
+
+
 def test_what_is_known_need_not_be_computed_again(model: Path) -> None:
     """Logits and insides that are given are taken."""
     detector, images = load(model), labelled(4, 5).images

@@ -8,7 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from semforensics.classifier.inference import FoldedNetwork, score_files
+from semforensics.classifier.inference import (
+    MARGIN,
+    CarefulNetwork,
+    FoldedNetwork,
+    score_files,
+)
 from semforensics.classifier.networks import NetworkName, NPRNetwork, build_network, place
 from semforensics.classifier.scoring import score_images
 from semforensics.params import Precision
@@ -64,6 +69,34 @@ def test_folding_leaves_the_network_alone() -> None:
     FoldedNetwork(network, "bfloat16")
 
     np.testing.assert_array_equal(score_images(network, images, phases=1, device=CPU), before)
+
+
+def test_a_careful_network_says_what_float32_says(tmp_path: Path) -> None:
+    """Scores near a border are float32's, the others bfloat16's; no call differs."""
+    network = trained("npr_tiny", 1)
+    with torch.no_grad():
+        network.fc1.weight *= 30  # scores that are spread as those of a trained network
+    fast, exact = FoldedNetwork(network, "bfloat16"), FoldedNetwork(network, "float32")
+    images = noise(64, 32, 32)
+    images //= torch.arange(1, 65, dtype=torch.uint8).view(-1, 1, 1, 1) % 8 + 1
+    wanted = score_images(exact, images, phases=1, device=CPU)
+    rough = score_images(fast, images, phases=1, device=CPU)
+    middle = len(wanted) // 2
+    border = float(np.sort(wanted)[middle - 1 : middle + 1].mean())
+    careful = CarefulNetwork(fast, exact, (border, float("inf")))
+    paths = [tmp_path / f"{index:02d}.png" for index in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image[0].numpy()).save(path)
+
+    scores = careful.score(images, phases=1, device=CPU)
+    files = [score for _, score in score_files(careful, paths, phases=1, device=CPU)]
+
+    near = np.abs(rough - border) < MARGIN
+    assert 0 < near.sum() < len(images)
+    np.testing.assert_allclose(scores[near], wanted[near], atol=1e-6)
+    np.testing.assert_array_equal(scores[~near], rough[~near])
+    np.testing.assert_array_equal(scores > border, wanted > border)
+    np.testing.assert_allclose(files, scores, atol=1e-2)
 
 
 def test_files_are_scored_in_order_whatever_their_sizes_and_the_threads(tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ class Detector:
         )
         return largest_p_values(logits, reals, fakes)
 
+    def borders(self, alpha: float) -> tuple[float, ...]:
+        """Give the logits at which something that is said of an image changes.
+
+        Returns:
+            The threshold; the logit above which no calibration says real any more (p_real is at
+            most alpha); the one below which none says fake. Infinite where alpha is too small.
+        """
+        sides = self.meta["calibration"][str(self.phases)]
+        reals = [sides["real"], *sides["processed"].values()]
+        fakes = [*sides["generators"].values()]
+        above = max(_order_statistic([float(z) for z in kind], alpha) for kind in reals)
+        below = min(-_order_statistic([-float(z) for z in kind], alpha) for kind in fakes)
+        return self.threshold, above, below
+
     def verdicts(
         self,
         images: UInt8[Tensor, "n 1 height width"],
@@ -111,3 +125,9 @@ class Detector:
         p_real, p_fake = self.p_values(self.logits(images) if logits is None else logits)
         inside = self.domain.is_inside(images) if inside is None else inside
         return decide(p_real, p_fake, alpha, inside)
+
+
+def _order_statistic(logits: list[float], alpha: float) -> float:
+    """Give the calibration logit that a score must exceed for its p-value to be at most alpha."""
+    allowed = int(alpha * (len(logits) + 1) + 1e-9) - 1  # calibration images at or above a score
+    return sorted(logits, reverse=True)[allowed] if allowed >= 0 else float("inf")

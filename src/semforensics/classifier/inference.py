@@ -3,20 +3,22 @@
 Nothing is trained any more, so every batch normalisation is a part of the convolution before it
 (two products less at each position), three equal channels are one, and the scale of NPR stands in
 the first weights. NPR of an 8-bit image is then whole numbers up to 255, which bfloat16 holds
-exactly: only weights and later activations are rounded.
+exactly: only weights and later activations are rounded. Where that could change what is said of an
+image, near the logits at which a verdict changes, it is scored in float32 as well.
 """
 
 import copy
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -28,6 +30,9 @@ from semforensics.params import Precision
 
 _LEVELS = 127.5  # grey levels in a unit of -1 … 1
 _FILES = 4  # scored at a time on a thread: more is no faster
+MARGIN = 0.5
+"""Logits nearer than this to a border are scored in float32: five times the largest difference
+between the two precisions on the 1566 test images of benchmarks/results/classifier_inference.md."""
 
 
 class FoldedNetwork(nn.Module):
@@ -92,8 +97,39 @@ def _fold(module: nn.Module) -> None:
             setattr(module, norm_name, nn.Identity())
 
 
+@dataclass(frozen=True)
+class CarefulNetwork:
+    """Fast where the answer is clear, exact where it is not."""
+
+    fast: FoldedNetwork
+    exact: FoldedNetwork
+    """Of float32, on the same device."""
+    borders: tuple[float, ...]
+    """Logits at which something that is said of an image changes, as `Detector.borders` gives."""
+
+    def is_near(self, logits: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Say which logits are within `MARGIN` of a border."""
+        away = np.abs(logits[:, None] - np.array(self.borders, dtype=np.float64))
+        return np.asarray((away < MARGIN).any(axis=1))
+
+    def score(
+        self, images: UInt8[Tensor, "n 1 height width"], *, phases: int, device: torch.device
+    ) -> Float[np.ndarray, " n"]:
+        """Score as `score_images` does; those near a border are float32's."""
+        logits = score_images(self.fast, images, phases=phases, device=device)
+        near = self.is_near(logits)
+        if near.any():
+            again = images[torch.from_numpy(near)]
+            logits[near] = score_images(self.exact, again, phases=phases, device=device)
+        return logits
+
+
 def score_files(
-    network: FoldedNetwork, paths: Iterable[Path], *, phases: int, device: torch.device
+    network: FoldedNetwork | CarefulNetwork,
+    paths: Iterable[Path],
+    *,
+    phases: int,
+    device: torch.device,
 ) -> Iterator[tuple[Path, float]]:
     """Score 8-bit grey PNG files, some at a time on every thread.
 
@@ -127,7 +163,7 @@ def score_files(
 
 
 def _score_some(
-    network: FoldedNetwork, paths: list[Path], phases: int, device: torch.device
+    network: FoldedNetwork | CarefulNetwork, paths: list[Path], phases: int, device: torch.device
 ) -> list[tuple[Path, float]]:
     """Read and score a few files; neighbours of one size pass the network together."""
     scored: list[tuple[Path, float]] = []
@@ -135,6 +171,9 @@ def _score_some(
     for _, group in groupby(read, key=lambda one: one[1].shape):
         names, images = zip(*group, strict=True)
         batch = torch.from_numpy(np.stack(images))[:, None]
-        logits = score_images(network, batch, phases=phases, device=device)
+        if isinstance(network, CarefulNetwork):
+            logits = network.score(batch, phases=phases, device=device)
+        else:
+            logits = score_images(network, batch, phases=phases, device=device)
         scored += zip(names, logits.tolist(), strict=True)
     return scored
