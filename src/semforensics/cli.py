@@ -426,9 +426,7 @@ def generate_diffusion(
 
     p = read_params(params)
     set_threads(threads)
-    summary = generate(
-        checkpoint, fakes, params=p.generate_diffusion, seed=p.seed, device=choose_device(device)
-    )
+    summary = generate(checkpoint, fakes, params=p.generate_diffusion, device=choose_device(device))
     typer.echo(summary)
 
 

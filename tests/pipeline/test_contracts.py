@@ -139,6 +139,47 @@ def test_parameters_of_stages_exist(name: str) -> None:
         assert any(key.split(".")[0] == section for key in declared)
 
 
+def read_keys(command: ast.AST, gan: str) -> set[str]:
+    """Dotted names of the parameters that a command's function reads, whole sections included."""
+    found, inner = set(), set()
+    for node in ast.walk(command):  # a chain of attributes is met before its beginnings
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+            section, name = node.args  # getattr(read_params(params).generate_fakes, gan)
+            assert (section.attr, name.id) == ("generate_fakes", "gan")
+            found.add(f"generate_fakes.{gan}")
+            inner.add(section)
+        names: list[str] = []
+        chain = node
+        while isinstance(chain, ast.Attribute):
+            names.insert(0, chain.attr)
+            chain = chain.value
+            inner.add(chain)
+        is_params = isinstance(chain, ast.Name) and chain.id == "p"
+        is_call = isinstance(chain, ast.Call) and getattr(chain.func, "id", "") == "read_params"
+        if names and node not in inner and (is_params or is_call):
+            found.add(".".join(names))
+    return found
+
+
+@pytest.mark.parametrize("name", stage_names())
+def test_stages_declare_the_parameters_that_their_commands_read(name: str) -> None:
+    """No parameter that can change a result is missing from `params`, and none is there in vain."""
+    stage = stages()[name]
+    command, argument = shlex.split(stage.cmd)[2:4]
+
+    read = read_keys(command_body(command), argument)
+
+    if command == "train-gan":  # a branch for each generator
+        read = {key for key in read if not key.startswith("train_gan.") or argument in key}
+    if command == "tabulate":  # reads both from the metrics, which no change of theirs would touch
+        read |= {"protocol", "acquire.source"}
+    declared = {k for d in stage.deps if hasattr(d, "params") for k in d.params}
+    missing = {k for k in read if not any(f"{k}.".startswith(f"{d}.") for d in declared)}
+    vain = {d for d in declared if not any(f"{k}.".startswith(f"{d}.") for k in read)}
+    assert missing == set(), "read, not declared"
+    assert vain == set(), "declared, not read"
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("presets/*.yaml")), ids=lambda p: p.stem)
 def test_presets_validate_with_the_same_keys(path: Path) -> None:
     """Every preset is a complete parameter file."""

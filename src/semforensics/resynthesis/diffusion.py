@@ -405,7 +405,6 @@ def generate_diffusion(
     fakes: Path,
     *,
     params: GenerateDiffusionParams,
-    seed: int,
     device: torch.device,
 ) -> str:
     """Write one 8-bit grey PNG per seed, named after it, at the model's own size.
@@ -414,7 +413,6 @@ def generate_diffusion(
         checkpoint: Folder of the model.
         fakes: Folder to write; where the model is off, it holds `off.json` only.
         params: How many, from which seed on.
-        seed: Of the whole pipeline; no fake depends on it, as each has a seed of its own.
         device: Where to compute.
 
     Returns:
@@ -424,7 +422,6 @@ def generate_diffusion(
         FileNotFoundError: There is no model.
         ValueError: The file does not hold one, or more sampling steps are asked for than it has.
     """
-    del seed
     if (checkpoint / OFF_FILE).is_file():
         reason = json.loads((checkpoint / OFF_FILE).read_text())["reason"]
         with atomic_folder(fakes) as folder:
