@@ -35,7 +35,6 @@ from semforensics.evaluation.shortcuts import (
     noise_like,
     permutation_gate,
     permuted_labels,
-    phase_randomised,
     processed,
     processing_gate,
     stored_like,
@@ -356,19 +355,16 @@ def test_both_encoder_paths_keep_every_grey_level(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored_like(image, tmp_path / "example.png", tmp_path), image)
 
 
-def test_controls_keep_what_they_should_and_nothing_else() -> None:
-    """Noise keeps mean and spread, random phases keep the spectrum; neither keeps the picture."""
+def test_the_noise_control_keeps_what_it_should_and_nothing_else() -> None:
+    """Noise keeps mean and spread, not the picture."""
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(80, 160, (16, 16)), np.ones((4, 4))).astype(np.uint8)
 
-    noise, mixed = noise_like(image, rng), phase_randomised(image, rng)
+    noise = noise_like(image, rng)
 
-    for control in (noise, mixed):
-        assert control.mean() == pytest.approx(image.mean(), abs=2)
-        assert control.std() == pytest.approx(image.std(), rel=0.1)
-        assert abs(np.corrcoef(control.ravel(), image.ravel())[0, 1]) < 0.2
-    one, two = (np.abs(np.fft.rfft2(i))[:8, 1:8].ravel() for i in (image, mixed))
-    np.testing.assert_allclose(one, two, rtol=0.1, atol=200)
+    assert noise.mean() == pytest.approx(image.mean(), abs=2)
+    assert noise.std() == pytest.approx(image.std(), rel=0.1)
+    assert abs(np.corrcoef(noise.ravel(), image.ravel())[0, 1]) < 0.2
 
 
 def test_permuted_labels_are_balanced_and_belong_to_groups() -> None:

@@ -37,7 +37,7 @@ from semforensics.classifier.dataset import (
     list_images,
 )
 from semforensics.classifier.detector import Detector
-from semforensics.classifier.domain import DOMAIN_FILE
+from semforensics.classifier.domain import DOMAIN_FILE, phase_randomised
 from semforensics.classifier.networks import NPRNetwork, build_network, place
 from semforensics.classifier.scoring import MODEL_FILE, load_classifier, score_images
 from semforensics.classifier.training import train_network
@@ -481,17 +481,15 @@ def control_gate(
     reals = test.images[~test.is_fake, 0].numpy()
     rng = np.random.default_rng(seed)
     chosen = reals[np.linspace(0, len(reals) - 1, count).astype(int)]
+    noise = np.stack([noise_like(image, rng) for image in chosen])
     kinds = {
-        "noise": [noise_like(image, rng) for image in chosen],
-        "random phases": [phase_randomised(image, rng) for image in chosen],
+        "noise": torch.from_numpy(noise[:, None]),
+        "random phases": phase_randomised(torch.from_numpy(chosen[:, None]), rng),
     }
     name, bound, rule = "controls_inconclusive", 1.0, "all verdicts are inconclusive"
     try:
         detector = Detector.load(classifier, phases=phases, device=device)
-        verdicts = {
-            kind: detector.verdicts(torch.from_numpy(np.stack(images)[:, None]), alpha)
-            for kind, images in kinds.items()
-        }
+        verdicts = {kind: detector.verdicts(images, alpha) for kind, images in kinds.items()}
         honest = detector.verdicts(test.images, alpha)
     except ValueError as error:  # a calibration that cannot resolve alpha says nothing of anything
         return Gate(name, False, None, None, None, bound, rule, f"not tested: {error}")
@@ -516,16 +514,6 @@ def noise_like(image: Grey, rng: np.random.Generator) -> Grey:
     """Draw independent normal noise with the mean and the spread of an image."""
     noise = rng.normal(image.mean(), image.std(), image.shape)
     return np.asarray(noise.round().clip(0, 255), dtype=np.uint8)
-
-
-def phase_randomised(image: Grey, rng: np.random.Generator) -> Grey:
-    """Keep the amplitude of every spatial frequency, and draw its phase at random."""
-    amplitudes = np.abs(np.fft.rfft2(image))
-    # Phases of real noise: those of opposite frequencies match.
-    phases = np.angle(np.fft.rfft2(rng.normal(size=image.shape)))
-    phases[0, 0] = 0  # the mean stays
-    mixed = np.fft.irfft2(amplitudes * np.exp(1j * phases), s=image.shape)
-    return np.asarray(mixed.round().clip(0, 255), dtype=np.uint8)
 
 
 # 5. Permuted labels.
