@@ -137,8 +137,9 @@ class Evidence:
 
     `reencoded`: name of a processing → the logit and verdict after it. `tile_logits` and `grad_cam`:
     maps. `residual`: the NPR residual around a stretch of the panel, as grey levels to look at.
-    `spectrum`: radial frequency (cycles per pixel), the panel's power in dB, and the 5th, 50th and
-    95th percentiles of the training reals' power. `nearest_real`: only when suspiciously near.
+    `spectrum`: `frequency` (cycles per pixel), `panel` (its power in dB), and `p05`, `p50`, `p95`
+    (percentiles of the training reals' power), lists of one length. `nearest_real`: only when
+    suspiciously near; `distance`, `threshold`, `crop`, `transform` and what else is known.
     """
 
     reencoded: dict[str, tuple[float, Verdict]] | None = None
