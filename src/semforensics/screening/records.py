@@ -135,7 +135,7 @@ class Map:
 class Evidence:
     """What stands beside a verdict and does not change it. Parts that were not asked for are None.
 
-    `reencoded`: name of a processing → the logit and verdict after it. `tile_logits` and `grad_cam`:
+    `reencoded`: name of a processing → logit and verdict after it. `tile_logits` and `grad_cam`:
     maps. `residual`: the NPR residual around a stretch of the panel, as grey levels to look at.
     `spectrum`: `frequency` (cycles per pixel), `panel` (its power in dB), and `p05`, `p50`, `p95`
     (percentiles of the training reals' power), lists of one length. `nearest_real`: only when
