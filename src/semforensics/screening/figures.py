@@ -1,0 +1,214 @@
+"""The pictures of a report, each as a data URI: the report stays one file that fetches nothing.
+
+Pillow and plain SVG draw them, so that a report needs no plotting library: a bulk run draws
+thousands of thumbnails. Red means toward generated and blue toward real, in Okabe and Ito's colours
+that the colour-blind tell apart; wherever colour speaks, a number or a word says the same.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from semforensics.screening.records import Grey, Map
+
+Rgb = UInt8[np.ndarray, "height width 3"]
+
+# As in report/style.py, which would bring matplotlib along.
+REAL, FAKE, NEUTRAL = "#0072B2", "#D55E00", "#555555"
+THUMBNAIL_PX = 560
+"""Longest side of a picture as the report shows it."""
+MAP_PX = 360
+"""Longest side of a panel under a map."""
+TILE_LOGIT_END = 8.0
+"""Logit at which a tile is fully coloured: one scale for all maps, so that they compare."""
+_COVER = 0.6
+"""How much a map covers the panel under it."""
+_HEAT = np.array(
+    [[0.0, 0, 32, 76], [0.25, 60, 77, 110], [0.5, 124, 123, 120],
+     [0.75, 187, 175, 113], [1, 255, 234, 70]]
+)  # fmt: skip
+"""Support points of a dark blue to yellow scale that keeps its order in grey: place and RGB."""
+_PLOT_WIDTH, _PLOT_HEIGHT = 420, 260
+_PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 46, 12, 12, 40
+
+
+def thumbnail(grey: Grey) -> str:
+    """Give a picture, shrunk to at most `THUMBNAIL_PX`, as a PNG data URI."""
+    return _png(_shrink(grey, THUMBNAIL_PX))
+
+
+def residual_picture(residual: Grey) -> str:
+    """Give an NPR residual as a PNG data URI, each of its pixels as a square of whole pixels."""
+    times = max(1, MAP_PX // max(residual.shape))
+    return _png(Image.fromarray(residual.repeat(times, 0).repeat(times, 1)))
+
+
+def tile_map(grey: Grey, logits: Map) -> str:
+    """Draw the score of every tile over its panel, as a PNG data URI.
+
+    Args:
+        grey: The panel.
+        logits: Of the tiles; NaN where there is none. Colours end at ± `TILE_LOGIT_END`, and where
+            a tile is wide enough its number stands in it.
+    """
+    values = np.asarray(logits.values, dtype=float)
+    place = np.nan_to_num(values / TILE_LOGIT_END).clip(-1, 1)[..., None]
+    ends = np.where(place < 0, _rgb(REAL), _rgb(FAKE))
+    colours = 255 + np.abs(place) * (ends - 255.0)  # white where the tile says nothing
+    cover = np.where(np.isnan(values), 0, _COVER)
+    image, (top, left, bottom, right) = _over(
+        grey, logits, colours, cover, Image.Resampling.NEAREST
+    )
+    height, width = (bottom - top) / values.shape[0], (right - left) / values.shape[1]
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=min(13, max(9, width / 3.2)))
+    for row, column in np.argwhere(~np.isnan(values)):
+        corner = (left + column * width, top + row * height)
+        if width >= 30 and height >= 16:
+            middle = (corner[0] + width / 2, corner[1] + height / 2)
+            text = f"{values[row, column]:+.1f}"
+            draw.text(middle, text, (0, 0, 0), font, "mm", stroke_width=2, stroke_fill="white")
+    return _png(image)
+
+
+def heat_map(grey: Grey, heat: Map) -> str:
+    """Draw a map without a sign over its panel, dark where it is 0, yellow at its own maximum."""
+    values = np.nan_to_num(np.asarray(heat.values, dtype=float))
+    share = values.clip(0) / max(float(values.max(initial=0)), 1e-12)
+    colours = np.stack([np.interp(share, _HEAT[:, 0], _HEAT[:, part]) for part in (1, 2, 3)], -1)
+    cover = np.full(values.shape, _COVER)
+    return _png(_over(grey, heat, colours, cover, Image.Resampling.BILINEAR)[0])
+
+
+def spectrum_plot(spectrum: Mapping[str, Sequence[float]]) -> str:
+    """Plot a panel's radial power spectrum beside the band of real references, as an SVG data URI.
+
+    Args:
+        spectrum: `frequency` (cycles per pixel, rising, > 0), `panel`, `p05`, `p50` and `p95`, in
+            decibels, all of one length.
+
+    Raises:
+        ValueError: A list is missing or of another length, or a value cannot be drawn.
+    """
+    names = ("frequency", "panel", "p05", "p50", "p95")
+    missing = [name for name in names if name not in spectrum]
+    if missing:
+        raise ValueError(f"spectrum: no list {', '.join(missing)}; found {', '.join(spectrum)}")
+    lists = {name: np.asarray(spectrum[name], dtype=float) for name in names}
+    sizes = {name: len(values) for name, values in lists.items()}
+    if len(set(sizes.values())) != 1 or not sizes["frequency"]:
+        raise ValueError(f"spectrum: lists of one length and not empty expected, found {sizes}")
+    if not np.isfinite(list(lists.values())).all() or (lists["frequency"] <= 0).any():
+        raise ValueError("spectrum: finite values and frequencies above 0 expected")
+    frequency = np.log10(lists["frequency"])
+    power = np.concatenate([lists[name] for name in names[1:]])
+    low, high = 10 * np.floor(power.min() / 10), 10 * np.ceil(power.max() / 10 + 1e-9)
+
+    def x(log_frequency: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        span = max(float(np.ptp(frequency)), 1e-9)
+        inner = _PLOT_WIDTH - _PLOT_LEFT - _PLOT_RIGHT
+        return np.asarray(_PLOT_LEFT + (log_frequency - frequency[0]) / span * inner)
+
+    def y(decibels: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        inner = _PLOT_HEIGHT - _PLOT_TOP - _PLOT_BOTTOM
+        return np.asarray(_PLOT_TOP + (high - decibels) / (high - low) * inner)
+
+    def points(decibels: Float[np.ndarray, " n"], *, back: bool = False) -> str:
+        pairs = list(zip(x(frequency), y(decibels), strict=True))
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in (pairs[::-1] if back else pairs))
+
+    bottom = _PLOT_HEIGHT - _PLOT_BOTTOM
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}"'
+        f' width="{_PLOT_WIDTH}" height="{_PLOT_HEIGHT}" font-family="sans-serif" font-size="11">',
+        f'<rect width="{_PLOT_WIDTH}" height="{_PLOT_HEIGHT}" fill="#fff"/>',
+    ]
+    step = 10 if high - low <= 70 else 20
+    for tick in np.arange(step * np.ceil(low / step), high + 1, step):
+        line = y(np.array([tick]))[0]
+        parts.append(
+            f'<path d="M{_PLOT_LEFT} {line:.1f}H{_PLOT_WIDTH - _PLOT_RIGHT}" stroke="#e5e5e5"/>'
+            f'<text x="{_PLOT_LEFT - 5}" y="{line + 4:.1f}" text-anchor="end">{tick:.0f}</text>'
+        )
+    for name in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
+        if frequency[0] - 1e-9 <= np.log10(name) <= frequency[-1] + 1e-9:
+            line = x(np.array([np.log10(name)]))[0]
+            parts.append(
+                f'<path d="M{line:.1f} {_PLOT_TOP}V{bottom}" stroke="#e5e5e5"/>'
+                f'<text x="{line:.1f}" y="{bottom + 14}" text-anchor="middle">{name:g}</text>'
+            )
+    parts += [
+        f'<polygon points="{points(lists["p95"])} {points(lists["p05"], back=True)}"'
+        f' fill="{REAL}" fill-opacity=".22"/>',
+        f'<polyline points="{points(lists["p50"])}" fill="none" stroke="{REAL}"'
+        ' stroke-width="1.5" stroke-dasharray="6 3"/>',
+        f'<polyline points="{points(lists["panel"])}" fill="none" stroke="#111"'
+        ' stroke-width="1.8"/>',
+        f'<path d="M{_PLOT_LEFT} {_PLOT_TOP}V{bottom}H{_PLOT_WIDTH - _PLOT_RIGHT}"'
+        f' fill="none" stroke="{NEUTRAL}"/>',
+        f'<text x="{(_PLOT_LEFT + _PLOT_WIDTH) / 2:.0f}" y="{_PLOT_HEIGHT - 8}"'
+        ' text-anchor="middle">Spatial frequency (cycles/px)</text>',
+        f'<text transform="translate(12 {(_PLOT_TOP + bottom) / 2:.0f}) rotate(-90)"'
+        ' text-anchor="middle">Power (dB)</text>',
+        *_legend(_PLOT_LEFT + 12, bottom - 50),
+        "</svg>",
+    ]
+    return "data:image/svg+xml;base64," + base64.b64encode("".join(parts).encode()).decode()
+
+
+def _legend(left: int, top: int) -> list[str]:
+    """Name the curves, on white so that no grid line runs through the words."""
+    return [
+        f'<rect x="{left - 5}" y="{top - 11}" width="178" height="54" fill="#fff"'
+        ' fill-opacity=".8"/>',
+        f'<path d="M{left} {top}h22" stroke="#111" stroke-width="1.8"/>',
+        f'<text x="{left + 28}" y="{top + 4}">this panel</text>',
+        f'<path d="M{left} {top + 16}h22" stroke="{REAL}" stroke-width="1.5"'
+        ' stroke-dasharray="6 3"/>',
+        f'<text x="{left + 28}" y="{top + 20}">real references, median</text>',
+        f'<rect x="{left}" y="{top + 27}" width="22" height="10" fill="{REAL}"'
+        ' fill-opacity=".22"/>',
+        f'<text x="{left + 28}" y="{top + 36}">5 to 95 % of them</text>',
+    ]
+
+
+def _over(
+    grey: Grey,
+    values: Map,
+    colours: Float[np.ndarray, "rows columns 3"],
+    cover: Float[np.ndarray, "rows columns"],
+    resampling: Image.Resampling,
+) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """Lay colours over the box of a shrunk panel; give the image and the box in its pixels."""
+    image = _shrink(grey, MAP_PX).convert("RGB")
+    scale_y, scale_x = image.height / grey.shape[0], image.width / grey.shape[1]
+    top, bottom = round(values.box.top * scale_y), round(values.box.bottom * scale_y)
+    left, right = round(values.box.left * scale_x), round(values.box.right * scale_x)
+    size = (max(1, right - left), max(1, bottom - top))
+    paint = Image.fromarray(np.rint(colours).astype(np.uint8)).resize(size, resampling)
+    mask = Image.fromarray(np.rint(255 * cover).astype(np.uint8)).resize(size, resampling)
+    image.paste(paint, (left, top), mask)
+    return image, (top, left, bottom, right)
+
+
+def _shrink(grey: Grey, longest_px: int) -> Image.Image:
+    """Average a picture down until its longest side fits; a smaller one stays as it is."""
+    image = Image.fromarray(grey)
+    scale = longest_px / max(image.size)
+    if scale >= 1:
+        return image
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BOX)
+
+
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=6)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _rgb(code: str) -> Float[np.ndarray, " 3"]:
+    return np.array([int(code[at : at + 2], 16) for at in (1, 3, 5)], dtype=float)
