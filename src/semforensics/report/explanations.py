@@ -57,7 +57,8 @@ def compactness_distributions(
         verdict = f"reals compact, fakes broad: {found['verdict']}"
         axes.set_title(f"{_TITLES[direction]} · {verdict}", loc="left")
         axes.set_ylabel("Maps of the class, %")
-        axes.legend(fontsize=8)
+        axes.set_ylim(top=1.2 * axes.get_ylim()[1])  # room for the legend above the bars
+        axes.legend(fontsize=8, loc="upper center", ncols=2)
     axes_of[-1].set_xlabel("Share of the map's pixels that holds half of its mass (left: compact)")
     axes_of[-1].set_xlim(0, 0.5)
     figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
