@@ -19,8 +19,8 @@ Rgb = UInt8[np.ndarray, "height width 3"]
 
 # As in report/style.py, which would bring matplotlib along.
 REAL, FAKE, NEUTRAL = "#0072B2", "#D55E00", "#555555"
-THUMBNAIL_PX = 560
-"""Longest side of a picture as the report shows it."""
+THUMBNAIL_PX, THUMBNAIL_AREA = 960, 260_000
+"""Longest side and most pixels of a picture as the report shows it."""
 MAP_PX = 360
 """Longest side of a panel under a map."""
 TILE_LOGIT_END = 8.0
@@ -37,8 +37,10 @@ _PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 46, 12, 12, 40
 
 
 def thumbnail(grey: Grey) -> str:
-    """Give a picture, shrunk to at most `THUMBNAIL_PX`, as a PNG data URI."""
-    return _png(_shrink(grey, THUMBNAIL_PX))
+    """Give a picture, shrunk to `THUMBNAIL_PX` and `THUMBNAIL_AREA` at most, as a PNG data URI."""
+    height, width = grey.shape
+    longest = max(height, width) * min(1.0, (THUMBNAIL_AREA / (height * width)) ** 0.5)
+    return _png(_shrink(grey, min(THUMBNAIL_PX, longest)))
 
 
 def residual_picture(residual: Grey) -> str:
@@ -194,7 +196,7 @@ def _over(
     return image, (top, left, bottom, right)
 
 
-def _shrink(grey: Grey, longest_px: int) -> Image.Image:
+def _shrink(grey: Grey, longest_px: float) -> Image.Image:
     """Average a picture down until its longest side fits; a smaller one stays as it is."""
     image = Image.fromarray(grey)
     scale = longest_px / max(image.size)
