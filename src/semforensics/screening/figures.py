@@ -40,7 +40,7 @@ def thumbnail(grey: Grey) -> str:
     """Give a picture, shrunk to `THUMBNAIL_PX` and `THUMBNAIL_AREA` at most, as a PNG data URI."""
     height, width = grey.shape
     longest = max(height, width) * min(1.0, (THUMBNAIL_AREA / (height * width)) ** 0.5)
-    return _png(_shrink(grey, min(THUMBNAIL_PX, longest)))
+    return _png(_shrink(grey, min(THUMBNAIL_PX, round(longest))))
 
 
 def residual_picture(residual: Grey) -> str:
@@ -196,7 +196,7 @@ def _over(
     return image, (top, left, bottom, right)
 
 
-def _shrink(grey: Grey, longest_px: float) -> Image.Image:
+def _shrink(grey: Grey, longest_px: int) -> Image.Image:
     """Average a picture down until its longest side fits; a smaller one stays as it is."""
     image = Image.fromarray(grey)
     scale = longest_px / max(image.size)

@@ -1,0 +1,46 @@
+"""Jobs for a process of their own, as a hostile file could make them."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def do_as_told(what: str, place: Path | None = None) -> None:
+    """Behave as a screening does on a good file, or on one that breaks it."""
+    match what:
+        case "write":
+            assert place is not None
+            place.write_text(str(os.getpid()))
+        case "refuse":
+            raise ValueError(f"{place}: not a picture")
+        case "fail":
+            raise ZeroDivisionError("division by zero")
+        case "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            if place is not None:
+                place.write_text(str(os.getpid()))
+            time.sleep(600)
+
+
+def screen(paths: Sequence[Path], out: Path, scratch: Path, names: Mapping[Path, str]) -> None:
+    """Report on files as a screening would: on text as refused, on pictures as suspected."""
+    from semforensics.screening.fragment import picture_fragment
+    from semforensics.screening.records import Refusal
+    from semforensics.screening.report import write_report
+    from tests.screening.samples import HEAD, composite
+
+    fragments, refusals = [], []
+    for path in paths:
+        data = path.read_bytes()[:32]
+        if data.startswith(b"do "):
+            do_as_told(data.decode().split()[1], path)
+        if data.startswith((b"\x89PNG", b"II*\x00")):
+            result = composite(names[path], ("ai-suspected", "consistent"))
+            fragments.append(picture_fragment(result))
+        else:
+            refusals.append(Refusal(names[path], "", None, f"not a picture: {data[:8]!r}"))
+    scratch.mkdir()
+    write_report(out, HEAD, lambda: iter(fragments), refusals, [])
