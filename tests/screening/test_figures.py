@@ -14,9 +14,9 @@ from semforensics.screening.records import Box, Map
 
 
 def picture(uri: str) -> np.ndarray:
-    """Samples of a PNG data URI."""
+    """Samples of a data URI."""
     kind, data = uri.split(",")
-    assert kind == "data:image/png;base64"
+    assert kind in ("data:image/png;base64", "data:image/jpeg;base64")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
@@ -49,10 +49,10 @@ def test_a_tile_map_is_vermilion_where_positive_and_blue_where_negative() -> Non
     suspected, real, neutral, empty = drawn[2, [2, 27, 52, 77]]
     assert suspected[0] > suspected[2] + 80
     assert real[2] > real[0] + 80
-    assert len(set(neutral)) == 1
-    assert neutral[0] > 128
-    assert (empty == 128).all()
-    assert (drawn[60:] == 128).all()
+    assert np.ptp(neutral) < 8  # JPEG
+    assert neutral[0] > 150
+    assert (np.abs(empty - 128) < 4).all()  # JPEG
+    assert (np.abs(drawn[60:] - 128) < 4).all()
 
 
 def test_tile_maps_share_one_scale() -> None:
@@ -62,7 +62,8 @@ def test_tile_maps_share_one_scale() -> None:
     calm = picture(figures.tile_map(grey, Map(np.array([[2.0, 0.0]]), box, "logit")))
     wild = picture(figures.tile_map(grey, Map(np.array([[2.0, 90.0]]), box, "logit")))
 
-    assert (calm[5, 5] == wild[5, 5]).all()
+    assert (np.abs(calm[5, 5].astype(int) - wild[5, 5]) < 4).all()
+    assert np.ptp(calm[5, 5]) > 20
 
 
 def test_a_heat_map_is_brightest_at_its_maximum() -> None:

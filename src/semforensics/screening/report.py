@@ -22,7 +22,7 @@ from semforensics.screening.records import Refusal, Reuse
 SCHEMA_VERSION = "1.0"
 FULL_DETAIL = 40
 """A submission of no more pictures than this has all of them in full detail."""
-MOST_DETAILED = 200
+MOST_DETAILED = 100
 """Pictures in full detail in a larger one: suspected ones first, then inconclusive ones."""
 COLUMNS = (
     "path", "location", "sha256", "panel", "top", "left", "bottom", "right", "verdict",
