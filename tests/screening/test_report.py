@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,10 @@ def test_page_says_all_and_no_word_too_much(
     ):  # fmt: skip
         assert words in page.text, words
     assert "fake" not in page.text.lower()
-    assert [tag for tag, _ in page.tags if tag == "h1"] == ["h1"]
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(level - before <= 1 for before, level in pairwise(levels))
 
 
 def test_page_fetches_nothing_and_runs_nothing(

@@ -185,7 +185,7 @@ def model_box(model: Mapping[str, Any]) -> str:
     return f"""<section aria-labelledby="model">
 <h2 id="model">The model and its limits</h2>
 {facts}
-{f"<h4>Limits</h4><ul>{items}</ul>" if items else ""}
+{f"<h3>Limits</h3><ul>{items}</ul>" if items else ""}
 </section>
 """
 
@@ -462,9 +462,9 @@ is suspected only if its score is unusual for a real and not unusual for a gener
 <p>The probability is calibrated at a prevalence of one half. At the prevalence that you expect
 among your submissions it is the predictive value, often much smaller. Everything ran on this
 computer; nothing was sent anywhere.</p>
-<h4>Command</h4>
+<h3>Command</h3>
 <pre>{text(head["command"])}</pre>
-<h4>Settings</h4>
+<h3>Settings</h3>
 {_facts({**facts, **head["settings"]})}
 </section>
 </main>
