@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semforensics.classifier.networks import NPRResNet50, build_network
+from semforensics.classifier.networks import NPRResNet50, build_network, place
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,30 @@ def test_foreign_weights_are_refused() -> None:
         NPRResNet50.from_reference_state_dict({f"module.{k}": v for k, v in state.items()})
     with pytest.raises(ValueError, match="size mismatch"):
         NPRResNet50.from_reference_state_dict(state | {"fc1.weight": torch.zeros(2, 512)})
+
+
+def test_gradients_of_an_odd_batch_on_two_threads_exist() -> None:
+    """A step on an odd number of images ends, whatever the number of threads."""
+    network = place(build_network("npr_tiny", 1), torch.device("cpu")).train()
+    images = torch.rand(117, 1, 62, 62).contiguous(memory_format=torch.channels_last)
+    threads = torch.get_num_threads()
+
+    try:
+        torch.set_num_threads(2)
+        for _ in range(3):
+            network(images).mean().backward()
+    finally:
+        torch.set_num_threads(threads)
+
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_a_projection_is_a_strided_convolution() -> None:
+    """Taking every second position first changes no value."""
+    network = build_network("npr_tiny", 1)
+    projection = network.layer2[0].downsample[0]
+    x = torch.randn(2, 8, 9, 10)
+
+    expected = torch.nn.functional.conv2d(x, projection.weight, stride=2)
+
+    torch.testing.assert_close(projection(x), expected)

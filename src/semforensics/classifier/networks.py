@@ -28,7 +28,22 @@ def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
     """The shortcut of a block: 1x1 convolution where the shape changes, else the input itself."""
     if inputs == outputs and stride == 1:
         return nn.Identity()
-    return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    return nn.Sequential(_Pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+
+
+class _Pointwise(nn.Conv2d):
+    """A 1x1 convolution of every `stride`-th position.
+
+    oneDNN 3.12 (torch 2.13, AVX-512) crashes in the gradient of a strided 1x1 convolution where two
+    threads share an odd number of images; taking the positions first leaves no stride to it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, bias=False)
+        self.step = stride
+
+    def forward(self, x: Float[Tensor, "n c_in h w"]) -> Float[Tensor, "n c_out h_out w_out"]:
+        return super().forward(x[..., :: self.step, :: self.step])
 
 
 class BasicBlock(nn.Module):
