@@ -392,6 +392,18 @@ def test_what_json_cannot_hold_is_refused() -> None:
         picture_fragment(dataclasses.replace(result, panels=(panel,)))
 
 
+def test_panels_that_were_not_compared_are_not_called_different(tmp_path: Path) -> None:
+    """Where reuse was not searched the page says so, rather than that there is none."""
+    head = HEAD | {"settings": HEAD["settings"] | {"reuse": "not searched: 9000 panels"}}
+
+    searched, _, _ = write(tmp_path / "searched", [])
+    skipped, _, _ = write(tmp_path / "skipped", [], head)
+
+    assert "No two panels were found" in searched.text
+    assert "No two panels were found" not in skipped.text
+    assert "not searched: 9000 panels" in skipped.text
+
+
 def test_the_schema_is_that_of_the_writer() -> None:
     """The version in the schema's name is the one that reports carry."""
     assert SCHEMA["$id"].endswith(report.SCHEMA_VERSION)

@@ -159,11 +159,15 @@ def summary(
         if alpha is not None and judged
         else ""
     )
-    found = (
-        f'<a href="#reuse">{_count(n_reuses, "pair")} of panels</a> may show the same place.'
-        if n_reuses
-        else "No two panels were found to show the same place."
-    )
+    searched = str(head["settings"].get("reuse", ""))
+    if n_reuses:
+        found = (
+            f'<a href="#reuse">{_count(n_reuses, "pair")} of panels</a> may show the same place.'
+        )
+    elif searched.startswith("not searched"):
+        found = f"Panels that show the same place: {text(searched)}."
+    else:
+        found = "No two panels were found to show the same place."
     return f"""<section aria-labelledby="summary">
 <h2 id="summary">Summary</h2>
 <ul class="counts">
