@@ -684,3 +684,75 @@ def plot(
     source = read_params(params).acquire.source
     count = plot_gan(gan, cropped, fakes, training, distances, figures, data=source)
     typer.echo(f"{count} figures in {figures}")
+
+
+@app.command()
+def render_plots(
+    folder: OutPath,
+    revisions: Annotated[
+        list[str] | None, typer.Argument(help="To compare; the workspace alone if left out.")
+    ] = None,
+) -> None:
+    """Draw the plots of dvc.yaml as PNG files, without a browser or a network."""
+    from semforensics.report.dvc_plots import render_plots as render
+
+    typer.echo(f"{len(render(Path(), revisions or [], folder))} plots in {folder}")
+
+
+@app.command()
+def check_lock() -> None:
+    """Check that dvc.lock belongs to code and parameters; end with 1 if stages would run."""
+    from semforensics.report.pull_request import stale_stages
+
+    stages = stale_stages(Path())
+    for stage in stages:
+        typer.secho(f"stale: {stage}", fg=typer.colors.RED)
+    if stages:
+        raise typer.Exit(1)
+    typer.echo("dvc.lock belongs to code and parameters")
+
+
+@app.command()
+def pull_request_report(
+    base: str,
+    head: str,
+    out: OutPath,
+) -> None:
+    """Write what a change does to metrics, parameters and plots: out/report.md and pictures."""
+    from semforensics.report.pull_request import write_report
+
+    count = write_report(base, head, out, Path())
+    typer.echo(f"{count} warnings in {out / 'report.md'}")
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    model: Annotated[
+        str | None, typer.Option(help="Model file or DVC artifact; without it, the released one.")
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of reals that may be suspected.")
+    ] = 0.05,
+    prevalence: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of generated panels that you expect.")
+    ] = 0.5,
+    pooling: Annotated[
+        str, typer.Option(help="How the tiles of a panel become one score.")
+    ] = "mean",
+    maps: Annotated[bool, typer.Option(help="Draw the evidence beside each verdict.")] = True,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Open a page on this computer alone: drop files, read the report; nothing is kept."""
+    from semforensics.screening.model import find_model
+    from semforensics.screening.page_job import PageJob
+    from semforensics.screening.serve import serve_page
+
+    path = str(find_model(model))  # before anybody waits for a page
+    job = PageJob(path, alpha, prevalence, pooling, maps, device, threads)
+    serve_page(
+        job,
+        port=port,
+        announce=lambda url: typer.echo(f"{url} answers on this computer alone; Ctrl-C ends it"),
+    )

@@ -1,0 +1,226 @@
+"""The report on a change: what it says of two branches, and what it makes of hostile names."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from semforensics.report.pull_request import Change, stale_stages, write_report
+from tests.classifier.conftest import SHARES, recipe, write_data
+from tests.pipeline.conftest import ROOT
+
+STAGES = {
+    "stages": {
+        "train_classifier": {
+            "cmd": "semforensics train-classifier fastgan data/cropped data/splits.csv data/fakes "
+            "data/classifier",
+            "deps": ["data/cropped", "data/splits.csv", "data/fakes"],
+            "params": ["train_classifier"],
+            "outs": ["data/classifier"],
+        },
+        "evaluate_classifier": {
+            "cmd": "semforensics evaluate-classifier fastgan data/classifier data/cropped "
+            "data/splits.csv data/fakes metrics.json plots",
+            "deps": ["data/classifier"],
+            "params": ["evaluate_classifier"],
+            "outs": ["plots"],
+            "metrics": [{"metrics.json": {"cache": False}}],
+        },
+    },
+    "plots": [
+        {
+            "losses": {
+                "template": "simple",
+                "x": "epoch",
+                "y": {"data/classifier/losses.csv": ["train_loss", "validation_loss"]},
+            }
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with a good classifier on `main`, and one that learned nothing on `change`."""
+    folder = tmp_path_factory.mktemp("pull_request")
+    write_data(folder / "data")
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(STAGES))
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train_classifier"] = json.loads(recipe().model_dump_json())
+    params["split"] = SHARES.model_dump()
+    params["evaluate_classifier"] |= {"bootstrap_resamples": 100, "alpha": 0.4}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / ".gitignore").write_text("/data\n/plots\n/.scratch\n")
+    for command in (
+        ("git", "init", "-q", "-b", "main"),
+        ("git", "config", "user.email", "test@example.org"),
+        ("git", "config", "user.name", "Test"),
+        ("dvc", "init", "-q"),
+        ("dvc", "repro", "-q"),
+        ("git", "add", "-A"),
+        ("git", "commit", "-qm", "Good"),
+        ("git", "checkout", "-qb", "change"),
+    ):
+        run(folder, *command)
+    params["train_classifier"] |= {"lr": 1e-7, "epochs": 1}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    assert stale_stages(folder) == ["train_classifier"]
+    for command in (
+        ("dvc", "repro", "-q"),
+        ("git", "commit", "-qam", "Learn hardly anything"),
+    ):
+        run(folder, *command)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """DVC of this environment first on the path, with a site cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path_factory.mktemp("site-cache")))
+        patch.setenv("DVC_NO_ANALYTICS", "1")
+        yield
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a command that has to end well."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+def test_a_worse_classifier_is_reported_as_such(repository: Path, tmp_path: Path) -> None:
+    """Both tables, arrows, a warning for each number that left its interval, and pictures."""
+    out = tmp_path / "report"
+
+    count = write_report("main", "change", out, repository)
+
+    page = (out / "report.md").read_text()
+    old, new = (accuracy(repository, revision) for revision in ("main", "change"))
+    assert new["accuracy"] < old["accuracy_low"]
+    assert count >= 1
+    assert f"⚠ **{count} numbers got worse by more than their 95 % interval:**" in page
+    warned = page.split("## Parameters")[0]
+    assert f"`fastgan.accuracy`: {old['accuracy']:.4g} ({old['accuracy_low']:.4g} to" in warned
+    assert "| `train_classifier.lr` | 0.005 | 1e-07 |" in page
+    assert "| `train_classifier.epochs` | 8 | 1 |" in page
+    step = new["accuracy"] - old["accuracy"]
+    row = f"| `fastgan.accuracy` | {old['accuracy']:.4g} | {new['accuracy']:.4g} | {step:+.4g} |"
+    assert f"{row} ▼ worse |" in page
+    assert "train_classifier.batch" not in page, "what did not change is left out"
+    pictures = sorted((out / "plots").iterdir())
+    assert [p.name for p in pictures] == ["losses.png"]
+    with Image.open(pictures[0]) as picture:
+        assert picture.format == "PNG"
+        assert len(picture.convert("L").getcolors(256)) > 20, "curves, not an empty frame"
+    assert 'src="plots/losses.png"' in page
+
+
+def accuracy(repository: Path, revision: str) -> dict[str, float]:
+    """The numbers that one revision's metrics hold."""
+    shown = subprocess.run(
+        ["git", "show", f"{revision}:metrics.json"],
+        cwd=repository, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    return json.loads(shown)["fastgan"]
+
+
+def test_a_better_classifier_raises_no_warning(repository: Path, tmp_path: Path) -> None:
+    """The other way round, the same numbers are better."""
+    count = write_report("change", "main", tmp_path / "report", repository)
+
+    page = (tmp_path / "report/report.md").read_text()
+    assert "▲ better" in page
+    assert (count == 0) == ("No number with an interval got worse" in page)
+    assert "`fastgan.accuracy`" not in page.split("## Parameters")[0]
+
+
+def test_a_revision_that_does_not_exist_leaves_nothing(repository: Path, tmp_path: Path) -> None:
+    """The error names it, and no folder is left behind."""
+    with pytest.raises(ValueError, match="nowhere"):
+        write_report("main", "nowhere", tmp_path / "report", repository)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_file_of_other_parameters_is_named(repository: Path) -> None:
+    """Stages whose parameters changed are stale, with and without their data; else none is."""
+    params, original = repository / "params.yaml", (repository / "params.yaml").read_text()
+    assert stale_stages(repository) == []
+
+    try:
+        changed = yaml.safe_load(original)
+        changed["evaluate_classifier"]["alpha"] = 0.3
+        params.write_text(yaml.safe_dump(changed))
+        with_data = stale_stages(repository)
+        (repository / "plots").rename(repository / "elsewhere")
+        without = stale_stages(repository)
+    finally:
+        params.write_text(original)
+        (repository / "elsewhere").rename(repository / "plots")
+
+    assert with_data == ["evaluate_classifier"]
+    assert without == ["evaluate_classifier"]
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new", "mark"),
+    [
+        ("both.accuracy", 0.9, 0.8, "▼ worse"),
+        ("false_alarms_of_decided", 0.01, 0.02, "▼ worse"),
+        ("false_alarms_of_decided", 0.02, 0.01, "▲ better"),
+        ("decided_real", 0.5, 0.6, "▲ better"),
+        ("kid_alex_conv5_mean", 0.3, 0.2, "▲ better"),
+        ("kid_alex_conv5_mean_floor", 0.3, 0.2, "↓"),
+        ("auroc_low", 0.3, 0.2, "↓"),
+        ("n_real", 3, 4, "↑"),
+        ("threshold", 0.3, 0.3, ""),
+        ("data", "simulated", "folder", ""),
+    ],
+)
+def test_what_is_better_follows_from_the_name(
+    key: str, old: object, new: object, mark: str
+) -> None:
+    """Shares of errors fall, accuracies rise, bounds and counts are neither good nor bad."""
+    assert Change("metrics.json", key, old, new).mark == mark
+
+
+def test_names_from_a_stranger_do_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Markdown, HTML and mentions in revisions, keys and values come out as text."""
+    evil = "a|b`c`<img src=x>@all\n# x"
+    changes = [Change(evil, evil, "old", evil)]
+    monkeypatch.setattr("semforensics.report.pull_request._diff", lambda *_: changes)
+    monkeypatch.setattr("semforensics.report.pull_request.render_plots", lambda *_: [])
+
+    write_report(evil, "head", tmp_path / "report", tmp_path)
+
+    page = (tmp_path / "report/report.md").read_text()
+    assert "@all" not in page.replace("`a b c <img src=x>@all # x`", "")
+    assert "<img" not in page.replace("`a b c <img src=x>@all # x`", "")
+    assert "\n# x" not in page
+    rows = [line for line in page.splitlines() if line.startswith("| `a b")]
+    assert rows
+    assert all(line.replace("\\|", "").count("|") in (4, 6) for line in rows)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda p: p.stem)
+def test_workflows_are_valid_and_safe(path: Path) -> None:
+    """Both linters agree; the workflow that runs a stranger's code may not write."""
+    schema = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
+    run(ROOT, *schema)
+    run(ROOT, "zizmor", "--offline", "--quiet", str(path))
+
+    workflow = yaml.safe_load(path.read_text())
+    triggers = workflow[True]  # YAML 1.1 reads the key `on` so
+    if "pull_request" in triggers:
+        assert workflow["permissions"] == {"contents": "read"}
+        assert not any("permissions" in job for job in workflow["jobs"].values())
+    else:
+        used = str(workflow["jobs"])
+        assert "checkout" not in used
+        assert "'run':" not in used
