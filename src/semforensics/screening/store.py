@@ -1,0 +1,120 @@
+"""Unfinished work of a screening on disk, so that a run that was killed goes on where it stopped.
+
+Everything is keyed by what it follows from: the bytes of the file, the place in it, the settings
+and the model. Files are written whole or not at all. They hold what is confidential, pixels too:
+whoever makes a store removes it when the report is written.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semforensics.files import atomic_file, sha256_of
+from semforensics.screening.fragment import picture_fragment
+from semforensics.screening.records import Grey, Picture, PictureResult, Refusal
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """What is known of one input once it is done."""
+
+    pictures: tuple[str, ...]
+    """Keys of its pictures, in order."""
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of fragments, panels and records; `stamp` names settings, model and version."""
+
+    folder: Path
+    stamp: str
+
+    @classmethod
+    def open(cls, folder: Path, made_with: Mapping[str, Any]) -> "Store":
+        """Use a folder for what is made with these settings; what it holds already is kept.
+
+        Args:
+            folder: Made when something is written.
+            made_with: Whatever changes a result; can be JSON.
+        """
+        return cls(folder, _digest(made_with))
+
+    def picture_key(self, picture: Picture) -> str:
+        """Name a picture by its bytes, its place, what is known of it, and the settings."""
+        known = (picture.is_lossy, picture.is_resampled, picture.notes, picture.grey.shape)
+        place = (picture.path, picture.location, picture.sha256)
+        return _digest((self.stamp, place, known, asdict(picture.provenance)))
+
+    def input_key(self, path: Path, name: str) -> str:
+        """Name an input file by its bytes, its name and the texts beside it, and the settings."""
+        texts = [
+            (text.name, sha256_of(text))
+            for text in sorted(path.parent.glob("*.[tT][xX][tT]"))
+            if text.stem == path.stem and text.is_file()
+        ]
+        return _digest((self.stamp, sha256_of(path), str(path), name, texts))
+
+    def has_picture(self, key: str) -> bool:
+        """Say whether a picture has been judged."""
+        return self._fragment(key).is_file()
+
+    def write_picture(self, key: str, result: PictureResult) -> None:
+        """Keep the fragment of a picture, and its panels to compare."""
+        for index, panel in enumerate(result.panels):
+            with atomic_file(self._panel(key, index)) as temporary:
+                np.save(temporary, panel.panel.grey)
+        with atomic_file(self._fragment(key)) as temporary:  # last: it says that all is there
+            temporary.write_text(json.dumps(picture_fragment(result)), encoding="utf-8")
+
+    def read_fragment(self, key: str) -> dict[str, Any]:
+        """Give the fragment of a picture that has been judged."""
+        fragment: dict[str, Any] = json.loads(self._fragment(key).read_text(encoding="utf-8"))
+        return fragment
+
+    def read_panel(self, key: str, index: int) -> Grey:
+        """Give the grey levels of a panel of a picture that has been judged."""
+        return np.asarray(np.load(self._panel(key, index)), dtype=np.uint8)
+
+    def write_record(self, key: str, record: InputRecord) -> None:
+        """Note that an input is done."""
+        with atomic_file(self._record(key)) as temporary:
+            temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
+
+    def read_record(self, key: str) -> InputRecord | None:
+        """Give what is known of an input; None where it is not done."""
+        path = self._record(key)
+        if not path.is_file():
+            return None
+        values = json.loads(path.read_text(encoding="utf-8"))
+        refusals = tuple(Refusal(**refusal) for refusal in values["refusals"])
+        return InputRecord(tuple(values["pictures"]), refusals)
+
+    def fragments(self, keys: list[str]) -> Iterator[dict[str, Any]]:
+        """Give fragments one after the other."""
+        for key in keys:
+            yield self.read_fragment(key)
+
+    def remove(self) -> None:
+        """Delete everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _fragment(self, key: str) -> Path:
+        return self.folder / "pictures" / f"{key}.json"
+
+    def _panel(self, key: str, index: int) -> Path:
+        return self.folder / "panels" / f"{key}_{index}.npy"
+
+    def _record(self, key: str) -> Path:
+        return self.folder / "inputs" / f"{key}.json"
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

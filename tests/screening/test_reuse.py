@@ -1,0 +1,162 @@
+"""Panels that show the same place are found however they are turned; other places are not."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semforensics.acquire.simulated import draw_area, simulate_view
+from semforensics.images import read_grey
+from semforensics.params import SimulatedParams
+from semforensics.screening.records import Box, Grey, Reuse
+from semforensics.screening.reuse import (
+    MOST_PANELS,
+    TRANSFORMS,
+    find_landmarks,
+    find_reuse,
+    turn,
+    turn_places,
+)
+
+
+def view(area: int, magnification_k: int = 100) -> Grey:
+    """A simulated micrograph of 512 x 448 px without its info bar."""
+    params = SimulatedParams(
+        num_areas=16,
+        magnifications_k=(50, 100),
+        width_px=512,
+        height_px=512,
+        ordered_share=0.75,
+        compression="none",
+    )
+    return simulate_view(draw_area(params, area, seed=3), magnification_k, 512, 512)[:448]
+
+
+@pytest.fixture(scope="module")
+def micrograph() -> Grey:
+    """What is copied."""
+    return view(0)
+
+
+def compare(*panels: Grey) -> list[Reuse]:
+    """Compare panels named after their place in the list."""
+    return find_reuse([((str(i), "", ""), panel) for i, panel in enumerate(panels)])
+
+
+def jpeg(grey: Grey, quality: int) -> Grey:
+    """Send a panel through JPEG."""
+    file = BytesIO()
+    Image.fromarray(np.ascontiguousarray(grey)).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def back(transform: int) -> int:
+    """The transform that undoes another one: mirroring ones undo themselves."""
+    return transform if transform >= 4 else -transform % 4
+
+
+@pytest.mark.parametrize("transform", range(8))
+def test_a_turned_part_is_found_where_it_was_cut(micrograph: Grey, transform: int) -> None:
+    """Each flip and turn is named, and the overlap is exact to the pixel, at odd places too."""
+    part = turn(micrograph[101:331, 57:398], transform)
+
+    (reuse,) = compare(micrograph, part)
+
+    assert (reuse.first[0], reuse.second[0]) == ("0", "1")
+    assert reuse.transform == TRANSFORMS[back(transform)]
+    assert reuse.overlap == Box(101, 57, 331, 398)
+    assert reuse.correlation > 0.99
+
+
+@pytest.mark.parametrize(("quality", "gamma"), [(95, 1.0), (50, 1.0), (75, 1.6), (75, 0.6)])
+def test_jpeg_and_another_contrast_hide_nothing(
+    micrograph: Grey, quality: int, gamma: float
+) -> None:
+    """Two fields of view that share a quarter are found after JPEG and a change of gamma."""
+    other = micrograph[200:, 220:]
+    other = jpeg((255 * (other / 255) ** gamma).astype(np.uint8), quality)
+
+    (reuse,) = compare(micrograph[:340, :400], turn(other, 6))
+
+    assert reuse.transform == TRANSFORMS[6]
+    assert reuse.overlap == Box(200, 220, 340, 400)
+
+
+def test_an_arrow_and_a_label_hide_nothing(micrograph: Grey) -> None:
+    """A copy that was written on is found; the strength of agreement is that of most blocks."""
+    copy = micrograph.copy()
+    copy[:64, :96] = 255
+    copy[200:240, 150:400] = 0
+
+    (reuse,) = compare(micrograph, copy)
+
+    assert reuse.overlap == Box(0, 0, 448, 512)
+    assert reuse.correlation > 0.9
+
+
+def test_other_areas_are_not_reuse() -> None:
+    """Simulated views of different areas, and of one at two magnifications, are kept apart."""
+    views = [view(area) for area in range(12)] + [view(0, 50)]
+
+    assert compare(*views) == []
+
+
+def test_a_shared_label_is_not_reuse() -> None:
+    """The same scale bar and letters on different areas make no finding."""
+    views = [view(area) for area in (1, 2, 3)]
+    for panel in views:
+        panel[380:420, 300:480] = 0
+        for start in range(310, 470, 30):
+            panel[390:412, start : start + 12] = 255
+
+    assert compare(*views) == []
+
+
+def test_real_micrographs_of_other_areas_are_not_reuse(shared: Path) -> None:
+    """The 29 raw micrographs show different places, and none is said to be another."""
+    folder = shared / "sem/boiko-pdc-partial"
+    files = sorted([*folder.glob("original_with_bar/*/*"), *folder.glob("cropped_890/*/*")])
+
+    reals = [read_grey(file)[:890:2, ::2] for file in files]
+
+    assert len(reals) == 29
+    assert compare(*reals) == []
+
+
+def test_a_part_of_a_real_micrograph_is_found_among_others(shared: Path) -> None:
+    """One mirrored part, after JPEG, among ten micrographs: one finding."""
+    files = sorted((shared / "sem/boiko-pdc-partial/original_with_bar").glob("*/*.tif"))
+    reals = [read_grey(file)[:890] for file in files]
+    planted = jpeg(turn(reals[4][301:700, 401:900], 4), 75)
+
+    (reuse,) = compare(*reals, planted)
+
+    assert (reuse.first[0], reuse.second[0]) == ("4", str(len(reals)))
+    assert (reuse.transform, reuse.overlap) == ("mirrored", Box(301, 401, 700, 900))
+
+
+def test_places_turn_with_the_pixels() -> None:
+    """A marked pixel is where turning its coordinates says, for each transform."""
+    for transform in range(8):
+        panel = np.zeros((5, 8), np.uint8)
+        panel[1, 6] = 1
+        ((row, column),) = turn_places(np.array([[1, 6]], np.float32), panel.shape, transform)
+        assert turn(panel, transform)[int(row), int(column)] == 1
+
+
+def test_flat_and_tiny_panels_have_no_landmarks() -> None:
+    """Constant panels are not each other's copies, nor are panels of a few pixels."""
+    flat, tiny = np.full((300, 300), 90, np.uint8), np.arange(64, dtype=np.uint8).reshape(8, 8)
+
+    assert len(find_landmarks(flat, 100).places) == 0
+    assert compare(flat, flat.copy(), tiny, tiny.copy()) == []
+
+
+def test_too_many_panels_are_refused() -> None:
+    """The number of panels is bounded; the message names both numbers."""
+    panel = np.zeros((8, 8), np.uint8)
+
+    with pytest.raises(ValueError, match=f"{MOST_PANELS + 1} panels.*at most {MOST_PANELS}"):
+        find_reuse([(("a", "", ""), panel)] * (MOST_PANELS + 1))
