@@ -181,7 +181,7 @@ class Reuse:
     overlap: Box
     """Of the first panel, in its pixels."""
     correlation: float
-    """Of the grey levels over the overlap, -1 … 1."""
+    """Of the grey levels over the overlap, -1 … 1: the median of its blocks."""
 
 
 @dataclass(frozen=True)

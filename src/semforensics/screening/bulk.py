@@ -1,0 +1,397 @@
+"""Screen a submission of any size: inputs one by one, on several processes, resumed where killed.
+
+With one worker everything happens in this process, which is quickest for a few files. With more,
+each worker is a process with a copy of the screener and one thread: scoring is arithmetic that
+gains nothing from threads of its own, and an input that kills a process (out of memory, a decoder
+that crashes) is refused by name while the others go on. What is found lies on disk until the report
+is written, so memory does not grow with the number of pictures.
+"""
+
+import os
+import shlex
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from semforensics.screening.intake import DEFAULT_LIMITS, Limits, list_inputs, read_inputs
+from semforensics.screening.isolation import Worker
+from semforensics.screening.records import (
+    WORDING,
+    Grey,
+    Picture,
+    PictureResult,
+    Refusal,
+    Reuse,
+)
+from semforensics.screening.report import write_report
+from semforensics.screening.reuse import MOST_PANELS, PanelName, find_reuse
+from semforensics.screening.store import InputRecord, Store
+
+FailOn = Literal["never", "ai-suspected", "inconclusive", "refused"]
+INPUT_TIMEOUT_S = 900.0
+"""An input that takes a worker longer is given up; a long PDF takes minutes."""
+FEW_INPUTS = 8
+"""No more than these are screened without further processes, unless workers are asked for."""
+
+
+class PictureScreener(Protocol):
+    """What judges pictures: `screener.Screener`, or something smaller. Can be pickled."""
+
+    alpha: float
+    prevalence: float
+    pooling: str
+    evidence: bool
+
+    def screen_picture(self, picture: Picture, info_bar: int | None = None) -> PictureResult:
+        """Judge the panels of a picture; `info_bar` is the height to cut off, None to find it."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the report says of the model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a screening found, in numbers."""
+
+    n_inputs: int
+    n_pictures: int
+    verdicts: Counter[str]
+    """Panels of each verdict; "refused" counts inputs and pictures that are not judged, too."""
+    n_reuses: int
+
+    def lines(self) -> list[str]:
+        """Say how many panels have each verdict, one line each, and what else was found."""
+        counts = [f"{self.verdicts[name]} {words}" for name, words in WORDING.items()]
+        return [*counts, f"{self.n_reuses} pairs of panels that may show the same place"]
+
+    def meets(self, fail_on: FailOn) -> bool:
+        """Say whether a script asked to be told: each condition includes those before it.
+
+        `ai-suspected` is met by a suspected panel, `inconclusive` by that or an inconclusive one,
+        `refused` by these or anything that was not judged.
+        """
+        order = ("ai-suspected", "inconclusive", "refused")
+        if fail_on == "never":
+            return False
+        if fail_on not in order:
+            raise ValueError(f"fail-on {fail_on!r}: expected never, {', '.join(order)}")
+        return any(self.verdicts[name] for name in order[: order.index(fail_on) + 1])
+
+
+@dataclass
+class InputJob:
+    """Judges one input after another and keeps in the store what it finds; can be pickled."""
+
+    screener: PictureScreener
+    store: Store
+    limits: Limits
+    info_bar: int | None
+    threads: int | None = None
+    """Of torch; None leaves them as they are."""
+    _is_set: bool = field(default=False, init=False)
+
+    def __call__(self, path: Path, name: str) -> None:
+        """Judge an input unless it is done already.
+
+        Args:
+            path: A file, as `list_inputs` gives it.
+            name: To show in its place.
+
+        Raises:
+            OSError: The store cannot be written.
+        """
+        self._set_threads()
+        key = self.store.input_key(path, name)
+        if self.store.read_record(key) is not None:
+            return
+        pictures: list[str] = []
+        refusals: list[Refusal] = []
+        for found in _read_carefully(path, self.limits):
+            shown = replace(found, path=_shown(found.path, path, name))
+            if isinstance(shown, Refusal):
+                refusals.append(shown)
+                continue
+            picture_key = self.store.picture_key(shown)
+            if not self.store.has_picture(picture_key):
+                result = self._judge(shown)
+                if isinstance(result, Refusal):
+                    refusals.append(result)
+                    continue
+                self.store.write_picture(picture_key, result)
+            pictures.append(picture_key)
+        self.store.write_record(key, InputRecord(tuple(pictures), tuple(refusals)))
+
+    def _judge(self, picture: Picture) -> PictureResult | Refusal:
+        try:
+            return self.screener.screen_picture(picture, info_bar=self.info_bar)
+        except Exception as error:  # one picture never stops the others
+            reason = f"could not be judged: {type(error).__name__}: {error}"
+            return Refusal(picture.path, picture.location, picture.sha256, reason)
+
+    def _set_threads(self) -> None:
+        if self.threads is not None and not self._is_set:
+            import torch
+
+            torch.set_num_threads(self.threads)
+            self._is_set = True
+
+
+def screen_submission(
+    paths: Sequence[Path],
+    out: Path,
+    screener: PictureScreener,
+    *,
+    workers: int = 1,
+    scratch: Path,
+    command: str,
+    limits: Limits = DEFAULT_LIMITS,
+    info_bar: int | None = None,
+    names: Mapping[Path, str] | None = None,
+    timeout_s: float = INPUT_TIMEOUT_S,
+) -> Totals:
+    """Judge files, folders, PDFs and archives, and write `report.html`, `.json` and `.csv`.
+
+    Args:
+        paths: What to screen.
+        out: Folder of the report; files below it are not screened.
+        screener: Judges a picture. With several workers it is pickled.
+        workers: Processes; 1 works in this one, 0 takes one per core where there are many inputs.
+        scratch: Folder for unfinished work, removed in the end. A run that was killed goes on from
+            it when the same is asked for again.
+        command: That repeats it, for the report.
+        limits: On what is read.
+        info_bar: Rows to cut off the bottom of each panel; None finds the bar.
+        names: Path → what the report shows in its place.
+        timeout_s: Most seconds an input may take where there are several workers.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+        ValueError: There is nothing to screen, or a number is out of range.
+        OSError: Report or scratch cannot be written.
+    """
+    if workers < 0:
+        raise ValueError(f"workers: {workers}, expected 0 (one per core) or more")
+    inputs = inputs_outside(paths, out)
+    settings = {
+        "alpha": screener.alpha,
+        "prevalence": screener.prevalence,
+        "pooling": screener.pooling,
+        "maps": screener.evidence,
+        "info_bar": "found" if info_bar is None else f"{info_bar} rows",
+    }
+    model, code = screener.describe(), code_version()
+    store = Store.open(scratch, {"settings": settings, "model": model, "code": code, "l": limits})
+    shown = {path: (names or {}).get(path, str(path)) for path in inputs}
+    job = InputJob(screener, store, limits, info_bar)
+    died = _judge_all(job, shown, workers or _workers_for(len(inputs)), timeout_s)
+    return finish(store, shown, died, out, model=model, settings=settings, command=command)
+
+
+def finish(
+    store: Store,
+    shown: Mapping[Path, str],
+    died: Mapping[Path, Refusal],
+    out: Path,
+    *,
+    model: dict[str, Any],
+    settings: dict[str, Any],
+    command: str,
+) -> Totals:
+    """Compare the panels of a store, write the report, and remove the store.
+
+    Args:
+        store: Holds a record of every input that did not die.
+        shown: Inputs in the order of the report, and what it calls them.
+        died: Inputs that broke the process that judged them.
+        out: Folder of the report.
+        model: As the screener describes it.
+        settings: Of the screening.
+        command: That repeats it.
+    """
+    keys: list[str] = []
+    refusals: list[Refusal] = []
+    for path, name in shown.items():
+        if path in died:
+            refusals.append(died[path])
+            continue
+        record = store.read_record(store.input_key(path, name))
+        if record is None:
+            raise ValueError(f"{name}: changed while it was screened; run it again")
+        keys += record.pictures
+        refusals += record.refusals
+    verdicts: Counter[str] = Counter(refused=len(refusals))
+    places: list[tuple[PanelName, str, int]] = []
+    for key in keys:
+        fragment = store.read_fragment(key)
+        verdicts["refused"] += len(fragment["refusals"])
+        verdicts.update(panel["verdict"] for panel in fragment["panels"])
+        where = fragment["path"], fragment["location"]
+        places += [((*where, p["name"]), key, i) for i, p in enumerate(fragment["panels"])]
+    reuses, reuse_note = _compare(store, places)
+    head = {
+        "model": model,
+        "settings": {**settings, "reuse": reuse_note},
+        "command": command,
+        "version": code_version(),
+        "created": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    write_report(out, head, lambda: store.fragments(keys), refusals, reuses)
+    store.remove()
+    return Totals(len(shown), len(keys), verdicts, len(reuses))
+
+
+def inputs_outside(paths: Sequence[Path], out: Path) -> list[Path]:
+    """List the inputs of paths, each once, without those below the folder of the report.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+        ValueError: Nothing is left.
+    """
+    found: dict[Path, Path] = {}
+    for path in list_inputs(paths):
+        resolved = path.resolve()
+        if not resolved.is_relative_to(out.resolve()):
+            found.setdefault(resolved, path)
+    if not found:
+        raise ValueError(f"nothing to screen in {', '.join(map(str, paths))}")
+    return [*found.values()]
+
+
+def code_version() -> str:
+    """Give the version of this package, with the commit where it runs from a checkout."""
+    number, root = version("semforensics"), Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return number
+    git = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return number
+    return f"{number} ({done.stdout.strip()})"
+
+
+def repeating_command(arguments: Sequence[str]) -> str:
+    """Write the arguments of the command line so that a shell takes them back."""
+    return shlex.join(["semforensics", *arguments])
+
+
+def _workers_for(n_inputs: int) -> int:
+    return 1 if n_inputs <= FEW_INPUTS else len(os.sched_getaffinity(0))
+
+
+def _compare(store: Store, places: Sequence[tuple[PanelName, str, int]]) -> tuple[list[Reuse], str]:
+    """Find the panels that show the same place, and say how many were compared."""
+    if len(places) > MOST_PANELS:
+        return [], f"not searched: {len(places)} panels, at most {MOST_PANELS} are compared"
+    panels = _PanelsOnDisk(store, places)
+    return find_reuse(panels), f"{len(places)} panels compared"
+
+
+@dataclass(frozen=True)
+class _PanelsOnDisk(Sequence[tuple[PanelName, Grey]]):
+    """The panels of a store, each read when it is asked for."""
+
+    store: Store
+    places: Sequence[tuple[PanelName, str, int]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        name, key, number = self.places[index]
+        return name, self.store.read_panel(key, number)
+
+
+def _read_carefully(path: Path, limits: Limits) -> Iterator[Picture | Refusal]:
+    """Read an input; what its reader should have refused and did not is refused here."""
+    try:
+        yield from read_inputs([path], limits)
+    except Exception as error:  # bytes from outside may break anything
+        yield Refusal(str(path), "", None, f"cannot be read: {type(error).__name__}: {error}")
+
+
+def _shown(found: str, path: Path, name: str) -> str:
+    """Put the name to show in the place of the path, also where a member's name follows it."""
+    return name + found[len(str(path)) :] if found.startswith(str(path)) else found
+
+
+def _judge_all(
+    job: InputJob, shown: Mapping[Path, str], workers: int, timeout_s: float
+) -> dict[Path, Refusal]:
+    """Judge all inputs; give a refusal for each that broke its worker."""
+    console = Console(stderr=True)
+    columns = (TextColumn("Screening"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    died: dict[Path, Refusal] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Screening", total=len(shown))
+
+        def advance() -> None:
+            progress.advance(task)
+
+        if workers == 1:
+            for path, name in shown.items():
+                job(path, name)
+                advance()
+        else:
+            died = _judge_apart(replace(job, threads=1), shown, workers, timeout_s, advance)
+    return died
+
+
+def _judge_apart(
+    job: InputJob,
+    shown: Mapping[Path, str],
+    workers: int,
+    timeout_s: float,
+    advance: Callable[[], None],
+) -> dict[Path, Refusal]:
+    """Judge inputs on processes of their own; a thread waits for each."""
+    died: dict[Path, Refusal] = {}
+    with ExitStack() as stack:
+        idle: SimpleQueue[Worker] = SimpleQueue()
+        for _ in range(min(workers, len(shown))):
+            worker = Worker(job)
+            stack.callback(worker.close)
+            idle.put(worker)
+
+        def run(path: Path, name: str) -> None:
+            worker = idle.get()
+            try:
+                worker.run(path, name, timeout_s=timeout_s, cancelled=lambda: False)
+            except (RuntimeError, TimeoutError) as error:
+                died[path] = Refusal(name, "", None, f"could not be judged: {error}")
+            finally:
+                idle.put(worker)
+
+        # Leaving early cancels what waits, then closes the workers, which ends their threads.
+        pool = ThreadPoolExecutor(min(workers, len(shown)))
+        stack.callback(pool.shutdown, cancel_futures=True, wait=False)
+        waiting: set[Future[None]] = set()
+        for path, name in shown.items():
+            waiting.add(pool.submit(run, path, name))
+            if len(waiting) > 2 * workers:  # few at a time, so that an error ends the run soon
+                waiting = _take(waiting, advance)
+        while waiting:
+            waiting = _take(waiting, advance)
+    return died
+
+
+def _take(waiting: set[Future[None]], advance: Callable[[], None]) -> set[Future[None]]:
+    """Wait until something is done; raise what it raised."""
+    done, rest = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()
+        advance()
+    return rest
