@@ -27,6 +27,15 @@ class RowName(StrEnum):
     BOTH_PSEUDO = "both_pseudo"
 
 
+class FailOn(StrEnum):
+    """What makes a screening end with exit code 1."""
+
+    NEVER = "never"
+    AI_SUSPECTED = "ai-suspected"
+    INCONCLUSIVE = "inconclusive"
+    REFUSED = "refused"
+
+
 app = typer.Typer(
     help="Find AI-generated scanning-electron micrographs.",
     no_args_is_help=True,
@@ -636,6 +645,14 @@ def tabulate(metrics: InDir, table: OutPath) -> None:
 
 
 @app.command()
+def headline(metrics: InDir, headline: OutPath) -> None:
+    """Gather the few numbers that `dvc metrics` shows."""
+    from semforensics.report.headline import write_headline
+
+    typer.echo(f"{write_headline(metrics, headline)} numbers in {headline}")
+
+
+@app.command()
 def explain(
     row: Row,
     classifier: InDir,
@@ -723,6 +740,83 @@ def pull_request_report(
 
     count = write_report(base, head, out, Path())
     typer.echo(f"{count} warnings in {out / 'report.md'}")
+
+
+@app.command()
+def screen(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Images, folders, PDFs and ZIP archives.", metavar="PATH..."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+    model: Annotated[
+        str | None, typer.Option(help="Model file or DVC artifact; without it, the released one.")
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of reals that may be suspected.")
+    ] = 0.05,
+    prevalence: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of generated panels that you expect.")
+    ] = 0.5,
+    pooling: Annotated[
+        str, typer.Option(help="How the tiles of a panel become one score: mean, median or max.")
+    ] = "mean",
+    maps: Annotated[bool, typer.Option(help="Draw the evidence beside each verdict.")] = True,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes; 0: one for a few inputs, else one per core.")
+    ] = 0,
+    fail_on: Annotated[
+        FailOn,
+        typer.Option(help="End with 1 from this on; each includes those before it."),
+    ] = FailOn.NEVER,
+    info_bar: Annotated[
+        str, typer.Option(help="Rows to cut off the bottom of every panel, or auto.")
+    ] = "auto",
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Unfinished work, removed in the end; without it, inside of --out."),
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Judge micrographs from outside and write report.html, report.json and report.csv.
+
+    Everything stays on this machine. A run that was killed goes on where it stopped when the same
+    is asked for again.
+
+    Exit code 0: done. 1: done, and what --fail-on names was found. 2: bad input or option, no
+    report.
+    """
+    from semforensics.device import choose_device, set_threads
+    from semforensics.screening.bulk import repeating_command, screen_submission
+    from semforensics.screening.screener import Screener
+
+    if info_bar != "auto" and not info_bar.isdecimal():
+        raise ValueError(f"--info-bar {info_bar!r}: expected auto or a number of rows")
+    where = choose_device(device)
+    set_threads(threads)
+    screener = Screener.load(
+        model,
+        alpha=alpha,
+        prevalence=prevalence,
+        pooling=pooling,
+        device=where,
+        evidence=maps,
+    )
+    totals = screen_submission(
+        paths,
+        out,
+        screener,
+        workers=workers,
+        scratch=scratch or out / ".unfinished",
+        command=repeating_command(sys.argv[1:]),
+        info_bar=None if info_bar == "auto" else int(info_bar),
+    )
+    for line in totals.lines():
+        typer.echo(line)
+    typer.echo(f"report: {out / 'report.html'}")
+    if totals.meets(fail_on.value):
+        raise typer.Exit(1)
 
 
 @app.command()
