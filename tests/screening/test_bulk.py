@@ -85,11 +85,11 @@ def test_a_worker_that_dies_fails_its_input_alone(tmp_path: Path) -> None:
     files = draw(tmp_path, [80] * 4)
     files += draw(tmp_path, [80], first=KILLS) + draw(tmp_path, [80], first=HANGS)
 
-    totals, report = screen(files, tmp_path, workers=2, timeout_s=8)
+    totals, report = screen(files, tmp_path, workers=2, timeout_s=6)
 
     reasons = {Path(r["path"]).name: r["reason"] for r in report["refusals"]}
     assert "died" in reasons["000_2.png"]
-    assert "not done after 8 s" in reasons["000_3.png"]
+    assert "not done after 6 s" in reasons["000_3.png"]
     assert len(report["images"]) == 4
     assert totals.verdicts == {"consistent": 4, "refused": 2}
 

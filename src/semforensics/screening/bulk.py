@@ -24,6 +24,7 @@ from typing import Any, Literal, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from semforensics.screening.fragment import picture_fragment
 from semforensics.screening.intake import DEFAULT_LIMITS, Limits, list_inputs, read_inputs
 from semforensics.screening.isolation import Worker
 from semforensics.screening.records import (
@@ -119,27 +120,20 @@ class InputJob:
             return
         pictures: list[str] = []
         refusals: list[Refusal] = []
-        for found in _read_carefully(path, self.limits):
-            shown = replace(found, path=_shown(found.path, path, name))
-            if isinstance(shown, Refusal):
-                refusals.append(shown)
+        for found in read_shown(path, name, self.limits):
+            if isinstance(found, Refusal):
+                refusals.append(found)
                 continue
-            picture_key = self.store.picture_key(shown)
+            picture_key = self.store.picture_key(found)
             if not self.store.has_picture(picture_key):
-                result = self._judge(shown)
+                result = judge(self.screener, found, self.info_bar)
                 if isinstance(result, Refusal):
                     refusals.append(result)
                     continue
-                self.store.write_picture(picture_key, result)
+                panels = [panel.panel.grey for panel in result.panels]
+                self.store.write_picture(picture_key, picture_fragment(result), panels)
             pictures.append(picture_key)
         self.store.write_record(key, InputRecord(tuple(pictures), tuple(refusals)))
-
-    def _judge(self, picture: Picture) -> PictureResult | Refusal:
-        try:
-            return self.screener.screen_picture(picture, info_bar=self.info_bar)
-        except Exception as error:  # one picture never stops the others
-            reason = f"could not be judged: {type(error).__name__}: {error}"
-            return Refusal(picture.path, picture.location, picture.sha256, reason)
 
     def _set_threads(self) -> None:
         if self.threads is not None and not self._is_set:
@@ -184,6 +178,33 @@ def screen_submission(
     """
     if workers < 0:
         raise ValueError(f"workers: {workers}, expected 0 (one per core) or more")
+    plan = make_plan(paths, out, screener, scratch, limits, info_bar, names)
+    job = InputJob(screener, plan.store, limits, info_bar)
+    died = _judge_all(job, plan.shown, workers or _workers_for(len(plan.shown)), timeout_s)
+    return finish(plan, died, out, command)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be screened, how, and where unfinished work is kept."""
+
+    shown: dict[Path, str]
+    """Inputs in the order of the report, and what it calls them."""
+    store: Store
+    model: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def make_plan(
+    paths: Sequence[Path],
+    out: Path,
+    screener: PictureScreener,
+    scratch: Path,
+    limits: Limits,
+    info_bar: int | None,
+    names: Mapping[Path, str] | None,
+) -> Plan:
+    """List the inputs and open the store, as `screen_submission` says."""
     inputs = inputs_outside(paths, out)
     settings = {
         "alpha": screener.alpha,
@@ -192,35 +213,22 @@ def screen_submission(
         "maps": screener.evidence,
         "info_bar": "found" if info_bar is None else f"{info_bar} rows",
     }
-    model, code = screener.describe(), code_version()
-    store = Store.open(scratch, {"settings": settings, "model": model, "code": code, "l": limits})
+    model = screener.describe()
+    made_with = {"settings": settings, "model": model, "code": code_version(), "limits": limits}
     shown = {path: (names or {}).get(path, str(path)) for path in inputs}
-    job = InputJob(screener, store, limits, info_bar)
-    died = _judge_all(job, shown, workers or _workers_for(len(inputs)), timeout_s)
-    return finish(store, shown, died, out, model=model, settings=settings, command=command)
+    return Plan(shown, Store.open(scratch, made_with), model, settings)
 
 
-def finish(
-    store: Store,
-    shown: Mapping[Path, str],
-    died: Mapping[Path, Refusal],
-    out: Path,
-    *,
-    model: dict[str, Any],
-    settings: dict[str, Any],
-    command: str,
-) -> Totals:
-    """Compare the panels of a store, write the report, and remove the store.
+def finish(plan: Plan, died: Mapping[Path, Refusal], out: Path, command: str) -> Totals:
+    """Compare the panels, write the report, and remove the store.
 
     Args:
-        store: Holds a record of every input that did not die.
-        shown: Inputs in the order of the report, and what it calls them.
+        plan: Its store holds a record of every input that did not die.
         died: Inputs that broke the process that judged them.
         out: Folder of the report.
-        model: As the screener describes it.
-        settings: Of the screening.
         command: That repeats it.
     """
+    store, shown = plan.store, plan.shown
     keys: list[str] = []
     refusals: list[Refusal] = []
     for path, name in shown.items():
@@ -242,8 +250,8 @@ def finish(
         places += [((*where, p["name"]), key, i) for i, p in enumerate(fragment["panels"])]
     reuses, reuse_note = _compare(store, places)
     head = {
-        "model": model,
-        "settings": {**settings, "reuse": reuse_note},
+        "model": plan.model,
+        "settings": {**plan.settings, "reuse": reuse_note},
         "command": command,
         "version": code_version(),
         "created": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -251,6 +259,26 @@ def finish(
     write_report(out, head, lambda: store.fragments(keys), refusals, reuses)
     store.remove()
     return Totals(len(shown), len(keys), verdicts, len(reuses))
+
+
+def read_shown(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refusal]:
+    """Read an input under the name to show; whatever breaks its reader is a refusal."""
+    try:
+        for found in read_inputs([path], limits):
+            yield replace(found, path=_shown(found.path, path, name))
+    except Exception as error:  # bytes from outside may break anything
+        yield Refusal(name, "", None, f"cannot be read: {type(error).__name__}: {error}")
+
+
+def judge(
+    screener: PictureScreener, picture: Picture, info_bar: int | None
+) -> PictureResult | Refusal:
+    """Judge a picture; an error that nobody expects is a refusal and stops no other picture."""
+    try:
+        return screener.screen_picture(picture, info_bar=info_bar)
+    except Exception as error:
+        reason = f"could not be judged: {type(error).__name__}: {error}"
+        return Refusal(picture.path, picture.location, picture.sha256, reason)
 
 
 def inputs_outside(paths: Sequence[Path], out: Path) -> list[Path]:
@@ -313,14 +341,6 @@ class _PanelsOnDisk(Sequence[tuple[PanelName, Grey]]):
     def __getitem__(self, index: Any) -> Any:
         name, key, number = self.places[index]
         return name, self.store.read_panel(key, number)
-
-
-def _read_carefully(path: Path, limits: Limits) -> Iterator[Picture | Refusal]:
-    """Read an input; what its reader should have refused and did not is refused here."""
-    try:
-        yield from read_inputs([path], limits)
-    except Exception as error:  # bytes from outside may break anything
-        yield Refusal(str(path), "", None, f"cannot be read: {type(error).__name__}: {error}")
 
 
 def _shown(found: str, path: Path, name: str) -> str:

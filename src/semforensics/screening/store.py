@@ -8,7 +8,7 @@ whoever makes a store removes it when the report is written.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from semforensics.files import atomic_file, sha256_of
-from semforensics.screening.fragment import picture_fragment
-from semforensics.screening.records import Grey, Picture, PictureResult, Refusal
+from semforensics.screening.records import Grey, Picture, Refusal
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,13 @@ class Store:
         """Say whether a picture has been judged."""
         return self._fragment(key).is_file()
 
-    def write_picture(self, key: str, result: PictureResult) -> None:
+    def write_picture(self, key: str, fragment: Mapping[str, Any], panels: Sequence[Grey]) -> None:
         """Keep the fragment of a picture, and its panels to compare."""
-        for index, panel in enumerate(result.panels):
+        for index, panel in enumerate(panels):
             with atomic_file(self._panel(key, index)) as temporary:
-                np.save(temporary, panel.panel.grey)
+                np.save(temporary, panel)
         with atomic_file(self._fragment(key)) as temporary:  # last: it says that all is there
-            temporary.write_text(json.dumps(picture_fragment(result)), encoding="utf-8")
+            temporary.write_text(json.dumps(fragment), encoding="utf-8")
 
     def read_fragment(self, key: str) -> dict[str, Any]:
         """Give the fragment of a picture that has been judged."""
