@@ -646,10 +646,18 @@ def tabulate(metrics: InDir, table: OutPath) -> None:
 
 @app.command()
 def headline(metrics: InDir, headline: OutPath) -> None:
-    """Gather the few numbers that `dvc metrics` shows."""
+    """Gather the few numbers that `dvc metrics` shows of the classifier and the generators."""
     from semforensics.report.headline import write_headline
 
-    typer.echo(f"{write_headline(metrics, headline)} numbers in {headline}")
+    typer.echo(f"{write_headline(metrics, headline)} entries in {headline}")
+
+
+@app.command()
+def headline_trials(metrics: InDir, trials: OutPath) -> None:
+    """Gather the few numbers that `dvc metrics` shows of the detector's trials."""
+    from semforensics.report.headline import write_trials
+
+    typer.echo(f"{write_trials(metrics, trials)} entries in {trials}")
 
 
 @app.command()
