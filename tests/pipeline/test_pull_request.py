@@ -25,11 +25,10 @@ STAGES = {
         },
         "evaluate_classifier": {
             "cmd": "semforensics evaluate-classifier fastgan data/classifier data/cropped "
-            "data/splits.csv data/fakes metrics.json plots",
+            "data/splits.csv data/fakes metrics/fastgan.json plots",
             "deps": ["data/classifier"],
             "params": ["evaluate_classifier"],
-            "outs": ["plots"],
-            "metrics": [{"metrics.json": {"cache": False}}],
+            "outs": ["plots", {"metrics/fastgan.json": {"cache": False}}],
         },
     },
     "plots": [
@@ -51,7 +50,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_data(folder / "data")
     (folder / "dvc.yaml").write_text(yaml.safe_dump(STAGES))
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["train_classifier"] = json.loads(recipe().model_dump_json())
+    params["train_classifier"] = json.loads(recipe(epochs=40).model_dump_json())
     params["split"] = SHARES.model_dump()
     params["evaluate_classifier"] |= {"bootstrap_resamples": 100, "alpha": 0.4}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -102,15 +101,18 @@ def test_a_worse_classifier_is_reported_as_such(repository: Path, tmp_path: Path
 
     page = (out / "report.md").read_text()
     old, new = (accuracy(repository, revision) for revision in ("main", "change"))
-    assert new["accuracy"] < old["accuracy_low"]
+    assert new["accuracy_at_half"] < old["accuracy_at_half_low"]
     assert count >= 1
     assert f"⚠ **{count} numbers got worse by more than their 95 % interval:**" in page
     warned = page.split("## Parameters")[0]
-    assert f"`fastgan.accuracy`: {old['accuracy']:.4g} ({old['accuracy_low']:.4g} to" in warned
+    before = f"{old['accuracy_at_half']:.4g} ({old['accuracy_at_half_low']:.4g} to"
+    assert f"`fastgan.accuracy_at_half`: {before}" in warned
     assert "| `train_classifier.lr` | 0.005 | 1e-07 |" in page
-    assert "| `train_classifier.epochs` | 8 | 1 |" in page
-    step = new["accuracy"] - old["accuracy"]
-    row = f"| `fastgan.accuracy` | {old['accuracy']:.4g} | {new['accuracy']:.4g} | {step:+.4g} |"
+    assert "| `train_classifier.epochs` | 40 | 1 |" in page
+    ends = old["accuracy_at_half"], new["accuracy_at_half"]
+    row = "| `fastgan.accuracy_at_half` | {:.4g} | {:.4g} | {:+.4g} |".format(
+        *ends, ends[1] - ends[0]
+    )
     assert f"{row} ▼ worse |" in page
     assert "train_classifier.batch" not in page, "what did not change is left out"
     pictures = sorted((out / "plots").iterdir())
@@ -124,7 +126,7 @@ def test_a_worse_classifier_is_reported_as_such(repository: Path, tmp_path: Path
 def accuracy(repository: Path, revision: str) -> dict[str, float]:
     """The numbers that one revision's metrics hold."""
     shown = subprocess.run(
-        ["git", "show", f"{revision}:metrics.json"],
+        ["git", "show", f"{revision}:metrics/fastgan.json"],
         cwd=repository, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     return json.loads(shown)["fastgan"]
@@ -137,7 +139,7 @@ def test_a_better_classifier_raises_no_warning(repository: Path, tmp_path: Path)
     page = (tmp_path / "report/report.md").read_text()
     assert "▲ better" in page
     assert (count == 0) == ("No number with an interval got worse" in page)
-    assert "`fastgan.accuracy`" not in page.split("## Parameters")[0]
+    assert "`fastgan.accuracy_at_half`" not in page.split("## Parameters")[0]
 
 
 def test_a_revision_that_does_not_exist_leaves_nothing(repository: Path, tmp_path: Path) -> None:
@@ -195,6 +197,7 @@ def test_names_from_a_stranger_do_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     evil = "a|b`c`<img src=x>@all\n# x"
     changes = [Change(evil, evil, "old", evil)]
     monkeypatch.setattr("semforensics.report.pull_request._diff", lambda *_: changes)
+    monkeypatch.setattr("semforensics.report.pull_request._metrics_files", lambda *_: [])
     monkeypatch.setattr("semforensics.report.pull_request.render_plots", lambda *_: [])
 
     write_report(evil, "head", tmp_path / "report", tmp_path)

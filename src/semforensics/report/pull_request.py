@@ -27,6 +27,7 @@ _LOWER_IS_BETTER = re.compile(
 )
 _NO_JUDGEMENT = re.compile(r"_low$|_high$|_sd$|_floor$|^max_false_positive_rate$")
 
+_HEADLINE = "headline"  # the file that comes first
 _MAX_ROWS = 200  # of one table: a page that nobody scrolls through helps nobody
 
 
@@ -92,7 +93,7 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
     Raises:
         ValueError: A revision is unknown, or DVC refuses.
     """
-    metrics = _diff(repository, "metrics", base, head)
+    metrics = _diff(repository, "metrics", base, head, _metrics_files(repository, base, head))
     params = _diff(repository, "params", base, head)
     warnings = list(_warnings(metrics))
     with atomic_folder(out) as folder:
@@ -120,16 +121,33 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
     return len(warnings)
 
 
-def _diff(repository: Path, kind: str, base: str, head: str) -> list[Change]:
+def _metrics_files(repository: Path, *revisions: str) -> list[str]:
+    """Name all files of metrics, not only the few that `dvc metrics` shows by itself."""
+    found: set[str] = set()
+    for revision in revisions:
+        command = ["git", "ls-tree", "-r", "--name-only", "--end-of-options", revision]
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ValueError(f"{revision}: {done.stderr.strip()}")
+        found |= {n for n in done.stdout.splitlines() if re.fullmatch(r"metrics(/.+)?\.json", n)}
+    return sorted(found)
+
+
+def _diff(
+    repository: Path, kind: str, base: str, head: str, files: Sequence[str] = ()
+) -> list[Change]:
     """List metrics or params of two revisions, equal ones too, sorted by file and key."""
-    command = ["dvc", kind, "diff", "--json", "--all", "--", base, head]
+    targets = ["--targets", *files] if files else []
+    command = ["dvc", kind, "diff", "--json", "--all", *targets, "--", base, head]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"dvc {kind} diff {base} {head}: {done.stderr.strip()}")
     found: Mapping[str, Mapping[str, Mapping[str, Any]]] = json.loads(done.stdout or "{}")
     return [
         Change(file, key, value.get("old"), value.get("new"))
-        for file, keys in sorted(found.items())
+        for file, keys in sorted(
+            found.items(), key=lambda item: (_HEADLINE not in item[0], item[0])
+        )
         for key, value in sorted(keys.items())
     ]
 
