@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -72,7 +73,14 @@ class Page(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 16
 
-    def __init__(self, screen: Screen, *, port: int = 0, limits: ServeLimits | None = None) -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        *,
+        port: int = 0,
+        limits: ServeLimits | None = None,
+        notice: str = "",
+    ) -> None:
         """Bind to the loopback interface; `serve_forever` answers.
 
         Args:
@@ -80,11 +88,13 @@ class Page(ThreadingHTTPServer):
                 a process of its own, so it has to be picklable.
             port: 0 takes any that is free.
             limits: On what one person may ask for.
+            notice: What has to be known of the model before anything is dropped; stands on top.
 
         Raises:
             OSError: The port is taken.
         """
         self.limits = limits or ServeLimits()
+        self.notice = notice
         self.token = secrets.token_urlsafe(32)
         self.slots = threading.BoundedSemaphore(1 + self.limits.max_waiting)
         self._connections = threading.BoundedSemaphore(self.limits.max_connections)
@@ -157,6 +167,7 @@ def serve_page(
     *,
     port: int,
     limits: ServeLimits | None = None,
+    notice: str = "",
     announce: Callable[[str], None] = print,
 ) -> None:
     """Answer until Ctrl-C or SIGTERM; then remove all files.
@@ -165,9 +176,10 @@ def serve_page(
         screen: As for `Page`.
         port: 0 takes any that is free.
         limits: As for `Page`.
+        notice: As for `Page`.
         announce: Is told the address once it answers.
     """
-    with Page(screen, port=port, limits=limits) as page:
+    with Page(screen, port=port, limits=limits, notice=notice) as page:
 
         def stop(_number: int, _frame: object) -> None:
             # In a thread: `shutdown` waits for the loop that this very thread is in.
@@ -235,6 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
         page = assets.joinpath("page.html").read_text(encoding="utf-8")
         for name, value in (
             ("TOKEN", self.server.token),
+            ("HIDDEN", "" if self.server.notice else "hidden"),
+            ("NOTICE", escape(self.server.notice)),
             ("MAX_FILES", upload.max_files),
             ("MAX_FILE_MB", upload.max_file_mb),
             ("MAX_TOTAL_MB", upload.max_total_mb),
