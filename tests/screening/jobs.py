@@ -26,7 +26,10 @@ def do_as_told(what: str, place: Path | None = None) -> None:
 
 
 def screen(paths: Sequence[Path], out: Path, scratch: Path, names: Mapping[Path, str]) -> None:
-    """Report on files as a screening would: on text as refused, on pictures as suspected."""
+    """Report on files as a screening would: on text as refused, on pictures as suspected.
+
+    Only pictures whose name begins with "figure" have evidence: it takes time to draw.
+    """
     from semforensics.screening.fragment import picture_fragment
     from semforensics.screening.records import Refusal
     from semforensics.screening.report import write_report
@@ -38,7 +41,8 @@ def screen(paths: Sequence[Path], out: Path, scratch: Path, names: Mapping[Path,
         if data.startswith(b"do "):
             do_as_told(data.decode().split()[1], path)
         if data.startswith((b"\x89PNG", b"II*\x00")):
-            result = composite(names[path], ("ai-suspected", "consistent"))
+            maps = names[path].startswith("figure")
+            result = composite(names[path], ("ai-suspected", "consistent"), maps=maps)
             fragments.append(picture_fragment(result))
         else:
             refusals.append(Refusal(names[path], "", None, f"not a picture: {data[:8]!r}"))
