@@ -185,12 +185,15 @@ def test_a_copy_is_listed_apart_from_the_verdicts(tmp_path: Path) -> None:
 
 
 def test_names_stand_in_the_place_of_paths(tmp_path: Path) -> None:
-    """The report shows the name that was given for a file."""
+    """The report shows the name that was given for a file, in what it says of it, too."""
     (file,) = draw(tmp_path / "in", [80])
+    (tmp_path / "in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    names = {file: "Figure 2.png", tmp_path / "in/broken.png": "Figure 3.png"}
 
-    _, report = screen([file], tmp_path, names={file: "Figure 2.png"})
+    _, report = screen([tmp_path / "in"], tmp_path, names=names)
 
     assert report["images"][0]["path"] == "Figure 2.png"
+    assert report["refusals"][0]["path"] == "Figure 3.png"
     assert str(tmp_path) not in json.dumps(report)
 
 

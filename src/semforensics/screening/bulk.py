@@ -265,9 +265,13 @@ def read_shown(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refu
     """Read an input under the name to show; whatever breaks its reader is a refusal."""
     try:
         for found in read_inputs([path], limits):
-            yield replace(found, path=_shown(found.path, path, name))
+            shown = replace(found, path=_shown(found.path, path, name))
+            if isinstance(shown, Refusal):  # messages name the file that was opened
+                shown = replace(shown, reason=shown.reason.replace(str(path), name))
+            yield shown
     except Exception as error:  # bytes from outside may break anything
-        yield Refusal(name, "", None, f"cannot be read: {type(error).__name__}: {error}")
+        message = str(error).replace(str(path), name)
+        yield Refusal(name, "", None, f"cannot be read: {type(error).__name__}: {message}")
 
 
 def judge(
