@@ -796,11 +796,12 @@ def screen(
     report.
     """
     from semforensics.device import choose_device, set_threads
-    from semforensics.screening.bulk import repeating_command, screen_submission
+    from semforensics.screening.bulk import inputs_outside, repeating_command, screen_submission
     from semforensics.screening.screener import Screener
 
     if info_bar != "auto" and not info_bar.isdecimal():
         raise ValueError(f"--info-bar {info_bar!r}: expected auto or a number of rows")
+    inputs_outside(paths, out)  # a path that does not exist is told before the model is loaded
     where = choose_device(device)
     set_threads(threads)
     screener = Screener.load(
