@@ -754,7 +754,7 @@ def pull_request_report(
 def screen(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Images, folders, PDFs and ZIP archives.", metavar="PATH..."),
+        typer.Argument(help="Images, folders, PDFs and ZIP archives.", metavar="PATH"),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
     model: Annotated[

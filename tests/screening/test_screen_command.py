@@ -1,0 +1,137 @@
+"""`semforensics screen` as a script meets it; the model is a stand-in."""
+
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from semforensics import cli
+from tests.screening.stand_in import StandIn, draw
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Puts the stand-in in the place of the model; holds what `Screener.load` is asked for."""
+    asked: dict[str, Any] = {}
+
+    def load(model: str | None, **settings: Any) -> StandIn:
+        asked.update(settings, model=model)
+        return StandIn(settings["alpha"], settings["prevalence"], settings["pooling"])
+
+    module = SimpleNamespace(Screener=SimpleNamespace(load=load))
+    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
+    return asked
+
+
+def screen(*arguments: object) -> int:
+    """Run the command in this process and give its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["semforensics", "screen", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
+
+
+def test_counts_and_the_place_of_the_report_are_printed(
+    tmp_path: Path, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for each verdict, then reuse, then the report; exit code 0."""
+    draw(tmp_path / "in", [80, 130, 200, 90])
+
+    code = screen(tmp_path / "in", "--out", tmp_path / "report", "--prevalence", 0.01)
+
+    assert code == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "2 consistent with a real micrograph",
+        "1 inconclusive",
+        "1 AI-suspected: ask for the instrument files",
+        "0 refused",
+        "0 pairs of panels that may show the same place",
+        f"report: {tmp_path / 'report/report.html'}",
+    ]
+    assert (asked["alpha"], asked["prevalence"], asked["evidence"]) == (0.05, 0.01, True)
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == [
+        "report.csv",
+        "report.html",
+        "report.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("level", "fail_on", "code"),
+    [
+        (80, "refused", 0),
+        (200, "never", 0),
+        (200, "ai-suspected", 1),
+        (130, "ai-suspected", 0),
+        (130, "inconclusive", 1),
+    ],
+)
+@pytest.mark.usefixtures("asked")
+def test_a_script_is_told_by_the_exit_code(
+    tmp_path: Path, level: int, fail_on: str, code: int
+) -> None:
+    """1 where what `--fail-on` names was found, with the report written all the same."""
+    (file,) = draw(tmp_path / "in", [level])
+
+    assert screen(file, "--out", tmp_path / "report", "--fail-on", fail_on) == code
+    assert (tmp_path / "report/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["nowhere.png"], "nowhere.png"),
+        (["{file}", "--info-bar", "much"], "'much': expected auto or a number of rows"),
+        (["{file}", "--alpha", "2"], "alpha"),
+        (["{file}", "--fail-on", "anything"], "anything"),
+        (["{file}", "--device", "abacus"], "abacus"),
+        (["{empty}"], "nothing to screen"),
+    ],
+)
+@pytest.mark.usefixtures("asked")
+def test_bad_input_ends_with_2_and_no_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    """The message names what is wrong, and nothing is written."""
+    (file,) = draw(tmp_path / "in", [80])
+    (tmp_path / "empty").mkdir()
+    places = {"file": file, "empty": tmp_path / "empty"}
+
+    code = screen(*(o.format(**places) for o in options), "--out", tmp_path / "report")
+
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_an_info_bar_of_known_height_is_passed_on(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """`--info-bar` and `--no-maps` reach the screener and the settings of the report."""
+    (file,) = draw(tmp_path / "in", [80])
+
+    assert screen(file, "--out", tmp_path / "report", "--info-bar", 20, "--no-maps") == 0
+
+    assert asked["evidence"] is False
+    text = (tmp_path / "report/report.json").read_text()
+    assert '"info_bar": "20 rows"' in text
+    assert '"bottom": 140' in text
+
+
+def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` says what 0, 1 and 2 mean."""
+    assert screen("--help") == 0
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Exit code 0: done. 1: done, and what --fail-on names was found. 2: bad input" in text
+
+
+def test_the_installed_command_is_the_one_with_exit_codes(root: Path) -> None:
+    """The entry point is `main`, which turns expected errors into exit code 2."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+
+    assert project["scripts"] == {"semforensics": "semforensics.cli:main"}
