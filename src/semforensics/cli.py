@@ -816,7 +816,7 @@ def screen(
         paths,
         out,
         screener,
-        workers=workers,
+        workers=workers or (0 if where.type == "cpu" else 1),  # one process fills a GPU
         scratch=scratch or out / ".unfinished",
         command=repeating_command(sys.argv[1:]),
         info_bar=None if info_bar == "auto" else int(info_bar),

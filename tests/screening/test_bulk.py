@@ -184,6 +184,17 @@ def test_a_copy_is_listed_apart_from_the_verdicts(tmp_path: Path) -> None:
     assert report["settings"]["reuse"] == "3 panels compared"
 
 
+def test_files_of_the_user_in_the_scratch_folder_stay(tmp_path: Path) -> None:
+    """Only unfinished work is removed in the end."""
+    (file,) = draw(tmp_path / "in", [80])
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch/thesis.txt").write_text("mine")
+
+    screen([file], tmp_path)
+
+    assert [p.name for p in (tmp_path / "scratch").iterdir()] == ["thesis.txt"]
+
+
 def test_names_stand_in_the_place_of_paths(tmp_path: Path) -> None:
     """The report shows the name that was given for a file, in what it says of it, too."""
     (file,) = draw(tmp_path / "in", [80])

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,11 @@ class Store:
             yield self.read_fragment(key)
 
     def remove(self) -> None:
-        """Delete everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete what stores have written; whatever else lies in the folder stays."""
+        for kind in ("pictures", "panels", "inputs"):
+            shutil.rmtree(self.folder / kind, ignore_errors=True)
+        with suppress(OSError):  # not empty, or never made
+            self.folder.rmdir()
 
     def _fragment(self, key: str) -> Path:
         return self.folder / "pictures" / f"{key}.json"
