@@ -252,11 +252,14 @@ def test_a_spreadsheet_takes_no_name_for_a_formula(tmp_path: Path, name: str) ->
     assert rows[0]["path"] == rows[0]["reason"] == f"'{name}"
 
 
+@pytest.mark.parametrize(
+    "says", [{"data": "simulated"}, {"training_domain": {"data": "simulated"}}]
+)
 def test_simulated_models_say_so_on_the_page(
-    tmp_path: Path, fragments: list[dict[str, Any]]
+    tmp_path: Path, fragments: list[dict[str, Any]], says: dict[str, Any]
 ) -> None:
     """A model trained on simulated micrographs puts a banner above everything."""
-    head = HEAD | {"model": HEAD["model"] | {"data": "simulated"}}
+    head = HEAD | {"model": HEAD["model"] | says}
 
     page, _, _ = write(tmp_path / "simulated", fragments, head)
     other, _, _ = write(tmp_path / "real", fragments)

@@ -91,10 +91,17 @@ def share(value: float | None) -> str:
     return "&gt; 0.999" if value > 0.999 else f"{value:.3f}"
 
 
+def is_simulated(model: Mapping[str, Any]) -> bool:
+    """Tell whether a model, as it describes itself, has learned from simulated micrographs."""
+    domain = model["training_domain"]
+    inner = domain.get("data") if isinstance(domain, Mapping) else None
+    return "simulated" in (model.get("data"), inner)
+
+
 def opening(head: Mapping[str, Any]) -> str:
     """Give everything up to the first section."""
     css = files("semforensics.screening").joinpath("report.css").read_text(encoding="utf-8")
-    simulated = head["model"].get("data") == "simulated"
+    simulated = is_simulated(head["model"])
     banner = f'<div class="banner" role="note"><span>{SIMULATED}</span></div>' if simulated else ""
     return f"""<!doctype html>
 <html lang="en">
