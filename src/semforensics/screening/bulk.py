@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -46,6 +46,7 @@ FEW_INPUTS = 8
 """No more than these are screened without further processes, unless workers are asked for."""
 
 
+@runtime_checkable
 class PictureScreener(Protocol):
     """What judges pictures: `screener.Screener`, or something smaller. Can be pickled."""
 

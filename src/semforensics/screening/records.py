@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 Grey = UInt8[np.ndarray, "height width"]
+GreyOfAnySize = UInt8[np.ndarray, "_ _"]
+"""For lists of panels that differ in size."""
 
 Verdict = Literal["consistent", "inconclusive", "ai-suspected", "refused"]
 

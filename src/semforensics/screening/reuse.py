@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
-from semforensics.screening.records import Box, Grey, Reuse
+from semforensics.screening.records import Box, Grey, GreyOfAnySize, Reuse
 
 PanelName = tuple[str, str, str]
 """Path, location and panel name."""
@@ -91,7 +91,7 @@ class _Detail:
     weights: Float32[np.ndarray, "height width"]
 
 
-def find_reuse(panels: Sequence[tuple[PanelName, Grey]]) -> list[Reuse]:
+def find_reuse(panels: Sequence[tuple[PanelName, GreyOfAnySize]]) -> list[Reuse]:
     """Find pairs of panels that share a part of at least 96 x 96 px.
 
     Args:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from semforensics.files import atomic_file, sha256_of
-from semforensics.screening.records import Grey, Picture, Refusal
+from semforensics.screening.records import Grey, GreyOfAnySize, Picture, Refusal
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ class Store:
         """Say whether a picture has been judged."""
         return self._fragment(key).is_file()
 
-    def write_picture(self, key: str, fragment: Mapping[str, Any], panels: Sequence[Grey]) -> None:
+    def write_picture(
+        self, key: str, fragment: Mapping[str, Any], panels: Sequence[GreyOfAnySize]
+    ) -> None:
         """Keep the fragment of a picture, and its panels to compare."""
         for index, panel in enumerate(panels):
             with atomic_file(self._panel(key, index)) as temporary:

@@ -1,0 +1,270 @@
+"""Time screening and test the search for reuse; write benchmarks/results/screening.md.
+
+    python benchmarks/screening.py [--micrographs FOLDER] [--only reuse|speed]
+
+Speed: `semforensics screen` in processes of their own, as a user runs it. Start: one TIFF file of
+1280x890 px, the best of three. Bulk: 1000 PNG files of 512x512 px, without maps; the resident
+memory of the process and its workers is read ten times a second from /proc.
+
+Reuse: parts are cut from simulated micrographs, and from those of a folder of real ones, so that
+two parts share a known area; one of them is flipped or turned, sent through JPEG and given another
+gamma. Then all whole micrographs are compared with each other with the limits off, for the
+agreement that different areas reach by chance. Micrographs that do show one place would appear in
+that list: look at them. Last, the time to compare 100 and 1000 panels.
+"""
+
+import argparse
+import itertools
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+TABLE = Path(__file__).parent / "results" / "screening.md"
+NUM_FILES = 1000
+CUTS = 20
+"""Pairs of parts for each row of the table of reuse."""
+
+
+def simulate(count: int, width: int, height: int) -> list[np.ndarray]:
+    """Draw micrographs of different areas, without their info bars."""
+    from semforensics.acquire.simulated import draw_area, simulate_view
+    from semforensics.params import SimulatedParams
+
+    full = height + 134
+    params = SimulatedParams.model_validate(
+        {
+            "num_areas": count,
+            "magnifications_k": (50, 100, 200),
+            "width_px": width,
+            "height_px": full,
+            "ordered_share": 0.75,
+            "compression": "none",
+        }
+    )
+    views = (
+        simulate_view(draw_area(params, area, seed=0), (50, 100, 200)[area % 3], width, full)
+        for area in range(count)
+    )
+    return [view[:height] for view in views]
+
+
+def read_real(folder: Path) -> list[np.ndarray]:
+    """Read 1280 px wide 8-bit micrographs of a folder and cut their info bars off."""
+    from semforensics.images import read_grey
+
+    files = sorted(p for p in folder.rglob("*.tif") if "denoised" not in str(p))
+    return [read_grey(file)[:890] for file in files]
+
+
+def jpeg(grey: np.ndarray, quality: int) -> np.ndarray:
+    file = BytesIO()
+    Image.fromarray(np.ascontiguousarray(grey)).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def found_share(
+    frames: Sequence[np.ndarray], size: int, shared: float, quality: int, gamma: float
+) -> int:
+    """Count the pairs of parts, of `CUTS`, whose shared area is found to the pixel."""
+    from semforensics.screening.reuse import find_reuse, turn
+
+    rng = np.random.default_rng(size)
+    count = 0
+    for cut in range(CUTS):
+        frame = frames[cut % len(frames)]
+        away = round(size * (1 - shared**0.5))
+        top, left = (int(rng.integers(0, side - size - away + 1)) for side in frame.shape)
+        first = frame[top : top + size, left : left + size]
+        second = frame[top + away : top + away + size, left + away : left + away + size]
+        second = jpeg(turn(second, int(rng.integers(8))), quality)
+        second = (255 * (second / 255) ** gamma).round().astype(np.uint8)
+        found = find_reuse([(("a", "", ""), first), (("b", "", ""), second)])
+        count += bool(found) and (found[0].overlap.top, found[0].overlap.left) == (away, away)
+    return count
+
+
+def chance(frames: Sequence[np.ndarray]) -> tuple[int, list[float]]:
+    """Compare different areas with the limit off; give the number of pairs and what they reach."""
+    from semforensics.screening import reuse
+
+    limit, reuse.LEAST_CORRELATION = reuse.LEAST_CORRELATION, -1.0
+    try:
+        found = reuse.find_reuse([((str(i), "", ""), frame) for i, frame in enumerate(frames)])
+    finally:
+        reuse.LEAST_CORRELATION = limit
+    return len(frames) * (len(frames) - 1) // 2, sorted(-one.correlation for one in found)
+
+
+def reuse_table(micrographs: Path | None) -> list[str]:
+    """Write what is found of planted reuse, and what of different areas."""
+    from semforensics.screening.reuse import LEAST_CORRELATION, find_reuse
+
+    sets = {"simulated": simulate(36, 1280, 890)}
+    if micrographs:
+        sets["real"] = read_real(micrographs)
+    lines = [
+        "## Reuse",
+        "",
+        f"Found to the pixel, of {CUTS} pairs of parts: "
+        + ", ".join(f"{len(frames)} {name} frames" for name, frames in sets.items())
+        + ".",
+        "",
+        f"| part, px | shared area | JPEG quality | gamma | {' | '.join(sets)} |",
+        f"| --- | --- | --- | --- |{' --- |' * len(sets)}",
+    ]
+    changes = ((95, 1.0), (50, 1.0), (75, 1.6), (75, 0.6))
+    for size, shared, (quality, gamma) in itertools.product((512, 256), (1.0, 0.25), changes):
+        counts = [found_share(frames, size, shared, quality, gamma) for frames in sets.values()]
+        cells = " | ".join(f"{count / CUTS:.0%}" for count in counts)
+        lines.append(f"| {size} | {shared:.0%} | {quality} | {gamma} | {cells} |")
+        print(lines[-1], flush=True)
+    lines.append("")
+    for name, frames in sets.items():
+        pairs, reached = chance(frames)
+        above = sum(-value >= LEAST_CORRELATION for value in reached)
+        lines.append(
+            f"Different areas, {name}: of {pairs} pairs {len(reached)} have landmarks that agree on"
+            f" a shift; the correlation there is {-reached[0] if reached else float('nan'):.3f} at"
+            f" most, and {above} pairs reach the limit of {LEAST_CORRELATION}."
+        )
+    lines.append("")
+    base = simulate(100, 512, 512)
+    for count in (100, 1000):
+        panels = [
+            ((str(i), "", ""), base[i % 100] if count == 100 else shuffled(base[i % 100], i))
+            for i in range(count)
+        ]
+        start = time.perf_counter()
+        found = find_reuse(panels)
+        lines.append(
+            f"{count} panels of 512x512 px compared with each other in "
+            f"{time.perf_counter() - start:.1f} s; {len(found)} pairs found."
+        )
+        print(lines[-1], flush=True)
+    return lines
+
+
+def shuffled(frame: np.ndarray, seed: int) -> np.ndarray:
+    """Make another panel of a frame: its squares of 32 px, less than a landmark's, in disorder."""
+    squares = frame.reshape(16, 32, 16, 32).swapaxes(1, 2).reshape(256, 32, 32)
+    squares = squares[np.random.default_rng(seed).permutation(256)]
+    return np.ascontiguousarray(squares.reshape(16, 16, 32, 32).swapaxes(1, 2).reshape(512, 512))
+
+
+def tree_memory_mb(pid: int) -> float:
+    """Give the resident memory of a process and of all below it."""
+    total = 0
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            total += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+            for task in Path(f"/proc/{one}/task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            continue
+    return total * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def screen_command(*arguments: object) -> list[str]:
+    """Give the command that a user runs."""
+    return [sys.executable, "-c", "from semforensics.cli import main; main()", "screen",
+            *map(str, arguments)]  # fmt: skip
+
+
+def speed_table() -> list[str]:
+    """Write how long a start takes, and what bulk reaches."""
+    lines = ["## Speed", ""]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        frame = simulate(1, 1280, 890)[0]
+        Image.fromarray(np.ascontiguousarray(frame)).save(folder / "one.tif")
+        for maps in ("--no-maps", "--maps"):
+            times = []
+            for _ in range(3):
+                start = time.perf_counter()
+                arguments = (folder / "one.tif", "--out", folder / "report", maps)
+                subprocess.run(screen_command(*arguments), check=True, stdout=subprocess.DEVNULL)
+                times.append(time.perf_counter() - start)
+            lines.append(
+                f"One 1280x890 TIFF in a fresh process, `{maps}`: {min(times):.1f} s to the report."
+            )
+            print(lines[-1], flush=True)
+        inputs = folder / "inputs"
+        inputs.mkdir()
+        for index, frame in enumerate(simulate(100, 512, 512)):
+            for copy in range(NUM_FILES // 100):
+                file = inputs / f"{copy:02d}_{index:03d}.png"
+                Image.fromarray(shuffled(frame, copy)).save(file)
+        cores = len(os.sched_getaffinity(0))
+        out, scratch = folder / "bulk", folder / "scratch"
+        arguments = (inputs, "--out", out, "--no-maps", "--workers", cores, "--scratch", scratch)
+        start = time.perf_counter()
+        process = subprocess.Popen(screen_command(*arguments), stdout=subprocess.DEVNULL)
+        memory: dict[int, float] = {}
+        judged = 0.0
+        while process.poll() is None:
+            done = len([*(scratch / "inputs").glob("*.json")])
+            memory[done] = max(memory.get(done, 0), tree_memory_mb(process.pid))
+            if done >= NUM_FILES and not judged:
+                judged = time.perf_counter() - start
+            time.sleep(0.1)
+        whole = time.perf_counter() - start
+        if process.returncode:
+            raise RuntimeError(f"screen ended with {process.returncode}")
+        shutil.rmtree(inputs)
+    early = max(mb for done, mb in memory.items() if done <= NUM_FILES // 10)
+    late = max(mb for done, mb in memory.items() if NUM_FILES * 0.9 <= done < NUM_FILES)
+    last = max(mb for done, mb in memory.items() if done == NUM_FILES)
+    lines.append(
+        f"{NUM_FILES} PNG files of 512x512 px, `--no-maps --workers {cores}`: "
+        f"{NUM_FILES / judged:.1f} panels a second until all are judged ({judged:.0f} s, start of"
+        f" the workers included), {whole:.0f} s with the search for reuse and the report. Resident"
+        f" memory of all processes together: {early:.0f} MB at most up to picture"
+        f" {NUM_FILES // 10}, {late:.0f} MB over the last tenth, {last:.0f} MB at most during the"
+        " search for reuse and the report."
+    )
+    print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--micrographs", type=Path, help="folder of real micrographs")
+    parser.add_argument("--only", choices=("reuse", "speed"))
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    made_by = "python benchmarks/screening.py" + (
+        " --micrographs FOLDER" if arguments.micrographs else ""
+    )
+    if arguments.only:
+        made_by += f" --only {arguments.only}"
+    import torch
+
+    lines = [
+        "# Screening: speed and reuse",
+        "",
+        f"Made by `{made_by}` on {len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python"
+        f" {platform.python_version()}, torch {torch.__version__}. Load average before the run, so"
+        f" what else the machine was doing: {load:.1f}.",
+        "",
+    ]
+    if arguments.only != "reuse":
+        lines += [*speed_table(), ""]
+    if arguments.only != "speed":
+        lines += reuse_table(arguments.micrographs)
+    TABLE.write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
