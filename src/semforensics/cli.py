@@ -848,14 +848,18 @@ def serve(
     threads: Threads = 0,
 ) -> None:
     """Open a page on this computer alone: drop files, read the report; nothing is kept."""
+    from semforensics.checkpoints import load_checkpoint
+    from semforensics.screening.markup import SIMULATED, is_simulated
     from semforensics.screening.model import find_model
     from semforensics.screening.page_job import PageJob
     from semforensics.screening.serve import serve_page
 
-    path = str(find_model(model))  # before anybody waits for a page
-    job = PageJob(path, alpha, prevalence, pooling, maps, device, threads)
+    path = find_model(model)  # before anybody waits for a page
+    _, described = load_checkpoint(path)
+    job = PageJob(str(path), alpha, prevalence, pooling, maps, device, threads)
     serve_page(
         job,
         port=port,
+        notice=SIMULATED if is_simulated(described) else "",
         announce=lambda url: typer.echo(f"{url} answers on this computer alone; Ctrl-C ends it"),
     )

@@ -93,7 +93,7 @@ def share(value: float | None) -> str:
 
 def is_simulated(model: Mapping[str, Any]) -> bool:
     """Tell whether a model, as it describes itself, has learned from simulated micrographs."""
-    domain = model["training_domain"]
+    domain = model.get("training_domain")
     inner = domain.get("data") if isinstance(domain, Mapping) else None
     return "simulated" in (model.get("data"), inner)
 
