@@ -854,9 +854,8 @@ def serve(
     from semforensics.screening.page_job import PageJob
     from semforensics.screening.serve import serve_page
 
-    path = find_model(model)  # before anybody waits for a page
-    _, described = load_checkpoint(path)
-    job = PageJob(str(path), alpha, prevalence, pooling, maps, device, threads)
+    _, described = load_checkpoint(find_model(model))  # before anybody waits for a page
+    job = PageJob(model, alpha, prevalence, pooling, maps, device, threads)
     serve_page(
         job,
         port=port,
