@@ -43,7 +43,7 @@ def simulate(count: int, width: int, height: int) -> list[np.ndarray]:
     full = height + 134
     params = SimulatedParams.model_validate(
         {
-            "num_areas": count,
+            "num_areas": max(count, 3),  # as many as the simulator asks for
             "magnifications_k": (50, 100, 200),
             "width_px": width,
             "height_px": full,
