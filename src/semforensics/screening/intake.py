@@ -1,0 +1,339 @@
+"""Any file from outside → pictures as 8-bit grey, or a reason why not.
+
+Bytes from a stranger: the content decides what a file is, not its name; sizes are asked of headers
+before anything is decoded; archives are read in memory under limits, so that nothing is written
+anywhere, whatever their members are called. One input never stops the others.
+"""
+
+import hashlib
+import io
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+
+from semforensics.images import MAX_MEGAPIXELS, to_8_bit
+from semforensics.screening.pdf import PdfPicture, is_pdf, read_pdf
+from semforensics.screening.provenance import read_provenance
+from semforensics.screening.records import Grey, Picture, Provenance, Refusal
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+_LOSSY = ("JPEG", "MPO", "WEBP")
+_TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
+_GREY_16 = ("I;16", "I;16B", "I;16L")
+_ZIP_START = b"PK\x03\x04"
+_SIDE_CAR_MB = 1.0
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is read at most; more is refused by name."""
+
+    max_file_mb: float = 512.0
+    """Of one file, in 10^6 bytes."""
+    max_megapixels: float = MAX_MEGAPIXELS
+    """Of one picture."""
+    max_pictures: int = 1000
+    """Frames of a file, images of a PDF, members of an archive."""
+    max_pages: int = 300
+    """Of a PDF."""
+    max_unpacked_mb: float = 1024.0
+    """Of all members of an archive together."""
+    render_dpi: int = 300
+    """At which pages are drawn whose figures are no whole images."""
+    least_px: int = 32
+    """Smaller images of a PDF (icons, rules) are left out without a word."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def list_inputs(paths: Sequence[Path]) -> list[Path]:
+    """Expand folders into their files, sorted; hidden files and side-car texts are left out.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and not _is_hidden(p, path))
+            stems = {p.with_suffix("") for p in files if p.suffix.lower() != ".txt"}
+            found += [
+                p for p in files if p.suffix.lower() != ".txt" or p.with_suffix("") not in stems
+            ]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    return found
+
+
+def read_inputs(
+    paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS
+) -> Iterator[Picture | Refusal]:
+    """Read files, folders, PDFs and ZIP archives picture by picture.
+
+    Args:
+        paths: What to read, in this order; folders sorted.
+        limits: On what is read.
+
+    Yields:
+        Pictures, and a refusal for whatever cannot be one. Memory holds one input at a time.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+    """
+    for path in list_inputs(paths):
+        try:
+            size = path.stat().st_size
+            if size > limits.max_file_mb * 1e6:
+                reason = f"{size / 1e6:.0f} MB, more than {limits.max_file_mb:g}"
+                yield Refusal(str(path), "", None, reason)
+                continue
+            data = path.read_bytes()
+            side_car = _side_car_of(path)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or type(error).__name__}"
+            yield Refusal(str(path), "", None, reason)
+            continue
+        yield from _read_bytes(str(path), data, side_car, limits, depth=0)
+
+
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey, bool, list[str]]]:
+    """Decode an image file frame by frame.
+
+    Yields:
+        Grey levels; whether the samples went through a lossy codec; what had to be decided.
+
+    Raises:
+        ValueError: It is no image, or one that is not taken, with the reason.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                frames = getattr(image, "n_frames", 1)
+                if frames > limits.max_pictures:
+                    raise ValueError(f"{frames} frames, more than {limits.max_pictures}")
+                for index in range(frames):
+                    image.seek(index)
+                    _check_size(image.size, limits)
+                    image.load()
+                    yield _to_grey(image)
+        except UnidentifiedImageError:
+            raise ValueError("not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(f"too large: {error}") from error
+        except ValueError:
+            raise
+        except Exception as error:  # a decoder may raise anything on bytes from outside
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"cannot be decoded: {reason}") from error
+
+
+def _read_bytes(
+    name: str, data: bytes, side_car: str | None, limits: Limits, depth: int
+) -> Iterator[Picture | Refusal]:
+    """Read one file's bytes."""
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        if not data:
+            raise ValueError("empty file")
+        if is_pdf(data):
+            yield from _read_pdf(name, data, digest, limits)
+        elif data.startswith(_ZIP_START):
+            if depth:
+                raise ValueError("an archive inside an archive; unpack it first")
+            yield from _read_zip(name, data, digest, limits)
+        else:
+            yield from _read_image(name, data, digest, side_car, limits)
+    except ValueError as error:
+        yield Refusal(name, "", digest, str(error))
+
+
+def _read_image(
+    name: str, data: bytes, digest: str, side_car: str | None, limits: Limits
+) -> Iterator[Picture]:
+    provenance: Provenance | None = None
+    number = 0
+    frames = decode(data, limits)
+    while True:
+        try:
+            grey, is_lossy, notes = next(frames)
+        except StopIteration:
+            return
+        except ValueError as error:
+            where = f"frame {number + 1}: " if number else ""
+            raise ValueError(f"{where}{error}") from error
+        number += 1
+        provenance = provenance or read_provenance(data, name, side_car)
+        location = "" if number == 1 else f"frame {number}"
+        yield Picture(name, location, digest, grey, provenance, is_lossy, False, tuple(notes))
+
+
+def _read_pdf(name: str, data: bytes, digest: str, limits: Limits) -> Iterator[Picture | Refusal]:
+    document = read_provenance(data, name, None)
+    found = read_pdf(
+        data,
+        max_pages=limits.max_pages,
+        max_pictures=limits.max_pictures,
+        max_megapixels=limits.max_megapixels,
+        least_px=limits.least_px,
+        dpi=limits.render_dpi,
+    )
+    for one in found:
+        if isinstance(one, PdfPicture):
+            provenance = Provenance(
+                one.codec, software=document.software, c2pa=document.c2pa, notes=document.notes
+            )
+            yield Picture(
+                name, one.location, digest, one.grey, provenance,
+                one.is_lossy, one.is_resampled, one.notes,
+            )  # fmt: skip
+        else:
+            yield Refusal(name, one.location, digest, one.reason)
+
+
+def _read_zip(name: str, data: bytes, digest: str, limits: Limits) -> Iterator[Picture | Refusal]:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        members = sorted(archive.infolist(), key=lambda info: info.filename)
+    except Exception as error:  # zipfile raises many kinds on damaged archives
+        raise ValueError(f"not a readable ZIP archive: {error}") from error
+    files = [info for info in members if not info.is_dir() and not _is_clutter(info.filename)]
+    if len(files) > limits.max_pictures:
+        raise ValueError(f"{len(files)} members, more than {limits.max_pictures}")
+    texts = {_stem(info.filename): info for info in files if info.filename.lower().endswith(".txt")}
+    left = int(limits.max_unpacked_mb * 1e6)
+    for info in files:
+        is_text = info.filename.lower().endswith(".txt")
+        if is_text and any(
+            _stem(o.filename) == _stem(info.filename) for o in files if o is not info
+        ):
+            continue
+        shown = f"{name}/{_shown(info.filename)}"
+        try:
+            _refuse_member(info)
+            member = _unpack(archive, info, min(left, int(limits.max_file_mb * 1e6)))
+            left -= len(member)
+            side_car = _side_car_in(archive, texts, info.filename)
+        except ValueError as error:
+            yield Refusal(shown, "", None, str(error))
+            continue
+        yield from _read_bytes(shown, member, side_car, limits, depth=1)
+        del member
+    if not files:
+        yield Refusal(name, "", digest, "an archive without files")
+
+
+def _refuse_member(info: zipfile.ZipInfo) -> None:
+    """Refuse what has no place in a submission; nothing is unpacked to disk in any case."""
+    path = PurePosixPath(info.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in info.filename:
+        raise ValueError("a name that points out of the archive")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise ValueError("a link, not a file")
+    if info.flag_bits & 1:
+        raise ValueError("encrypted")
+
+
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
+    """Unpack a member in chunks; what its header says of its size is not believed."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with archive.open(info) as file:
+            while chunk := file.read(_CHUNK):
+                size += len(chunk)
+                if size > most:
+                    break
+                parts.append(chunk)
+    except Exception as error:  # damaged streams, unknown methods
+        raise ValueError(f"cannot be unpacked: {error}") from error
+    if size > most:
+        raise ValueError(f"unpacks to more than {most / 1e6:.0f} MB")
+    return b"".join(parts)
+
+
+def _side_car_in(
+    archive: zipfile.ZipFile, texts: Mapping[str, zipfile.ZipInfo], member: str
+) -> str | None:
+    info = texts.get(_stem(member))
+    if info is None or info.filename == member:
+        return None
+    try:
+        return _unpack(archive, info, int(_SIDE_CAR_MB * 1e6)).decode("utf-8", "replace")
+    except ValueError:
+        return None
+
+
+def _side_car_of(path: Path) -> str | None:
+    """Read the text that Hitachi's and JEOL's programs write beside an image."""
+    text = path.with_suffix(".txt")
+    if text == path or not text.is_file() or text.stat().st_size > _SIDE_CAR_MB * 1e6:
+        return None
+    return text.read_bytes().decode("utf-8", "replace")
+
+
+def _to_grey(image: Image.Image) -> tuple[Grey, bool, list[str]]:
+    notes: list[str] = []
+    kind = image.format or "?"
+    is_lossy = kind in _LOSSY
+    if isinstance(image, TiffImageFile):
+        is_lossy = image.tag_v2.get(_TIFF_COMPRESSION) in _LOSSY_TIFF
+    if image.mode in _GREY_16:
+        samples = np.asarray(image).astype(np.uint16)
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+            samples = np.invert(samples)
+        notes.append("16 bits became 8: the 0.1th percentile is black, the 99.9th white")
+        return to_8_bit(samples), is_lossy, notes
+    if image.mode in ("I", "F"):
+        raise ValueError(f"samples of mode {image.mode}, expected 8 or 16 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            notes.append("transparent parts were laid on white")
+        white = Image.new("RGBA", rgba.size, "white")
+        white.alpha_composite(rgba)
+        image = white.convert("RGB")
+    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        notes.append(f"{image.mode} became RGB, then grey")
+        image = image.convert("RGB")
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGB")
+    return np.array(image.convert("L")), is_lossy, notes
+
+
+def _check_size(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if width * height > limits.max_megapixels * 1e6:
+        raise ValueError(
+            f"too large: {width}x{height} px, more than {limits.max_megapixels:g} megapixels"
+        )
+
+
+def _is_hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
+
+
+def _is_clutter(name: str) -> bool:
+    parts = name.split("/")
+    return parts[0] == "__MACOSX" or parts[-1].startswith(".")
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0]
+
+
+def _shown(name: str) -> str:
+    """Make a member's name fit to be shown: no control characters, not endless."""
+    return "".join(c if c.isprintable() else "?" for c in name)[:300]

@@ -1,0 +1,191 @@
+"""Composite figures → panels, by a plain rule.
+
+Rule: a gutter is a strip of at least 4 rows (or columns) across the whole part, all of one grey
+level that is white, black or exactly constant. A figure is cut along its gutters, again and again,
+until no part has one. Margins of the same kind are cut off. Parts that are mostly of one grey level
+are drawings or text and are not judged. A micrograph has noise in every row, so it has no gutters;
+one that stands above its info bar is one part, whatever the bar looks like.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool
+
+from semforensics.micrographs.info_bar import UnsureError, find_info_bar
+from semforensics.screening.records import Box, Grey, Panel, Picture, Refusal
+
+GUTTER_PX = 4
+"""Least thickness of a gutter."""
+PART_PX = 24
+"""Least side of a part: a cut that leaves less is a label or a rule."""
+FLAT = 0.6
+"""Share of one grey level, give or take two, from which on a part is no micrograph."""
+UNSURE_SHARE = 0.6
+"""Of a panel's rows, from the top, that are judged where its info bar is in doubt."""
+MAX_PARTS = 200
+
+_WHITE, _BLACK = 248, 7  # JPEG leaves gutters a few levels off
+_NOISE = 6.0  # range of grey levels in a line of a gutter, most of it
+_LINE_SHARE = 0.98  # of a line's pixels within that range: specks of JPEG or a scan are let pass
+
+
+def split_panels(
+    picture: Picture, least_px: int, info_bar: int | None = None
+) -> tuple[list[Panel], list[Refusal]]:
+    """Cut a picture into the panels that can be judged.
+
+    Args:
+        picture: Its info bars still on.
+        least_px: Least height and width of a panel without its bar.
+        info_bar: Rows to cut off the bottom of each panel; None finds the bar.
+
+    Returns:
+        Panels named "a", "b", … in reading order ("" for the only part of a picture), and a refusal
+        for each part that is not judged.
+    """
+    panels: list[Panel] = []
+    refusals: list[Refusal] = []
+    boxes = list(_parts(picture.grey))
+    for index, box in enumerate(boxes):
+        name = "" if len(boxes) == 1 else _letter(index)
+        grey = picture.grey[box.top : box.bottom, box.left : box.right]
+        try:
+            panels.append(_panel(name, box, grey, least_px, info_bar))
+        except ValueError as error:
+            where = f"{picture.location}, panel {name}".removeprefix(", ") if name else ""
+            refusals.append(
+                Refusal(picture.path, where or picture.location, picture.sha256, str(error))
+            )
+    return panels, refusals
+
+
+def _panel(name: str, box: Box, grey: Grey, least_px: int, info_bar: int | None) -> Panel:
+    """Take the info bar off a part, and refuse what is no micrograph or too small."""
+    height, width = grey.shape
+    if min(height, width) < least_px:
+        raise ValueError(_too_small(width, height, least_px))
+    counts = np.bincount(grey.ravel(), minlength=260)
+    level = int(counts[:256].argmax())
+    share = counts[max(level - 2, 0) : level + 3].sum() / grey.size
+    if share > FLAT:
+        raise ValueError(f"not a micrograph: {share:.0%} of it is of grey level {level}")
+    notes: list[str] = []
+    rows = height
+    if info_bar is None:
+        try:
+            top = find_info_bar(grey)
+        except UnsureError:
+            rows = int(height * UNSURE_SHARE)
+            notes.append(f"unsure of the info bar: only the upper {rows} rows are judged")
+        else:
+            if top is not None:
+                rows = top
+                notes.append(f"info bar of {height - top} rows cut off")
+    elif info_bar:
+        rows = height - info_bar
+        notes.append(f"{info_bar} rows cut off at the bottom, as asked")
+    if rows < least_px:
+        raise ValueError(_too_small(width, max(rows, 0), least_px))
+    kept = Box(box.top, box.left, box.top + rows, box.right)
+    return Panel(name, kept, grey[:rows], tuple(notes))
+
+
+def _too_small(width: int, height: int, least_px: int) -> str:
+    return f"too small: {width}x{height} px, need at least {least_px}x{least_px}"
+
+
+def _parts(grey: Grey) -> Iterator[Box]:
+    """Cut along gutters until there are none, in reading order."""
+    waiting = [_trimmed(grey, Box(0, 0, *grey.shape))]
+    found: list[Box] = []
+    while waiting and len(found) + len(waiting) <= MAX_PARTS:
+        box = waiting.pop(0)
+        pieces = [box] if _is_one_with_bar(grey, box) else _cut(grey, box)
+        if len(pieces) == 1:
+            found.append(pieces[0])
+        else:
+            waiting = pieces + waiting
+    found += waiting
+    # Reading order: rows of panels that overlap in height, from left to right.
+    found.sort(key=lambda b: b.top)
+    while found:
+        first = found[0]
+        row = [b for b in found if b.top < (first.top + first.bottom) / 2]
+        yield from sorted(row, key=lambda b: b.left)
+        found = [b for b in found if b not in row]
+
+
+def _is_one_with_bar(grey: Grey, box: Box) -> bool:
+    """Say whether a part is one image above an info bar, whose black rows are no gutters."""
+    try:
+        top = find_info_bar(grey[box.top : box.bottom, box.left : box.right])
+    except UnsureError:
+        return False
+    if top is None or top < PART_PX:
+        return False
+    return len(_cut(grey, Box(box.top, box.left, box.top + top, box.right))) == 1
+
+
+def _cut(grey: Grey, box: Box) -> list[Box]:
+    """Cut a part along its gutters of one direction, rows first; margins of the pieces go too."""
+    part = grey[box.top : box.bottom, box.left : box.right]
+    for axis in (0, 1):
+        spans = _spans(_is_gutter(part if axis == 0 else part.T))
+        if len(spans) > 1:
+            pieces = [
+                Box(box.top + a, box.left, box.top + b, box.right)
+                if axis == 0
+                else Box(box.top, box.left + a, box.bottom, box.left + b)
+                for a, b in spans
+            ]
+            return [_trimmed(grey, piece) for piece in pieces]
+    return [box]
+
+
+def _trimmed(grey: Grey, box: Box) -> Box:
+    """Cut off margins."""
+    part = grey[box.top : box.bottom, box.left : box.right]
+    top, bottom = _ends(_is_gutter(part))
+    left, right = _ends(_is_gutter(part.T))
+    if bottom - top < PART_PX or right - left < PART_PX:
+        return box
+    return Box(box.top + top, box.left + left, box.top + bottom, box.left + right)
+
+
+def _is_gutter(part: Grey) -> Bool[np.ndarray, " lines"]:
+    """Say which rows of a part are of one level that micrographs do not fill whole rows with."""
+    middle = np.median(part, axis=1)
+    away = np.abs(part.astype(np.int16) - middle[:, None].astype(np.int16))
+    is_flat = (away <= _NOISE / 2).mean(axis=1) >= _LINE_SHARE
+    is_constant = away.max(axis=1) == 0
+    is_line = (is_flat & ((middle >= _WHITE) | (middle <= _BLACK))) | is_constant
+    # Lines that belong to no strip of the least thickness are of the image.
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_line.astype(np.int8), [0]])))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start < GUTTER_PX:
+            is_line[start:stop] = False
+    return is_line
+
+
+def _ends(is_gutter: Bool[np.ndarray, " lines"]) -> tuple[int, int]:
+    """First and last line, the last one left out, between the margins."""
+    inside = np.flatnonzero(~is_gutter)
+    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
+
+
+def _spans(is_gutter: Bool[np.ndarray, " lines"]) -> list[tuple[int, int]]:
+    """Stretches between gutters that are thick enough to be a part."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], is_gutter.astype(np.int8), [1]])))
+    spans = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    return [(start, stop) for start, stop in spans if stop - start >= PART_PX]
+
+
+def _letter(index: int) -> str:
+    """Name a panel: a … z, then aa, ab and so on."""
+    letters = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        letters = chr(ord("a") + rest) + letters
+    return letters
