@@ -645,6 +645,30 @@ def tabulate(metrics: InDir, table: OutPath) -> None:
 
 
 @app.command()
+def package_model(
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    folder: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Put classifier, calibration and references into the file that `screen` loads."""
+    from semforensics.screening.model import package_model as package
+
+    p = read_params(params)
+    summary = package(
+        classifier,
+        cropped,
+        splits,
+        folder,
+        params=p.package_model,
+        phases=p.evaluate_classifier.phases,
+        data=p.acquire.source,
+    )
+    typer.echo(summary)
+
+
+@app.command()
 def headline(metrics: InDir, headline: OutPath) -> None:
     """Gather the few numbers that `dvc metrics` shows of the classifier and the generators."""
     from semforensics.report.headline import write_headline

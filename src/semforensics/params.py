@@ -424,6 +424,18 @@ class AuditShortcutsParams(Section):
     bootstrap_resamples: int = Field(ge=100)
 
 
+class PackageModelParams(Section):
+    """What the model that `screen` loads says of itself."""
+
+    name: str = Field(min_length=1)
+    material: str
+    instrument: str
+    source: str
+    """Of the reals, with the attribution that their licence asks for."""
+    limits: tuple[str, ...] = Field(min_length=1)
+    """Sentences that stand in every report: what the model cannot judge."""
+
+
 class ExplainParams(Section):
     """Grad-CAM grids."""
 
@@ -454,6 +466,7 @@ class Params(Section):
     count_false_alarms: FalseAlarmsParams
     audit_shortcuts: AuditShortcutsParams
     explain: ExplainParams
+    package_model: PackageModelParams
 
 
 def read_params(path: Path) -> Params:

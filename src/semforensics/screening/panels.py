@@ -165,7 +165,7 @@ def _is_gutter(part: Grey) -> Bool[np.ndarray, " lines"]:
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         if stop - start < GUTTER_PX:
             is_line[start:stop] = False
-    return is_line
+    return np.asarray(is_line)
 
 
 def _ends(is_gutter: Bool[np.ndarray, " lines"]) -> tuple[int, int]:

@@ -1,0 +1,231 @@
+"""The model that `screen` loads: one file with network, calibration, training domain, references.
+
+It says of itself what it was trained on, how it was calibrated and what it cannot judge, so that a
+report can, wherever the file travels. It holds weights and statistics, no pixels.
+"""
+
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+
+from semforensics.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.classifier.detector import Detector
+from semforensics.classifier.domain import DOMAIN_FILE, Domain, feature_names
+from semforensics.classifier.networks import NetworkName, build_network, place
+from semforensics.classifier.scoring import MODEL_FILE, load_classifier
+from semforensics.evaluation.calibration import calibration_sizes
+from semforensics.files import atomic_folder, sha256_of
+from semforensics.images import read_crop
+from semforensics.params import PackageModelParams
+from semforensics.screening.records import Grey
+from semforensics.screening.references import References
+
+ENVIRONMENT = "SEMFORENSICS_MODEL"
+RELEASED = Path("data/released/screening_model")
+_KIND = "semforensics screening model"
+_DOMAIN = ("mean", "spread", "whitening", "direction")
+_REFERENCES = ("frequencies", "spectra_db", "marks")
+
+
+@dataclass(frozen=True)
+class ScreeningModel:
+    """What a model file holds."""
+
+    detector: Detector
+    references: References
+    about: dict[str, Any]
+    """`name`, `data`, `training_domain`, `limits`, `size_px`."""
+    sha256: str
+    """Of the file."""
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> "ScreeningModel":
+        """Rebuild a model from its file alone.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no screening model of this version.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such model; `package-model` makes one")
+        state, meta = load_checkpoint(path)
+        if meta.get("kind") != _KIND or meta.get("network") not in get_args(NetworkName):
+            raise ValueError(f"{path}: not a screening model; `package-model` makes one")
+        if meta["domain"]["features"] != feature_names():
+            raise ValueError(f"{path}: a training domain of other statistics; package it again")
+        network = build_network(meta["network"], meta["channels"])
+        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "domain": {}, "references": {}}
+        for name, tensor in state.items():
+            part, _, rest = name.partition(".")
+            parts.get(part, {})[rest] = tensor
+        try:
+            network.load_state_dict(parts["network"], strict=True)
+            arrays = {n: parts["domain"][n].double().numpy() for n in _DOMAIN}
+            low, high = meta["domain"]["limits"]
+            domain = Domain(**arrays, limits=(float(low), float(high)))
+            references = References(
+                parts["references"]["frequencies"].numpy(),
+                parts["references"]["spectra_db"].numpy(),
+                parts["references"]["marks"].to(torch.int8).numpy(),
+                tuple(meta["references"]["names"]),
+                float(meta["references"]["nearest"]),
+                int(meta["size_px"]),
+            )
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not the model it says it is: {error}") from error
+        network = place(network, device).eval()
+        detector = Detector(network, meta, domain, int(meta["phases"]), device)
+        about = {k: meta[k] for k in ("name", "data", "training_domain", "limits", "size_px")}
+        return cls(detector, references, about, sha256_of(path))
+
+    def describe(self) -> dict[str, Any]:
+        """Say what a report says of the model."""
+        meta = self.detector.meta
+        sides = meta["calibration"][str(self.detector.phases)]
+        n_real, n_fake = calibration_sizes(sides)
+        return {
+            **{k: self.about[k] for k in ("name", "data", "training_domain", "limits")},
+            "sha256": self.sha256,
+            "calibration": {
+                "reals": n_real,
+                "generated": n_fake,
+                "groups": meta["n_validation_groups"],
+                "benign processing": list(meta["params"]["calibrate_on"]),
+                "least alpha": round(max(1 / (n_real + 1), 1 / (n_fake + 1)), 4),
+            },
+        }
+
+
+def package_model(
+    classifier: Path,
+    cropped: Path,
+    splits: Path,
+    folder: Path,
+    *,
+    params: PackageModelParams,
+    phases: int,
+    data: str,
+) -> str:
+    """Put a trained classifier and the statistics of its reals into one file.
+
+    Args:
+        classifier: Folder of the classifier.
+        cropped: The crops it was trained and calibrated on.
+        splits: Their sides; those of the train side become references.
+        folder: To write `model.safetensors` into.
+        params: What the model says of itself.
+        phases: Averaged when it scores.
+        data: Where the reals come from: "simulated", "boiko" or "folder".
+
+    Returns:
+        One line about the file.
+
+    Raises:
+        ValueError: The classifier has another split, or its parts do not fit together.
+        FileNotFoundError: A file is missing.
+    """
+    network, meta = load_classifier(classifier, torch.device("cpu"))
+    if "calibration" not in meta:
+        raise ValueError(f"{classifier}: a model without calibration; train it again")
+    domain = Domain.load(classifier / DOMAIN_FILE)
+    table = pd.read_csv(splits, dtype={"group": str})
+    size_px = int(meta["size_px"][0])
+    train = table[table["side"] == "train"]
+    reals = np.stack([read_crop(cropped / file) for file in train["file"]])
+    if reals.shape[1:] != (size_px, size_px):
+        raise ValueError(
+            f"{cropped}: crops of {reals.shape[1:]} px, the classifier's have {size_px}"
+        )
+    held_out = table[table["side"] == "validation"]
+    others = [_whole(cropped, part, size_px) for _, part in held_out.groupby("micrograph")]
+    references = References.measure(reals, tuple(train["file"]), others)
+    state = {f"network.{n}": t for n, t in network.state_dict().items()}
+    state |= {f"domain.{n}": torch.from_numpy(getattr(domain, n)).float() for n in _DOMAIN}
+    state |= {f"references.{n}": torch.from_numpy(getattr(references, n)) for n in _REFERENCES}
+    about = {
+        "kind": _KIND,
+        "name": params.name,
+        "data": data,
+        "phases": phases,
+        "size_px": size_px,
+        "training_domain": {
+            "data": data,
+            "material": params.material,
+            "instrument": params.instrument,
+            "magnifications": sorted({f"{m:g}k" for m in table["magnification_k"].dropna()}),
+            "source": params.source,
+            "generators": list(meta["generators"]),
+            "train": f"{len(train)} crops of {train['group'].nunique()} sample areas",
+            "tiles_px": size_px,
+        },
+        "limits": list(params.limits),
+        "domain": {"features": feature_names(), "limits": domain.limits},
+        "references": {"names": list(references.names), "nearest": references.nearest},
+        "classifier_sha256": sha256_of(classifier / MODEL_FILE),
+    }
+    with atomic_folder(folder) as temporary:
+        save_checkpoint(temporary / MODEL_FILE, state, {**meta, **about})
+        size = (temporary / MODEL_FILE).stat().st_size
+    return (
+        f"{params.name}: {len(references.names)} marks of {len(train)} reals, near below "
+        f"{references.nearest:.3f}; {size / 1000:.0f} kB in {folder / MODEL_FILE}"
+    )
+
+
+def find_model(name: str | Path | None) -> Path:
+    """Find a model file.
+
+    Args:
+        name: A path; or `REPOSITORY#ARTIFACT`, which `dvc artifacts get` fetches from a folder or
+            a Git address; None: what the environment variable SEMFORENSICS_MODEL names, else the
+            one that is released with the checkout.
+
+    Raises:
+        FileNotFoundError: It is nowhere; the message says how to get it.
+        ValueError: DVC cannot give the artifact.
+    """
+    name = name or os.environ.get(ENVIRONMENT)
+    if name is None:
+        folder = Path(__file__).parents[3] / RELEASED
+        if (folder / MODEL_FILE).is_file():
+            return folder / MODEL_FILE
+        if folder.with_suffix(".dvc").is_file():
+            raise FileNotFoundError(f"{folder}: not pulled yet; run `dvc pull {RELEASED}.dvc`")
+        raise FileNotFoundError(
+            f"no released model beside this installation; give --model, or set {ENVIRONMENT}"
+        )
+    path = Path(name)
+    if path.is_dir():
+        return path / MODEL_FILE
+    if not path.exists() and "#" in str(name):
+        return _fetch_artifact(*str(name).rsplit("#", 1))
+    return path
+
+
+def _fetch_artifact(repository: str, artifact: str) -> Path:
+    """Fetch an artifact through DVC, which keeps it for next time in a temporary folder."""
+    target = Path(tempfile.mkdtemp(prefix="semforensics-")) / "model"
+    command = ["dvc", "artifacts", "get", repository, artifact, "-o", str(target)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ValueError(f"{repository}#{artifact}: dvc cannot be run: {error}") from error
+    if done.returncode:
+        raise ValueError(f"{repository}#{artifact}: {done.stderr.strip()}")
+    return target / MODEL_FILE if target.is_dir() else target
+
+
+def _whole(cropped: Path, part: pd.DataFrame, size_px: int) -> Grey:
+    """Put the crops of one micrograph together again."""
+    tops, lefts = part["top_px"] - part["top_px"].min(), part["left_px"] - part["left_px"].min()
+    whole = np.zeros((int(tops.max()) + size_px, int(lefts.max()) + size_px), dtype=np.uint8)
+    for file, top, left in zip(part["file"], tops, lefts, strict=True):
+        whole[top : top + size_px, left : left + size_px] = read_crop(cropped / file)
+    return whole
