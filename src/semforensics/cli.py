@@ -669,6 +669,40 @@ def package_model(
 
 
 @app.command()
+def package_dataset(
+    cropped: InDir,
+    splits: InFile,
+    catalogue: InFile,
+    fakes: InDir,
+    checkpoints: InDir,
+    folder: OutPath,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Put crops and fakes into a dataset for others, with a manifest and a description."""
+    from semforensics.publish.package import package_dataset as package
+
+    p = read_params(params)
+    summary = package(
+        cropped,
+        splits,
+        catalogue,
+        fakes,
+        checkpoints,
+        folder,
+        params=p.package_dataset,
+        generators=[gan.value for gan in GanName],
+        snapshots={
+            "fastgan": p.generate_fakes.fastgan.snapshot,
+            "stylegan2_ada": p.generate_fakes.stylegan2_ada.snapshot,
+        },
+        shares=p.split,
+        protocol=p.protocol,
+        seed=p.seed,
+    )
+    typer.echo(summary)
+
+
+@app.command()
 def headline(metrics: InDir, headline: OutPath) -> None:
     """Gather the few numbers that `dvc metrics` shows of the classifier and the generators."""
     from semforensics.report.headline import write_headline

@@ -436,6 +436,19 @@ class PackageModelParams(Section):
     """Sentences that stand in every report: what the model cannot judge."""
 
 
+class PackageDatasetParams(Section):
+    """What the published dataset says of itself."""
+
+    name: str = Field(min_length=1)
+    description: str
+    attribution: str
+    """As the licence of the reals asks for it; how to cite the dataset."""
+    creator: str
+    url: str
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+
 class ExplainParams(Section):
     """Grad-CAM grids."""
 
@@ -467,6 +480,7 @@ class Params(Section):
     audit_shortcuts: AuditShortcutsParams
     explain: ExplainParams
     package_model: PackageModelParams
+    package_dataset: PackageDatasetParams
 
 
 def read_params(path: Path) -> Params:

@@ -1,0 +1,1 @@
+"""Real + fake folders, manifest, description, card: what others pull."""
