@@ -1,93 +1,104 @@
-"""What stands beside a verdict and changes none: maps, spectra, the score after processing."""
+"""What stands beside a verdict, for a reader to look at; none of it changes the verdict."""
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from semforensics.classifier.gradcam import explain_images
+from semforensics.classifier.gradcam import SIGNS, explain_images
 from semforensics.classifier.npr import npr
 from semforensics.classifier.tiling import cut_tiles
-from semforensics.processing import jpeg, resize_and_back
-from semforensics.screening.limits import panel_spectrum
-from semforensics.screening.records import Box, Evidence, Grey, Map, Verdict
+from semforensics.evaluation.perturbations import crop_to_even, resize
+from semforensics.processing import jpeg
+from semforensics.screening.model import ScreeningModel
+from semforensics.screening.records import Box, Evidence, Finding, Grey, GreyOfAnySize, Map, Verdict
 
-if TYPE_CHECKING:
-    from semforensics.screening.screener import Screener
-
-_JPEG_QUALITIES = (95, 75)
-_FACTORS = (0.75, 1.25)
-_MAX_TILES = 64  # of a panel that are scored after processing: its first ones
-_RESIDUAL_GAIN = 4  # of the residual as it is drawn around mid grey
+RESIDUAL_GAIN = 2
+"""Grey levels of the drawn residual per grey level of difference; 128 is no difference."""
 
 
-def gather(
-    screener: "Screener",
-    panel: Grey,
-    tiles: torch.Tensor,
-    logits: np.ndarray,
-    limits: list[str],
-) -> Evidence:
-    """Gather the evidence on a panel.
+class Judge(Protocol):
+    """What of a screener is needed here."""
+
+    model: ScreeningModel
+    size_px: int
+
+    def judge(
+        self, panels: list[GreyOfAnySize], *, is_lossy: bool = ..., is_resampled: bool = ...
+    ) -> list[Finding]:
+        """Judge panels."""
+        ...
+
+    def tile_logits(self, tiles: Tensor) -> Float[np.ndarray, " tiles"]:
+        """Score tiles."""
+        ...
+
+
+def gather(screener: Judge, panel: Grey, *, is_lossy: bool) -> Evidence:
+    """Gather all evidence about a panel.
 
     Args:
-        screener: Judges what is processed again.
-        panel: Grey levels without info bar.
-        tiles: Its tiles, row by row, [n, 1, size, size].
-        logits: Of the tiles.
-        limits: On what the panel's pixels can say.
+        screener: That judged it.
+        panel: At least as large as a tile.
+        is_lossy: It came through a lossy codec; holds for its resized copies, too.
     """
-    model = screener.model
-    size_px = model.about["size_px"]
-    rows, columns = panel.shape[0] // size_px, panel.shape[1] // size_px
-    box = Box(0, 0, rows * size_px, columns * size_px)
-    worst = int(np.argmax(logits))
-    frequencies, power = panel_spectrum(panel, size_px)
+    size = screener.size_px
+    tiles = cut_tiles(panel, size)
+    rows, columns = panel.shape[0] // size, panel.shape[1] // size
+    logits = screener.tile_logits(tiles)
+    covered = Box(0, 0, rows * size, columns * size)
+    detector, references = screener.model.detector, screener.model.references
+    cams = explain_images(detector.network, tiles, SIGNS["fake"], detector.device)
+    side = cams.shape[-1]
+    cam = cams.reshape(rows, columns, -1, side).transpose(1, 2).reshape(-1, columns * side)
     return Evidence(
-        reencoded=_reencoded(screener, panel, limits),
-        tile_logits=Map(logits.reshape(rows, columns), box, "logit"),
-        grad_cam=_grad_cam(screener, tiles, rows, columns, box),
-        residual=_residual(tiles[worst, 0].numpy()),
-        spectrum={
-            "frequency": [round(float(f), 4) for f in frequencies],
-            "panel": [round(float(p), 2) for p in power],
-            **{
-                name: [round(float(p), 2) for p in band]
-                for name, band in zip(
-                    ("p05", "p50", "p95"), model.references.spectra_db, strict=True
-                )
-            },
-        },
-        nearest_real=model.references.find(panel),
+        reencoded=reencode(screener, panel, is_lossy=is_lossy),
+        tile_logits=Map(logits.reshape(rows, columns), covered, "logit"),
+        grad_cam=Map(cam.numpy(), covered, "logit, towards generated"),
+        residual=residual(tiles[int(logits.argmax()), 0].numpy()),
+        spectrum=_spectrum(
+            references.frequencies, references.spectra_db, references.spectrum_of(panel)
+        ),
+        nearest_real=references.find(panel),
     )
 
 
-def _reencoded(
-    screener: "Screener", panel: Grey, limits: list[str]
-) -> dict[str, tuple[float, Verdict]]:
-    """Score the panel again after it was compressed and scaled."""
-    size_px = screener.model.about["size_px"]
-    ways = {f"JPEG quality {q}": jpeg(panel, q) for q in _JPEG_QUALITIES}
-    ways |= {f"scaled x{f:g} and back": resize_and_back(panel, f) for f in _FACTORS}
+def reencode(screener: Judge, panel: Grey, *, is_lossy: bool) -> dict[str, tuple[float, Verdict]]:
+    """Score a panel anew after JPEG and after resampling (bicubic).
+
+    Verdicts are those that the processed panel would get, its history known. A copy that is smaller
+    than a tile is left out.
+    """
     found: dict[str, tuple[float, Verdict]] = {}
-    for name, changed in ways.items():
-        tiles = cut_tiles(changed, size_px)[:_MAX_TILES]
-        logits = screener.score(tiles)
-        finding = screener.judge(tiles, logits, [*limits, "it was processed for comparison"])
-        found[name] = (screener.pooled(logits), finding.verdict)
+    for quality in (95, 75):
+        (finding,) = screener.judge([jpeg(panel, quality)], is_lossy=True)
+        _keep(found, f"JPEG {quality}", finding)
+    for factor in (0.75, 1.25):
+        copy = resize(crop_to_even(panel), factor, "bicubic")
+        (finding,) = screener.judge([copy], is_lossy=is_lossy, is_resampled=True)
+        _keep(found, f"resized x{factor:g}", finding)
     return found
 
 
-def _grad_cam(screener: "Screener", tiles: torch.Tensor, rows: int, columns: int, box: Box) -> Map:
-    """Put the tiles' maps of evidence for a generated image together; one scale for all."""
-    detector = screener.model.detector
-    maps = explain_images(detector.network, tiles, 1, detector.device).numpy()
-    height, width = maps.shape[1:]
-    whole = maps.reshape(rows, columns, height, width).swapaxes(1, 2)
-    return Map(whole.reshape(rows * height, columns * width), box, "evidence, in logits")
+def _keep(found: dict[str, tuple[float, Verdict]], name: str, finding: Finding) -> None:
+    if finding.logit is not None:
+        found[name] = (finding.logit, finding.verdict)
 
 
-def _residual(tile: Grey) -> Grey:
-    """Draw the NPR residual of a tile around mid grey, four times as strong."""
-    levels = npr(torch.from_numpy(tile.astype(np.float32))[None, None])[0, 0].numpy()
-    return np.asarray((128 + _RESIDUAL_GAIN * levels).clip(0, 255), dtype=np.uint8)
+def residual(tile: Grey) -> Grey:
+    """Draw the NPR residual of a tile: grey where neighbours are alike."""
+    differences = npr(torch.from_numpy(tile)[None, None].float())[0, 0].numpy()
+    levels = 128 + RESIDUAL_GAIN * differences
+    return np.asarray(levels.clip(0, 255), dtype=np.uint8)
+
+
+def _spectrum(
+    frequencies: Float[np.ndarray, " rings"],
+    band: Float[np.ndarray, "percentiles rings"],
+    own: Float[np.ndarray, " rings"],
+) -> dict[str, list[float]]:
+    lists: dict[str, Any] = {"frequency": frequencies, "panel": own}
+    lists |= dict(zip(("p05", "p50", "p95"), band, strict=True))
+    return {name: [float(value) for value in values] for name, values in lists.items()}

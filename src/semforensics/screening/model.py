@@ -4,8 +4,10 @@ It says of itself what it was trained on, how it was calibrated and what it cann
 report can, wherever the file travels. It holds weights and statistics, no pixels.
 """
 
+import hashlib
 import os
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from semforensics.classifier.scoring import MODEL_FILE, load_classifier
 from semforensics.evaluation.calibration import calibration_sizes
 from semforensics.files import atomic_folder, sha256_of
 from semforensics.images import read_crop
+from semforensics.micrographs.split import read_splits
 from semforensics.params import PackageModelParams
 from semforensics.screening.records import Grey
 from semforensics.screening.references import References
@@ -31,7 +34,6 @@ ENVIRONMENT = "SEMFORENSICS_MODEL"
 RELEASED = Path("data/released/screening_model")
 _KIND = "semforensics screening model"
 _DOMAIN = ("mean", "spread", "whitening", "direction")
-_REFERENCES = ("frequencies", "spectra_db", "marks")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class ScreeningModel:
     detector: Detector
     references: References
     about: dict[str, Any]
-    """`name`, `data`, `training_domain`, `limits`, `size_px`."""
+    """`name`, `data`, `training_domain`, `limits`, and `size_px`, the side of a tile."""
     sha256: str
     """Of the file."""
 
@@ -58,31 +60,27 @@ class ScreeningModel:
         state, meta = load_checkpoint(path)
         if meta.get("kind") != _KIND or meta.get("network") not in get_args(NetworkName):
             raise ValueError(f"{path}: not a screening model; `package-model` makes one")
-        if meta["domain"]["features"] != feature_names():
-            raise ValueError(f"{path}: a training domain of other statistics; package it again")
-        network = build_network(meta["network"], meta["channels"])
         parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "domain": {}, "references": {}}
         for name, tensor in state.items():
             part, _, rest = name.partition(".")
             parts.get(part, {})[rest] = tensor
         try:
+            if meta["domain"]["features"] != feature_names():
+                raise ValueError("a training domain of other statistics; package it again")
+            network = build_network(meta["network"], meta["channels"])
             network.load_state_dict(parts["network"], strict=True)
             arrays = {n: parts["domain"][n].double().numpy() for n in _DOMAIN}
             low, high = meta["domain"]["limits"]
             domain = Domain(**arrays, limits=(float(low), float(high)))
-            references = References(
-                parts["references"]["frequencies"].numpy(),
-                parts["references"]["spectra_db"].numpy(),
-                parts["references"]["marks"].to(torch.int8).numpy(),
-                tuple(meta["references"]["names"]),
-                float(meta["references"]["nearest"]),
-                int(meta["size_px"]),
+            references = References.restore(parts["references"], meta["references"])
+            detector = Detector(
+                place(network, device).eval(), meta, domain, int(meta["phases"]), device
             )
+            detector.borders(0.5)  # threshold and calibration are there
+            about = {k: meta[k] for k in ("name", "data", "training_domain", "limits")}
+            about["size_px"] = references.size_px
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not the model it says it is: {error}") from error
-        network = place(network, device).eval()
-        detector = Detector(network, meta, domain, int(meta["phases"]), device)
-        about = {k: meta[k] for k in ("name", "data", "training_domain", "limits", "size_px")}
+            raise ValueError(f"{path}: not the model it says it is: {error!r}") from error
         return cls(detector, references, about, sha256_of(path))
 
     def describe(self) -> dict[str, Any]:
@@ -128,27 +126,34 @@ def package_model(
         One line about the file.
 
     Raises:
-        ValueError: The classifier has another split, or its parts do not fit together.
+        ValueError: The classifier knows other data, another number of groups or other sizes.
         FileNotFoundError: A file is missing.
     """
     network, meta = load_classifier(classifier, torch.device("cpu"))
     if "calibration" not in meta:
         raise ValueError(f"{classifier}: a model without calibration; train it again")
+    if meta["data"] != data:
+        raise ValueError(f"{classifier}: trained on data {meta['data']!r}, expected {data!r}")
     domain = Domain.load(classifier / DOMAIN_FILE)
-    table = pd.read_csv(splits, dtype={"group": str})
+    table = read_splits(splits)
     size_px = int(meta["size_px"][0])
-    train = table[table["side"] == "train"]
+    train, held_out = (table[table["side"] == side] for side in ("train", "validation"))
+    for part, key in ((train, "n_train_groups"), (held_out, "n_validation_groups")):
+        if part["group"].nunique() != meta[key]:
+            raise ValueError(
+                f"{splits}: {key} {part['group'].nunique()}, the classifier's are {meta[key]}; "
+                "not the sides it was trained on"
+            )
     reals = np.stack([read_crop(cropped / file) for file in train["file"]])
     if reals.shape[1:] != (size_px, size_px):
         raise ValueError(
             f"{cropped}: crops of {reals.shape[1:]} px, the classifier's have {size_px}"
         )
-    held_out = table[table["side"] == "validation"]
     others = [_whole(cropped, part, size_px) for _, part in held_out.groupby("micrograph")]
     references = References.measure(reals, tuple(train["file"]), others)
     state = {f"network.{n}": t for n, t in network.state_dict().items()}
     state |= {f"domain.{n}": torch.from_numpy(getattr(domain, n)).float() for n in _DOMAIN}
-    state |= {f"references.{n}": torch.from_numpy(getattr(references, n)) for n in _REFERENCES}
+    state |= {f"references.{n}": tensor for n, tensor in references.tensors().items()}
     about = {
         "kind": _KIND,
         "name": params.name,
@@ -167,7 +172,7 @@ def package_model(
         },
         "limits": list(params.limits),
         "domain": {"features": feature_names(), "limits": domain.limits},
-        "references": {"names": list(references.names), "nearest": references.nearest},
+        "references": references.numbers(),
         "classifier_sha256": sha256_of(classifier / MODEL_FILE),
     }
     with atomic_folder(folder) as temporary:
@@ -210,16 +215,29 @@ def find_model(name: str | Path | None) -> Path:
 
 
 def _fetch_artifact(repository: str, artifact: str) -> Path:
-    """Fetch an artifact through DVC, which keeps it for next time in a temporary folder."""
-    target = Path(tempfile.mkdtemp(prefix="semforensics-")) / "model"
-    command = ["dvc", "artifacts", "get", repository, artifact, "-o", str(target)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise ValueError(f"{repository}#{artifact}: dvc cannot be run: {error}") from error
-    if done.returncode:
-        raise ValueError(f"{repository}#{artifact}: {done.stderr.strip()}")
-    return target / MODEL_FILE if target.is_dir() else target
+    """Fetch an artifact through DVC into this user's cache; an older copy is replaced."""
+    if not repository or not artifact or repository.startswith("-") or artifact.startswith("-"):
+        raise ValueError(f"{repository}#{artifact}: expected REPOSITORY#ARTIFACT")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(f"{repository}#{artifact}".encode()).hexdigest()[:16]
+    folder = cache / "semforensics" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        target = Path(scratch) / "artifact"
+        # The DVC beside this Python; a revision, so that no tag of a release is needed.
+        command = [sys.executable, "-m", "dvc", "artifacts", "get", repository, artifact]
+        done = subprocess.run(
+            [*command, "--rev", "HEAD", "-o", str(target)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = target / MODEL_FILE if target.is_dir() else target
+        if done.returncode or not found.is_file():
+            lines = done.stderr.strip().splitlines()
+            reason = lines[-1] if lines else f"no {MODEL_FILE} in it"
+            raise ValueError(f"{repository}#{artifact}: dvc artifacts get: {reason}")
+        return found.replace(folder / MODEL_FILE)
 
 
 def _whole(cropped: Path, part: pd.DataFrame, size_px: int) -> Grey:

@@ -4,7 +4,8 @@ No pixel is kept. A mark is the signs of the lowest frequencies of a crop, 255 b
 the crop again, flipped, turned, compressed or inside a larger panel; far too little to draw it.
 
 A panel is searched in two steps: the 63 lowest frequencies at every second cell of the shrunk
-panel, against all crops in all eight positions; then all 255 bits around the best places.
+panel, against all crops in all eight positions; then all 255 bits around the best places, to the
+pixel around the very best.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ PERCENTILES = (5, 50, 95)
 
 _COARSE = 8  # frequencies of each direction in the first step
 _PLACES = 192  # looked at again in the second
+_BEST = 24  # of them, to the pixel
 _ROUNDING = 1 / 12  # grey levels squared: what whole grey levels add to every spectrum
 _SAFETY = 0.9  # of the smallest distance of a picture of another group
 _WINDOWS = 4096  # at a time
@@ -57,7 +59,7 @@ class References:
     spectra_db: Float[np.ndarray, "percentiles rings"]
     """Their power, 10 log10 of grey levels squared times pixels squared, at `PERCENTILES`."""
     fineness_db: float
-    """The first percentile of their `fineness`: of a hundred training reals one is below."""
+    """The fifth percentile of their `fineness`: of twenty training reals one is below."""
     marks: Marks
     """Of their crops, each bit -1 or 1."""
     names: tuple[str, ...]
@@ -94,7 +96,9 @@ class References:
         frequencies, power = radial_power_spectra(reals)
         spectra = to_db(power)
         step = size_px // CELLS
-        marks = np.concatenate([_marks(_shrink(real, step)[None, :CELLS, :CELLS]) for real in reals])
+        marks = np.concatenate(
+            [_marks(_shrink(real, step)[None, :CELLS, :CELLS]) for real in reals]
+        )
         found = [_search(other, marks, step) for other in others]
         distances = [one[0] for one in found if one is not None]
         if not distances:
@@ -102,7 +106,7 @@ class References:
         return cls(
             frequencies.astype(np.float32),
             np.percentile(spectra, PERCENTILES, axis=0).astype(np.float32),
-            float(np.percentile(fineness(frequencies, spectra), 1)),
+            float(np.percentile(fineness(frequencies, spectra), 5)),
             marks,
             tuple(names),
             _SAFETY * min(distances),
@@ -121,8 +125,7 @@ class References:
         found = _search(panel, self.marks, step)
         if found is None or found[0] >= self.nearest:
             return None
-        distance, row, column, crop, turn = found
-        top, left = row * step, column * step
+        distance, top, left, crop, turn = found
         return {
             "distance": distance,
             "threshold": self.nearest,
@@ -259,28 +262,56 @@ def _search(
     """Find the place of a picture that is most like a crop.
 
     Returns:
-        Distance, row and column of the cell where it begins, which crop, and which turn of it; None
-        where the picture is smaller than a crop.
+        Distance, row and column of the pixel where it begins, which crop, and which turn of it;
+        None where the picture is smaller than a crop.
     """
     shrunk = _shrink(picture, step)
     if min(shrunk.shape) < CELLS:
         return None
     windows = np.lib.stride_tricks.sliding_window_view(shrunk, (CELLS, CELLS))
-    candidates = _coarse(windows[::2, ::2], marks)
     turns = np.stack(_all_turns(marks))  # [8, n, bits]
+    found = []
+    for row, column, crop, turn in _coarse(windows[::2, ::2], marks).tolist():
+        around = _around(2 * row, 2 * column, 1, windows.shape)
+        near = np.stack([windows[place] for place in around])
+        found.append((*_nearest(near, around, turns[turn, crop]), crop, turn))
+
+    # The best places to the pixel: half a cell aside, the highest frequencies are lost.
+    means = _box_means(picture, step)
+    limits = [side - CELLS * step + 1 for side in picture.shape]
     best = (2.0, 0, 0, 0, 0)
-    near = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1)]
-    for row, column, crop, turn in candidates.tolist():
-        places = [
-            (2 * row + down, 2 * column + across)
-            for down, across in near
-            if 0 <= 2 * row + down < windows.shape[0] and 0 <= 2 * column + across < windows.shape[1]
-        ]
-        found = _marks(np.stack([windows[place] for place in places]))
-        distances = (found != turns[turn, crop]).mean(axis=1)
-        place = int(distances.argmin())
-        best = min(best, (float(distances[place]), *places[place], crop, turn))
+    for _, row, column, crop, turn in sorted(found)[:_BEST]:
+        around = _around(row * step, column * step, step // 2, limits)
+        near = np.stack(
+            [means[y : y + CELLS * step : step, x : x + CELLS * step : step] for y, x in around]
+        )
+        best = min(best, (*_nearest(near, around, turns[turn, crop]), crop, turn))
     return best
+
+
+def _around(row: int, column: int, reach: int, limits: Sequence[int]) -> list[tuple[int, int]]:
+    """List the places around one that are not out of the limits."""
+    return [
+        (y, x)
+        for y in range(max(0, row - reach), min(limits[0], row + reach + 1))
+        for x in range(max(0, column - reach), min(limits[1], column + reach + 1))
+    ]
+
+
+def _nearest(
+    windows: Windows, places: Sequence[tuple[int, int]], mark: Int8[np.ndarray, " bits"]
+) -> tuple[float, int, int]:
+    """Give the smallest distance of windows from a mark, and the place of that window."""
+    distances = (_marks(windows) != mark).mean(axis=1)
+    index = int(distances.argmin())
+    return (float(distances[index]), *places[index])
+
+
+def _box_means(grey: GreyOfAnySize, step: int) -> Float[np.ndarray, "rows columns"]:
+    """Average the `step` x `step` pixels that begin at each pixel."""
+    sums = np.pad(grey.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    corners = sums[step:, step:] - sums[step:, :-step] - sums[:-step, step:] + sums[:-step, :-step]
+    return np.asarray(corners / step**2, dtype=np.float32)
 
 
 def _coarse(
