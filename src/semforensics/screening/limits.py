@@ -1,8 +1,8 @@
 """Signs that pixels are not those of the instrument: then "consistent" means nothing.
 
 The trace of a generator is in neighbouring pixels and does not survive JPEG or resampling: most
-generated images look real afterwards (docs/results/detector.md). Three tests, each on the panel
-alone, from strong to weak:
+generated images look real afterwards (docs/results/detector.md). Four tests, each
+on the panel alone, from strong to weak:
 
 - JPEG: decoded coefficients lie at multiples of a quantisation step, on one of the 64 places of the
   8x8 grid and on no other (after Fan and de Queiroz, "Identification of bitmap compression
@@ -11,14 +11,15 @@ alone, from strong to weak:
   (Gallagher, "Detection of linear and cubic interpolation in JPEG compressed images", CRV 2005).
   Found as a peak in the spectrum of its mean over rows and over columns. Blind where all new pixels
   lie alike between old ones, as after a factor of exactly 2 or 1/2.
+- Equal neighbours: a median filter repeats grey levels (Kirchner and Fridrich, "On detection of
+  median filtering in digital images", SPIE 7541, 2010), and so does denoising: neighbours differ by
+  0 far more often than by 1. In raw pixels both are about as frequent.
 - Lack of fine detail: less power in the corners of the spectrum than 19 of 20 training crops have.
   What is left then: soft images, resampled or not.
 
 How often they are right: docs/results/screening.md. None of them proves anything of an image, and
 an image without such signs may still have been processed.
 """
-
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -34,6 +35,9 @@ PEAK_LIMIT = 50.0
 """Times the median of the spectrum: up to 39 for raw pixels, hundreds and more for most factors."""
 GRID_PEAK_LIMIT = 25.0
 """The same at multiples of 1/8 cycle per pixel, where JPEG leaves its blocks: up to 10 for raw."""
+EQUAL_LIMIT = 2.0
+"""Neighbours that are equal for each that is one level darker, or lighter: up to 1.1 for raw
+pixels, 1.9 after a change of tone, from 2 on after a median, from 2.4 on for denoised files."""
 
 _BLOCK = 8
 _FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (2, 2))
@@ -64,6 +68,8 @@ def why_not_native(
         return "its pixels show the regular pattern of interpolation"
     if signs["grid_peak"] > GRID_PEAK_LIMIT:
         return "its pixels show a regular pattern, as blocks of JPEG or interpolation leave it"
+    if signs["equal"] > EQUAL_LIMIT:
+        return "its pixels repeat their neighbours, as a median filter or denoising makes them"
     if signs["fineness_db"] < references.fineness_db:
         return (
             "it has less fine detail than native pixels of the training domain, as after resampling"
@@ -73,7 +79,7 @@ def why_not_native(
 
 def measure(
     panel: Grey, references: References, spectrum_db: Float[np.ndarray, " rings"] | None = None
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Give the numbers that `why_not_native` compares with its limits."""
     peak, grid_peak = periodicity(panel)
     spectrum = references.spectrum_of(panel) if spectrum_db is None else spectrum_db
@@ -81,6 +87,7 @@ def measure(
         "jpeg": jpeg_steps(panel),
         "peak": peak,
         "grid_peak": grid_peak,
+        "equal": equal_neighbours(panel),
         "fineness_db": float(fineness(references.frequencies, spectrum)),
     }
 
@@ -146,6 +153,24 @@ def periodicity(panel: Grey) -> tuple[float, float]:
     eighths = frequencies[is_high] * _BLOCK
     is_grid = np.abs(eighths - eighths.round()) < 3 * _BLOCK / min(panel.shape)
     return tuple(float(both[of].max(initial=0.0)) for of in (~is_grid, is_grid))  # type: ignore[return-value]
+
+
+def equal_neighbours(panel: Grey) -> float:
+    """Give the ratio of neighbours that are equal to those that differ by one level.
+
+    Returns:
+        The smaller one along rows and columns, per direction of the difference, so that a smooth
+        distribution of differences gives 1. Pixels at the ends of the panel's range are left out:
+        they may be clipped.
+    """
+    ratios = []
+    for grey in (panel.astype(np.int16), panel.T.astype(np.int16)):
+        ends = grey[:, 1:]
+        steps = np.abs(ends - grey[:, :-1])[(ends > panel.min()) & (ends < panel.max())]
+        equal, next_level = ((steps == level).sum() for level in (0, 1))
+        # + 5: of few pixels nothing is said
+        ratios.append((equal + 5) / (next_level / 2 + 5))
+    return float(min(ratios))
 
 
 def _profile_spectrum(grey: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " frequencies"]:

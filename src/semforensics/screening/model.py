@@ -188,8 +188,9 @@ def find_model(name: str | Path | None) -> Path:
     """Find a model file.
 
     Args:
-        name: A path; or `REPOSITORY#ARTIFACT`, which `dvc artifacts get` fetches from a folder or
-            a Git address; None: what the environment variable SEMFORENSICS_MODEL names, else the
+        name: A path; or `REPOSITORY#ARTIFACT`, whose latest version (a tag such as
+            `screening-model@v1.0.0`) `dvc artifacts get` fetches from a folder or a Git address;
+            None: what the environment variable SEMFORENSICS_MODEL names, else the
             one that is released with the checkout.
 
     Raises:
@@ -224,13 +225,10 @@ def _fetch_artifact(repository: str, artifact: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         target = Path(scratch) / "artifact"
-        # The DVC beside this Python; a revision, so that no tag of a release is needed.
+        # The DVC beside this Python, which need not be on the path.
         command = [sys.executable, "-m", "dvc", "artifacts", "get", repository, artifact]
         done = subprocess.run(
-            [*command, "--rev", "HEAD", "-o", str(target)],
-            capture_output=True,
-            text=True,
-            check=False,
+            [*command, "-o", str(target)], capture_output=True, text=True, check=False
         )
         found = target / MODEL_FILE if target.is_dir() else target
         if done.returncode or not found.is_file():

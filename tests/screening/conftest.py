@@ -1,0 +1,45 @@
+"""The small model, made once for all tests of screening."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from semforensics.screening.model import ScreeningModel, package_model
+from semforensics.screening.screener import Screener
+from tests.screening.small_model import PARAMS, write_classifier
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a classifier, its crops, their sides, and the packed model in model/."""
+    root = tmp_path_factory.mktemp("small_model")
+    write_classifier(root)
+    package_model(
+        root / "classifier",
+        root / "cropped",
+        root / "splits.csv",
+        root / "model",
+        params=PARAMS,
+        phases=1,
+        data="simulated",
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def model_file(pipeline: Path) -> Path:
+    """The packed model."""
+    return pipeline / "model/model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def model(model_file: Path) -> ScreeningModel:
+    """The packed model, loaded."""
+    return ScreeningModel.load(model_file, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def screener(model: ScreeningModel) -> Screener:
+    """A screener without evidence; at 0.1 its few calibration tiles tell doubled images apart."""
+    return Screener(model, alpha=0.1, evidence=False)
