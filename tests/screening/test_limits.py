@@ -44,7 +44,8 @@ def test_raw_pixels_show_nothing(model: ScreeningModel, area: int) -> None:
         (partial(median, size_px=3), "repeat their neighbours"),
         (partial(median, size_px=5), "repeat their neighbours"),
     ],
-    ids=str,
+    # Names without addresses, which differ between processes.
+    ids=lambda v: v if isinstance(v, str) else f"{v.func.__name__} {v.keywords}",
 )
 @pytest.mark.parametrize("area", [0, 5, 6])
 def test_processing_shows(

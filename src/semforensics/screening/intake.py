@@ -1,24 +1,25 @@
 """Any file from outside → pictures as 8-bit grey, or a reason why not.
 
 Bytes from a stranger: the content decides what a file is, not its name; sizes are asked of headers
-before anything is decoded; archives are read in memory under limits, so that nothing is written
-anywhere, whatever their members are called. One input never stops the others.
+before anything is decoded, and structures that make decoders run wild are refused; archives are
+read in memory, PDFs by a process of their own. Nothing is written anywhere. One input never stops
+the others.
 """
 
 import hashlib
 import io
-import stat
 import warnings
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from semforensics.images import MAX_MEGAPIXELS, to_8_bit
+from semforensics.screening.archive import SIDE_CAR_MB, Member, is_zip, read_zip
+from semforensics.screening.bombs import refuse_bombs
 from semforensics.screening.pdf import PdfPicture, is_pdf, read_pdf
 from semforensics.screening.provenance import read_provenance
 from semforensics.screening.records import Grey, Picture, Provenance, Refusal
@@ -26,10 +27,9 @@ from semforensics.screening.records import Grey, Picture, Provenance, Refusal
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
 _GREY_16 = ("I;16", "I;16B", "I;16L")
-_ZIP_START = b"PK\x03\x04"
-_SIDE_CAR_MB = 1.0
-_CHUNK = 2**20
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Limits:
     """Of one file, in 10^6 bytes."""
     max_megapixels: float = MAX_MEGAPIXELS
     """Of one picture."""
+    max_total_megapixels: float = 4000.0
+    """Of all frames of one file together."""
     max_pictures: int = 1000
     """Frames of a file, images of a PDF, members of an archive."""
     max_pages: int = 300
@@ -93,6 +95,9 @@ def read_inputs(
     """
     for path in list_inputs(paths):
         try:
+            if not path.is_file():  # a pipe or a device may never end
+                yield Refusal(str(path), "", None, "not a file")
+                continue
             size = path.stat().st_size
             if size > limits.max_file_mb * 1e6:
                 reason = f"{size / 1e6:.0f} MB, more than {limits.max_file_mb:g}"
@@ -116,19 +121,27 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey,
     Raises:
         ValueError: It is no image, or one that is not taken, with the reason.
     """
+    refuse_bombs(data, limits.max_pictures)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
+            _verify_png(data)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
                 if frames > limits.max_pictures:
                     raise ValueError(f"{frames} frames, more than {limits.max_pictures}")
+                pixels = 0
                 for index in range(frames):
                     image.seek(index)
                     _check_size(image.size, limits)
+                    _check_samples(image)
+                    pixels += image.size[0] * image.size[1]
+                    if pixels > limits.max_total_megapixels * 1e6:
+                        most = limits.max_total_megapixels
+                        raise ValueError(f"its frames have more than {most:g} megapixels")
                     image.load()
-                    yield _to_grey(image)
+                    yield _to_grey(image, data)
         except UnidentifiedImageError:
             raise ValueError("not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -150,10 +163,10 @@ def _read_bytes(
             raise ValueError("empty file")
         if is_pdf(data):
             yield from _read_pdf(name, data, digest, limits)
-        elif data.startswith(_ZIP_START):
+        elif is_zip(data):
             if depth:
                 raise ValueError("an archive inside an archive; unpack it first")
-            yield from _read_zip(name, data, digest, limits)
+            yield from _read_zip(name, data, limits)
         else:
             yield from _read_image(name, data, digest, side_car, limits)
     except ValueError as error:
@@ -203,93 +216,62 @@ def _read_pdf(name: str, data: bytes, digest: str, limits: Limits) -> Iterator[P
             yield Refusal(name, one.location, digest, one.reason)
 
 
-def _read_zip(name: str, data: bytes, digest: str, limits: Limits) -> Iterator[Picture | Refusal]:
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-        members = sorted(archive.infolist(), key=lambda info: info.filename)
-    except Exception as error:  # zipfile raises many kinds on damaged archives
-        raise ValueError(f"not a readable ZIP archive: {error}") from error
-    files = [info for info in members if not info.is_dir() and not _is_clutter(info.filename)]
-    if len(files) > limits.max_pictures:
-        raise ValueError(f"{len(files)} members, more than {limits.max_pictures}")
-    texts = {_stem(info.filename): info for info in files if info.filename.lower().endswith(".txt")}
-    left = int(limits.max_unpacked_mb * 1e6)
-    for info in files:
-        is_text = info.filename.lower().endswith(".txt")
-        if is_text and any(
-            _stem(o.filename) == _stem(info.filename) for o in files if o is not info
-        ):
-            continue
-        shown = f"{name}/{_shown(info.filename)}"
-        try:
-            _refuse_member(info)
-            member = _unpack(archive, info, min(left, int(limits.max_file_mb * 1e6)))
-            left -= len(member)
-            side_car = _side_car_in(archive, texts, info.filename)
-        except ValueError as error:
-            yield Refusal(shown, "", None, str(error))
-            continue
-        yield from _read_bytes(shown, member, side_car, limits, depth=1)
-        del member
-    if not files:
-        yield Refusal(name, "", digest, "an archive without files")
-
-
-def _refuse_member(info: zipfile.ZipInfo) -> None:
-    """Refuse what has no place in a submission; nothing is unpacked to disk in any case."""
-    path = PurePosixPath(info.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in info.filename:
-        raise ValueError("a name that points out of the archive")
-    if stat.S_ISLNK(info.external_attr >> 16):
-        raise ValueError("a link, not a file")
-    if info.flag_bits & 1:
-        raise ValueError("encrypted")
-
-
-def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
-    """Unpack a member in chunks; what its header says of its size is not believed."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        with archive.open(info) as file:
-            while chunk := file.read(_CHUNK):
-                size += len(chunk)
-                if size > most:
-                    break
-                parts.append(chunk)
-    except Exception as error:  # damaged streams, unknown methods
-        raise ValueError(f"cannot be unpacked: {error}") from error
-    if size > most:
-        raise ValueError(f"unpacks to more than {most / 1e6:.0f} MB")
-    return b"".join(parts)
-
-
-def _side_car_in(
-    archive: zipfile.ZipFile, texts: Mapping[str, zipfile.ZipInfo], member: str
-) -> str | None:
-    info = texts.get(_stem(member))
-    if info is None or info.filename == member:
-        return None
-    try:
-        return _unpack(archive, info, int(_SIDE_CAR_MB * 1e6)).decode("utf-8", "replace")
-    except ValueError:
-        return None
+def _read_zip(name: str, data: bytes, limits: Limits) -> Iterator[Picture | Refusal]:
+    for found in read_zip(
+        data,
+        max_members=limits.max_pictures,
+        max_file_mb=limits.max_file_mb,
+        max_unpacked_mb=limits.max_unpacked_mb,
+    ):
+        shown = f"{name}/{found.name}"
+        if isinstance(found, Member):
+            yield from _read_bytes(shown, found.data, found.side_car, limits, depth=1)
+        else:
+            yield Refusal(shown, "", None, found.reason)
 
 
 def _side_car_of(path: Path) -> str | None:
     """Read the text that Hitachi's and JEOL's programs write beside an image."""
-    text = path.with_suffix(".txt")
-    if text == path or not text.is_file() or text.stat().st_size > _SIDE_CAR_MB * 1e6:
-        return None
-    return text.read_bytes().decode("utf-8", "replace")
+    for ending in (".txt", ".TXT"):
+        text = path.with_suffix(ending)
+        if text != path and text.is_file() and text.stat().st_size <= SIDE_CAR_MB * 1e6:
+            return text.read_bytes().decode("utf-8", "replace")
+    return None
 
 
-def _to_grey(image: Image.Image) -> tuple[Grey, bool, list[str]]:
-    notes: list[str] = []
-    kind = image.format or "?"
-    is_lossy = kind in _LOSSY
+def _verify_png(data: bytes) -> None:
+    """Check what Pillow leaves unchecked or cuts to fewer bits."""
+    if data.startswith(_PNG_START):
+        if data[24:25] == b"\x10" and data[25:26] not in (b"\0", b""):
+            raise ValueError("16 bits per colour channel, expected 8")
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.verify()  # the checksums of all chunks
+
+
+def _check_samples(image: Image.Image) -> None:
+    """Refuse samples that Pillow takes for unsigned, or cuts to fewer bits."""
+    if not isinstance(image, TiffImageFile):
+        return
+    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+    formats = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))
+    if any(kind != _UNSIGNED for kind in formats):
+        raise ValueError("samples that are signed or floating-point numbers, expected unsigned")
+    if len(bits) > 1 and max(bits) > 8:
+        raise ValueError(f"{max(bits)} bits per colour channel, expected 8")
+
+
+def _is_lossy(image: Image.Image, data: bytes) -> bool:
+    """Say whether the samples went through a lossy codec, as far as the container tells."""
     if isinstance(image, TiffImageFile):
-        is_lossy = image.tag_v2.get(_TIFF_COMPRESSION) in _LOSSY_TIFF
+        return image.tag_v2.get(_TIFF_COMPRESSION) in _LOSSY_TIFF
+    if image.format == "WEBP":
+        return b"VP8L" not in data[:4096]  # the lossless kind; further on, lossy is the safe guess
+    return image.format in _LOSSY
+
+
+def _to_grey(image: Image.Image, data: bytes) -> tuple[Grey, bool, list[str]]:
+    notes: list[str] = []
+    is_lossy = _is_lossy(image, data)
     if image.mode in _GREY_16:
         samples = np.asarray(image).astype(np.uint16)
         if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
@@ -326,7 +308,7 @@ def _is_hidden(path: Path, below: Path) -> bool:
 
 
 def _is_clutter(name: str) -> bool:
-    parts = name.split("/")
+    parts = name.replace("\\", "/").split("/")
     return parts[0] == "__MACOSX" or parts[-1].startswith(".")
 
 

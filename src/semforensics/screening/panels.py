@@ -1,13 +1,16 @@
 """Composite figures → panels, by a plain rule.
 
 Rule: a gutter is a strip of at least 4 rows (or columns) across the whole part, all of one grey
-level that is white, black or exactly constant. A figure is cut along its gutters, again and again,
-until no part has one. Margins of the same kind are cut off. Parts that are mostly of one grey level
-are drawings or text and are not judged. A micrograph has noise in every row, so it has no gutters;
-one that stands above its info bar is one part, whatever the bar looks like.
+level that is white, black or exactly constant, and on one side at least a part begins abruptly. A
+figure is cut along its gutters, again and again, until no part has one. Margins of the same kind
+are cut off. Parts that are mostly of one grey level are drawings or text and are not judged. A
+micrograph has noise in every row, so it has no gutters; where its background is clipped to black or
+white, things rise from it little by little. One that stands above its info bar is one part,
+whatever the bar looks like.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool
@@ -23,10 +26,13 @@ FLAT = 0.6
 """Share of one grey level, give or take two, from which on a part is no micrograph."""
 UNSURE_SHARE = 0.6
 """Of a panel's rows, from the top, that are judged where its info bar is in doubt."""
+ABRUPT = 0.2
+"""Least share of the line beside a gutter that is of another level."""
 MAX_PARTS = 200
 
 _WHITE, _BLACK = 248, 7  # JPEG leaves gutters a few levels off
 _NOISE = 6.0  # range of grey levels in a line of a gutter, most of it
+_WHITE_NOISE = 28.0  # the same in a white one: JPEG rings beside a picture
 _LINE_SHARE = 0.98  # of a line's pixels within that range: specks of JPEG or a scan are let pass
 
 
@@ -47,11 +53,13 @@ def split_panels(
     panels: list[Panel] = []
     refusals: list[Refusal] = []
     boxes = list(_parts(picture.grey))
+    label = ("a label printed into it, if there is one, is left in",) if len(boxes) > 1 else ()
     for index, box in enumerate(boxes):
         name = "" if len(boxes) == 1 else _letter(index)
         grey = picture.grey[box.top : box.bottom, box.left : box.right]
         try:
-            panels.append(_panel(name, box, grey, least_px, info_bar))
+            panel = _panel(name, box, grey, least_px, info_bar)
+            panels.append(replace(panel, notes=panel.notes + label))
         except ValueError as error:
             where = f"{picture.location}, panel {name}".removeprefix(", ") if name else ""
             refusals.append(
@@ -131,7 +139,8 @@ def _cut(grey: Grey, box: Box) -> list[Box]:
     """Cut a part along its gutters of one direction, rows first; margins of the pieces go too."""
     part = grey[box.top : box.bottom, box.left : box.right]
     for axis in (0, 1):
-        spans = _spans(_is_gutter(part if axis == 0 else part.T))
+        lines = part if axis == 0 else part.T
+        spans = _spans(_abrupt(lines, _is_gutter(lines)))
         if len(spans) > 1:
             pieces = [
                 Box(box.top + a, box.left, box.top + b, box.right)
@@ -157,7 +166,8 @@ def _is_gutter(part: Grey) -> Bool[np.ndarray, " lines"]:
     """Say which rows of a part are of one level that micrographs do not fill whole rows with."""
     middle = np.median(part, axis=1)
     away = np.abs(part.astype(np.int16) - middle[:, None].astype(np.int16))
-    is_flat = (away <= _NOISE / 2).mean(axis=1) >= _LINE_SHARE
+    noise = np.where(middle >= _WHITE, _WHITE_NOISE, _NOISE)[:, None]
+    is_flat = (away <= noise / 2).mean(axis=1) >= _LINE_SHARE
     is_constant = away.max(axis=1) == 0
     is_line = (is_flat & ((middle >= _WHITE) | (middle <= _BLACK))) | is_constant
     # Lines that belong to no strip of the least thickness are of the image.
@@ -166,6 +176,19 @@ def _is_gutter(part: Grey) -> Bool[np.ndarray, " lines"]:
         if stop - start < GUTTER_PX:
             is_line[start:stop] = False
     return np.asarray(is_line)
+
+
+def _abrupt(part: Grey, is_gutter: Bool[np.ndarray, " lines"]) -> Bool[np.ndarray, " lines"]:
+    """Keep the gutters inside a part from which a picture begins at once, on one side at least."""
+    kept = is_gutter.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_gutter.astype(np.int8), [0]])))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        level = np.median(part[start:stop])
+        beside = [line for line in (start - 1, stop) if 0 <= line < len(part)]
+        away = [(np.abs(part[line] - level) > _NOISE).mean() for line in beside]
+        if len(beside) == 2 and max(away) < ABRUPT:
+            kept[start:stop] = False
+    return kept
 
 
 def _ends(is_gutter: Bool[np.ndarray, " lines"]) -> tuple[int, int]:

@@ -1,28 +1,36 @@
-"""The images of a PDF at their own pixels, and drawn pages where a figure is no whole image.
+"""The pictures of a PDF, read by a process of its own.
 
-A micrograph in a PDF is an image object; taken out, it has the pixels that the authors put in,
-whatever its size on the page. Where images lie in strips that make up one picture, or where a page
-draws its figure otherwise, the page is drawn instead, which resamples it: the verdict knows.
+pdfium and its image codecs are large programs in C++, and a PDF can make them run for ever, take
+all memory or crash. So `pdf_pages` reads the document elsewhere, under limits on time and memory; a
+page that breaks it is refused by name, and reading goes on behind it.
 """
 
+import json
+import os
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
-import pypdfium2 as pdfium
-import pypdfium2.raw as pdfium_c
 
 from semforensics.screening.records import Grey
 
-_LOSSY_FILTERS = ("DCTDecode", "JPXDecode", "JBIG2Decode")
-_MAX_OBJECTS = 5000  # of a page
-_MAX_SECONDS = 120.0  # for a document
-_STRIPS = 3  # images of one width that touch, from which on they are one picture
-_TOUCH_PT = 1.5
-_DRAWN = 20  # paths and shadings of a page without images, from which on it may hold a figure
+PAGE_S = 10.0
+"""For the next page or picture; what takes longer is refused."""
+DOCUMENT_S = 120.0
+"""For a document, the time that its pictures are looked at not counted."""
+MAX_BROKEN = 3
+"""Pages that may break the process before the rest is refused."""
+
+_PROGRAM = "semforensics.screening.pdf_pages"
+_PACKAGES = Path(__file__).parents[2]  # where the program is found, whatever the working folder
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"RIFF")
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ class PdfRefusal:
 
 
 def is_pdf(data: bytes) -> bool:
-    """Say whether bytes are a PDF: its mark may follow other bytes."""
-    return b"%PDF-" in data[:1024]
+    """Say whether bytes are a PDF: its mark may follow other bytes, but no image's."""
+    return b"%PDF-" in data[:1024] and not data.startswith(_IMAGES)
 
 
 def read_pdf(
@@ -58,6 +66,7 @@ def read_pdf(
     max_megapixels: float,
     least_px: int,
     dpi: int,
+    page_s: float = PAGE_S,
 ) -> Iterator[PdfPicture | PdfRefusal]:
     """Read the pictures of a document, page by page.
 
@@ -68,116 +77,144 @@ def read_pdf(
         max_megapixels: Of one picture; a larger one is refused.
         least_px: Images with a shorter side are left out: icons and rules.
         dpi: At which a page is drawn; fewer where it would become too large.
+        page_s: Seconds for the next page or picture.
 
     Raises:
         ValueError: It is no PDF that can be opened, such as one with a password.
     """
-    try:
-        document = pdfium.PdfDocument(data)
-    except pdfium.PdfiumError as error:
-        raise ValueError(f"not a readable PDF: {error}") from error
-    started, count = time.monotonic(), 0
-    try:
-        pages = len(document)
-        for number in range(min(pages, max_pages)):
-            if time.monotonic() - started > _MAX_SECONDS:
-                yield PdfRefusal(
-                    f"page {number + 1}", f"the document takes over {_MAX_SECONDS:g} s"
-                )
-                return
-            for found in _read_page(document, number, max_megapixels, least_px, dpi):
-                if count == max_pictures:
-                    reason = f"more than {max_pictures} pictures"
-                    yield PdfRefusal(f"from page {number + 1} on", reason)
+    options = {"max_megapixels": max_megapixels, "least_px": least_px, "dpi": dpi}
+    pages, page, count, broken, left_s = 0, -1, 0, 0, DOCUMENT_S
+    has_ended = False
+    while not has_ended:
+        options |= {"first": page + 1, "last": max_pages}
+        with _Process(data, options, page_s) as process:
+            for head, grey in process.answers():
+                if head["kind"] == "broken":
+                    raise ValueError(head["reason"])
+                if head["kind"] == "pages":
+                    pages = head["pages"]
+                elif head["kind"] == "page":
+                    page = head["page"]
+                elif head["kind"] == "end":
+                    has_ended = True
+                elif grey is None:
+                    yield PdfRefusal(head["location"], head["reason"])
+                elif count == max_pictures:
+                    yield PdfRefusal(f"from page {page + 1} on", f"more than {count} pictures")
                     return
-                count += isinstance(found, PdfPicture)
-                yield found
-        if pages > max_pages:
-            yield PdfRefusal(f"from page {max_pages + 1} on", f"more than {max_pages} pages")
-        elif count == 0:
-            yield PdfRefusal("", f"no image of {least_px} px or more on {pages} pages")
-    finally:
-        document.close()
-
-
-def _read_page(
-    document: Any, number: int, max_megapixels: float, least_px: int, dpi: int
-) -> Iterator[PdfPicture | PdfRefusal]:
-    where = f"page {number + 1}"
-    try:
-        page = document[number]
-        objects = []
-        for one in page.get_objects(max_depth=8):
-            objects.append(one)
-            if len(objects) > _MAX_OBJECTS:
-                yield PdfRefusal(where, f"more than {_MAX_OBJECTS} objects on the page")
+                else:
+                    count += 1
+                    yield _picture(head, grey)
+                if process.waited_s > left_s:
+                    reason = f"the document takes over {DOCUMENT_S:g} s"
+                    yield PdfRefusal(f"from page {page + 1} on", reason)
+                    return
+            left_s -= process.waited_s
+            if has_ended:
+                break
+            if pages == 0 or page < 0:
+                raise ValueError(f"not a readable PDF: {process.end}")
+            yield PdfRefusal(f"page {page + 1}", process.end)
+            broken += 1
+            has_ended = page + 1 >= min(pages, max_pages)
+            if broken == MAX_BROKEN and not has_ended:
+                reason = f"{broken} pages before could not be read"
+                yield PdfRefusal(f"from page {page + 2} on", reason)
                 return
-    except pdfium.PdfiumError as error:
-        yield PdfRefusal(where, f"cannot be read: {error}")
-        return
-    images = [o for o in objects if o.type == pdfium_c.FPDF_PAGEOBJ_IMAGE]
-    drawn = sum(
-        o.type in (pdfium_c.FPDF_PAGEOBJ_PATH, pdfium_c.FPDF_PAGEOBJ_SHADING) for o in objects
-    )
-    if _are_strips(images):
-        note = f"its figure is cut into {len(images)} images that touch: the page was drawn"
-        yield _draw(page, where, max_megapixels, dpi, note)
-    elif not images and drawn >= _DRAWN:
-        yield _draw(page, where, max_megapixels, dpi, "its figure is no image: the page was drawn")
-    else:
-        for index, image in enumerate(images, start=1):
-            found = _extract(image, f"{where}, image {index}", max_megapixels, least_px)
-            if found is not None:
-                yield found
+    if pages > max_pages:
+        yield PdfRefusal(f"from page {max_pages + 1} on", f"more than {max_pages} pages")
+    elif count == broken == 0:
+        yield PdfRefusal("", f"no image of {least_px} px or more on {pages} pages")
 
 
-def _extract(
-    image: Any, where: str, max_megapixels: float, least_px: int
-) -> PdfPicture | PdfRefusal | None:
-    """Take an image out at its own pixels; None for what is too small to be looked at."""
-    try:
-        width, height = image.get_px_size()
-        if min(width, height) < least_px:
+def _picture(head: dict[str, Any], grey: Grey) -> PdfPicture:
+    return PdfPicture(
+        head["location"], grey, head["codec"], head["is_lossy"], head["is_resampled"],
+        tuple(head["notes"]),
+    )  # fmt: skip
+
+
+class _Process:
+    """A process that reads a document; leaving the context ends it."""
+
+    def __init__(self, data: bytes, options: dict[str, Any], page_s: float) -> None:
+        self._data, self._page_s, self._is_late = data, page_s, False
+        path = os.pathsep.join(filter(None, [str(_PACKAGES), os.environ.get("PYTHONPATH")]))
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            # -P: a module in the working folder is not ours.
+            [sys.executable, "-P", "-m", _PROGRAM, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **threads, "PYTHONPATH": path},
+        )
+        self.waited_s = 0.0
+        self.end = ""
+        """Why there are no more answers."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):  # what was not written is not wanted
+                pipe.close()
+        self._process.wait()
+
+    def answers(self) -> Iterator[tuple[dict[str, Any], Grey | None]]:
+        """Give what the process says until it has nothing more to say."""
+        answer = self._timed(self._first)
+        while answer is not None:
+            yield answer
+            if answer[0]["kind"] == "end":
+                return
+            answer = self._timed(self._next)
+        status = self._process.wait()
+        self.end = (
+            f"not read within {self._page_s:g} s"
+            if self._is_late
+            else f"it broke the program that reads PDFs (status {status})"
+        )
+
+    def _timed(self, action: Any) -> tuple[dict[str, Any], Grey | None] | None:
+        """Take the next answer; the process is killed where it takes too long."""
+        timer = threading.Timer(self._page_s, self._expire)
+        timer.daemon = True
+        start = time.monotonic()
+        timer.start()
+        try:
+            answer: tuple[dict[str, Any], Grey | None] | None = action()
+            return answer
+        finally:
+            timer.cancel()
+            self.waited_s += time.monotonic() - start
+
+    def _expire(self) -> None:
+        self._is_late = True
+        self._process.kill()
+
+    def _first(self) -> tuple[dict[str, Any], Grey | None] | None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(self._data)
+            self._process.stdin.close()
+        except BrokenPipeError:  # it died; the missing answer says so
             return None
-        if width * height > max_megapixels * 1e6:
-            reason = f"too large: {width}x{height} px, more than {max_megapixels:g} megapixels"
-            return PdfRefusal(where, reason)
-        filters = list(image.get_filters())
-        bitmap = image.get_bitmap(render=False)
-        grey = np.array(bitmap.to_pil().convert("L"))
-    except Exception as error:  # pdfium and its image codecs, on bytes from outside
-        return PdfRefusal(where, f"cannot be decoded: {str(error) or type(error).__name__}")
-    codec = f"PDF image ({', '.join(filters) or 'no filter'})"
-    return PdfPicture(where, grey, codec, any(f in _LOSSY_FILTERS for f in filters), False)
+        return self._next()
 
-
-def _draw(
-    page: Any, where: str, max_megapixels: float, dpi: int, note: str
-) -> PdfPicture | PdfRefusal:
-    """Draw a whole page."""
-    try:
-        width, height = page.get_size()  # points of 1/72 inch
-        most = (max_megapixels * 1e6 / max(width * height, 1e-6)) ** 0.5 * 72
-        used = min(float(dpi), most)
-        if used < 72 or min(width, height) < 1:
-            return PdfRefusal(where, f"a page of {width:.0f}x{height:.0f} points cannot be drawn")
-        grey = np.array(page.render(scale=used / 72, grayscale=True).to_pil().convert("L"))
-    except Exception as error:  # as above
-        return PdfRefusal(where, f"cannot be drawn: {str(error) or type(error).__name__}")
-    location = f"{where}, rendered at {used:.0f} dpi"
-    return PdfPicture(location, grey, "PDF page", False, True, (note,))
-
-
-def _are_strips(images: Sequence[Any]) -> bool:
-    """Say whether images of one width lie edge to edge, as programs cut large pictures up."""
-    try:
-        boxes = sorted((o.get_bounds() for o in images), key=lambda b: (b[0], b[1]))
-    except Exception:  # an object without bounds is no strip
-        return False
-    run = 1
-    for (left, _, right, top), (left2, bottom2, right2, _) in pairwise(boxes):
-        touches = abs(left - left2) < _TOUCH_PT and abs(right - right2) < _TOUCH_PT
-        run = run + 1 if touches and abs(top - bottom2) < _TOUCH_PT else 1
-        if run >= _STRIPS:
-            return True
-    return False
+    def _next(self) -> tuple[dict[str, Any], Grey | None] | None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            return None
+        head: dict[str, Any] = json.loads(line)
+        if "shape" not in head:
+            return head, None
+        height, width = head["shape"]
+        samples = self._process.stdout.read(height * width)
+        if len(samples) < height * width:
+            return None
+        return head, np.frombuffer(bytearray(samples), np.uint8).reshape(height, width)

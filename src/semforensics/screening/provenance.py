@@ -9,45 +9,53 @@ import io
 import re
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from semforensics.screening.bombs import refuse_bombs
+from semforensics.screening.pdf import is_pdf
 from semforensics.screening.records import Provenance
 
 _VENDOR_TAGS = {34680: "FEI/Thermo", 34682: "FEI/Thermo", 34118: "Zeiss"}
 _SOFTWARE_TAGS = {270: "ImageDescription", 305: "Software", 306: "DateTime", 315: "Artist"}
-_MAX_TEXT, _MAX_ENTRIES = 300, 60
+_MAX_TEXT, _MAX_ENTRIES, _MAX_FRAMES = 300, 60, 1000
 _LINE = re.compile(r"^\s*\$?([\w .()/#%-]{1,80}?)\s*(?:=|\s)\s*(.+?)\s*$")
 _C2PA_MARKS = (b"c2pa", b"jumb")
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
 
-def read_provenance(data: bytes, name: str, side_car: str | None) -> Provenance:
+def read_provenance(file: Path | bytes, name: str, side_car: str | None) -> Provenance:
     """Read what a file, and the text beside it, say of the instrument and of programs.
 
     Args:
-        data: The file's bytes: an image, or anything else, of which only marks are looked for.
+        file: The file or its bytes: an image, or anything else, of which only marks are looked for.
         name: Of the file, to name the side-car after.
         side_car: The text beside it, if there is any.
 
     Returns:
         Empty where nothing is known; a file that cannot be read says nothing.
     """
+    data = file.read_bytes() if isinstance(file, Path) else file
     instrument: dict[str, str] = {}
     source: str | None = None
+    notes: list[str] = []
     software: dict[str, str] = {}
-    kind = "PDF" if b"%PDF-" in data[:1024] else "?"
+    kind = "PDF" if is_pdf(data) else "?"
     try:
+        refuse_bombs(data, _MAX_FRAMES)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 kind = image.format or "?"
                 instrument, source = _vendor_tags(image)
                 software = _software(image)
-    except Exception:  # provenance of bytes that no decoder takes: none; the reader refuses them
+    except UnidentifiedImageError:  # no image: it has no tags
         pass
+    except Exception as error:  # a decoder may raise anything on bytes from outside
+        notes.append(f"its tags cannot be read: {_clean(str(error) or type(error).__name__)}")
     xmp = re.search(rb"<xmp:CreatorTool>([^<]{1,300})<|xmp:CreatorTool=\"([^\"]{1,300})\"", data)
     if xmp:
         software["XMP CreatorTool"] = _clean((xmp[1] or xmp[2]).decode("utf-8", "replace"))
@@ -61,7 +69,7 @@ def read_provenance(data: bytes, name: str, side_car: str | None) -> Provenance:
         if instrument:
             vendor = _vendor_of(side_car)
             source = f"text file beside {name.rsplit('/', 1)[-1]} ({vendor})"
-    return Provenance(kind, instrument, source, software, _c2pa(data, kind))
+    return Provenance(kind, instrument, source, software, _c2pa(data, kind), tuple(notes))
 
 
 def _vendor_tags(image: Image.Image) -> tuple[dict[str, str], str | None]:
@@ -81,6 +89,10 @@ def _software(image: Image.Image) -> dict[str, str]:
             if tag in image.tag_v2:
                 found[name] = _clean(_as_text(image.tag_v2[tag]))
     else:
+        if image.format == "PNG":
+            image.load()  # tags may stand behind the pixels
+        # EXIF is a TIFF, whose tags may claim the same bytes again and again.
+        refuse_bombs(image.info.get("exif", b"").lstrip(b"Exif\0"), _MAX_FRAMES)
         for tag, value in image.getexif().items():
             name = ExifTags.TAGS.get(tag, str(tag))
             if name in ("Software", "Make", "Model", "DateTime", "Artist", "ImageDescription"):
@@ -122,8 +134,16 @@ def _c2pa(data: bytes, kind: str) -> str:
         return "none"
     types = {"PNG": "image/png", "JPEG": "image/jpeg", "TIFF": "image/tiff", "WEBP": "image/webp",
              "PDF": "application/pdf"}  # fmt: skip
+    # Nothing leaves the machine: not even a look at a manifest that lies elsewhere.
+    offline = c2pa.Settings.from_dict(
+        {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+    )
     try:
-        with c2pa.Reader(types.get(kind, "application/octet-stream"), io.BytesIO(data)) as reader:
+        kind_of_file = types.get(kind, "application/octet-stream")
+        with (
+            c2pa.Context(offline) as context,
+            c2pa.Reader(kind_of_file, io.BytesIO(data), context=context) as reader,
+        ):
             return f"present: {_clean(str(reader.get_validation_state()))}"
     except Exception as error:  # a damaged manifest is one all the same
         return f"present, cannot be read: {_clean(str(error) or type(error).__name__)}"

@@ -1,0 +1,174 @@
+"""The files of a ZIP archive, unpacked in memory under limits.
+
+Nothing is written anywhere, so a name cannot lead out of a folder; names that try, links, encrypted
+members and members that swell beyond reason are refused one by one.
+"""
+
+import io
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+MAX_RATIO = 200
+"""Of a member's size to its packed size; a flat picture without compression reaches about 100."""
+RATIO_FROM_MB = 10.0
+"""Size of a member from which on the ratio matters, in 10^6 bytes."""
+SIDE_CAR_MB = 1.0
+"""Of a text beside a picture; a larger one is none."""
+
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+_ENTRY = b"PK\x01\x02"  # begins each entry of the table of contents
+_CHUNK = 2**20
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of an archive."""
+
+    name: str
+    """Fit to be shown: no control characters, not endless."""
+    data: bytes
+    side_car: str | None
+    """The text beside it, of the same name but for the ending."""
+
+
+@dataclass(frozen=True)
+class MemberRefusal:
+    """A file of an archive that is not read."""
+
+    name: str
+    reason: str
+
+
+def is_zip(data: bytes) -> bool:
+    """Say whether bytes are a ZIP archive."""
+    return data.startswith(_ZIP_STARTS)
+
+
+def read_zip(
+    data: bytes, *, max_members: int, max_file_mb: float, max_unpacked_mb: float
+) -> Iterator[Member | MemberRefusal]:
+    """Unpack the files of an archive one by one, sorted by name.
+
+    Folders, hidden files, what macOS adds and texts beside a picture of that name are left out.
+
+    Args:
+        data: The archive.
+        max_members: An archive with more is refused.
+        max_file_mb: Of one member, in 10^6 bytes.
+        max_unpacked_mb: Of all members together, those that are refused on the way included.
+
+    Raises:
+        ValueError: It cannot be read, is empty, or has too many members.
+    """
+    # zipfile makes an object for each entry, so count before it does; folders may be among them.
+    if (entries := data.count(_ENTRY)) > 20 * max_members:
+        raise ValueError(f"{entries} entries, more than {20 * max_members}")
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        infos = sorted(archive.infolist(), key=lambda info: info.filename)
+    except Exception as error:  # zipfile raises many kinds on damaged archives
+        raise ValueError(f"not a readable ZIP archive: {error}") from error
+    files = [info for info in infos if not info.is_dir() and not _is_clutter(info.filename)]
+    if not files:
+        raise ValueError("an archive without files")
+    if len(files) > max_members:
+        raise ValueError(f"{len(files)} members, more than {max_members}")
+    texts, pictures = _paired(files)
+    left = [int(max_unpacked_mb * 1e6)]
+    for info in pictures:
+        name = "".join(c if c.isprintable() else "?" for c in info.filename)[:300]
+        try:
+            _refuse(info)
+            member = _unpack(archive, info, int(max_file_mb * 1e6), left)
+        except ValueError as error:
+            yield MemberRefusal(name, str(error))
+            continue
+        yield Member(name, member, _side_car(archive, texts.get(_stem(info.filename)), left))
+        del member
+
+
+def _paired(
+    files: Sequence[zipfile.ZipInfo],
+) -> tuple[dict[str, zipfile.ZipInfo], list[zipfile.ZipInfo]]:
+    """Tell texts that stand beside another file of the same name from all other files."""
+    others = [info for info in files if not info.filename.lower().endswith(".txt")]
+    stems = {_stem(info.filename) for info in others}
+    texts = {
+        _stem(info.filename): info
+        for info in files
+        if info.filename.lower().endswith(".txt") and _stem(info.filename) in stems
+    }
+    alone = [info for info in files if texts.get(_stem(info.filename)) is not info]
+    return texts, alone
+
+
+def _refuse(info: zipfile.ZipInfo) -> None:
+    """Refuse what has no place in a submission."""
+    path = PurePosixPath(info.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in info.filename:
+        raise ValueError("a name that points out of the archive")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise ValueError("a link, not a file")
+    if info.flag_bits & 1:
+        raise ValueError("encrypted: needs a password")
+    if info.compress_type not in _METHODS:  # others may ask for gigabytes before the first byte
+        raise ValueError(f"packed by method {info.compress_type}, expected stored or deflated")
+
+
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, left: list[int]) -> bytes:
+    """Unpack a member in chunks; what its header says of its size is not believed.
+
+    Args:
+        archive: That holds it.
+        info: The member.
+        most: Bytes of a member.
+        left: Bytes that all members may still take; what this one takes is taken off.
+    """
+    parts: list[bytes] = []
+    size = 0
+    packed = max(info.compress_size, 1)
+    try:
+        with archive.open(info) as file:
+            while chunk := file.read(_CHUNK):
+                size += len(chunk)
+                left[0] -= len(chunk)
+                if size > most or left[0] < 0:
+                    break
+                if size > RATIO_FROM_MB * 1e6 and size > MAX_RATIO * packed:
+                    break
+                parts.append(chunk)
+    except Exception as error:  # damaged streams
+        raise ValueError(f"cannot be unpacked: {error or type(error).__name__}") from error
+    if size > most:
+        raise ValueError(f"unpacks to more than {most / 1e6:g} MB")
+    if left[0] < 0:
+        left[0] = 0
+        raise ValueError("the archive unpacks to more than is read of one")
+    if size > RATIO_FROM_MB * 1e6 and size > MAX_RATIO * packed:
+        raise ValueError(f"unpacks to more than {MAX_RATIO} times its size")
+    return b"".join(parts)
+
+
+def _side_car(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, left: list[int]
+) -> str | None:
+    if info is None:
+        return None
+    try:
+        _refuse(info)
+        return _unpack(archive, info, int(SIDE_CAR_MB * 1e6), left).decode("utf-8", "replace")
+    except ValueError:  # the picture is judged without it; a text is no evidence that it needs
+        return None
+
+
+def _is_clutter(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] == "__MACOSX" or parts[-1].startswith(".")
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0]

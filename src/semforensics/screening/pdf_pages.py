@@ -1,0 +1,230 @@
+"""The pictures of a PDF's pages, read by pdfium in a process that may break.
+
+Run as a program by `pdf`: the document comes in on standard input, pictures go out on standard
+output. A micrograph in a PDF is an image object; taken out, it has the pixels that the authors put
+in, whatever its size on the page. Where a page's figure is cut into images that touch, or is drawn
+by lines and shadings, the page is drawn instead, which resamples it: the verdict knows.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any, BinaryIO
+
+import numpy as np
+import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_c
+
+from semforensics.screening.records import Grey
+
+MAX_BYTES = 4 * 2**30
+"""Of address space; a picture of 64 megapixels takes about 1 GB while its page is drawn."""
+MAX_CPU_S = 180
+"""Of the process, whose owner may be gone."""
+MAX_OBJECTS = 5000
+"""Of a page."""
+STRIPS = 3
+"""Images that touch and are of one width or height, from which on they are one picture."""
+DRAWN = 20
+"""Paths and shadings of a page without images, from which on it may hold a figure."""
+
+_LOSSY_FILTERS = ("DCTDecode", "JPXDecode", "JBIG2Decode")
+_TOUCH_PT = 1.5
+_LEAST_DPI = 72  # a page that can only be drawn coarser is refused
+_DEPTH = 8  # of forms inside forms
+
+Answer = tuple[dict[str, Any], Grey | None]
+"""What is said of a picture or a refusal, and the picture."""
+
+
+def read_page(
+    document: Any, number: int, max_megapixels: float, least_px: int, dpi: int
+) -> Iterator[Answer]:
+    """Read the pictures of one page, the first being number 0.
+
+    Yields:
+        `{"kind": "picture", …}` with grey levels, or `{"kind": "refusal", …}` without.
+    """
+    where = f"page {number + 1}"
+    try:
+        page = document[number]
+        objects = []
+        for one in page.get_objects(max_depth=_DEPTH):
+            objects.append(one)
+            if len(objects) > MAX_OBJECTS:
+                yield _refusal(where, f"more than {MAX_OBJECTS} objects on the page")
+                return
+        sized = [(o, *o.get_px_size()) for o in objects if o.type == pdfium_c.FPDF_PAGEOBJ_IMAGE]
+    except Exception as error:  # pdfium on bytes from outside
+        yield _refusal(where, f"cannot be read: {_reason(error)}")
+        return
+    drawn = sum(
+        o.type in (pdfium_c.FPDF_PAGEOBJ_PATH, pdfium_c.FPDF_PAGEOBJ_SHADING) for o in objects
+    )
+    images = [o for o, width, height in sized if min(width, height) >= least_px]
+    bounds = [_bounds(o) for o, width, height in sized if max(width, height) >= least_px]
+    if are_cut_up([b for b in bounds if b]):
+        note = f"its figure is cut into {len(bounds)} images that touch: the page was drawn"
+        yield _draw(page, where, max_megapixels, dpi, note)
+    elif not images and drawn >= DRAWN:
+        note = f"its figure is drawn by {drawn} lines and shadings: the page was drawn"
+        yield _draw(page, where, max_megapixels, dpi, note)
+    else:
+        turns = page.get_rotation() // 90
+        for index, image in enumerate(images, start=1):
+            yield _extract(image, turns, f"{where}, image {index}", max_megapixels)
+
+
+def are_cut_up(boxes: Sequence[tuple[float, float, float, float]]) -> bool:
+    """Say whether boxes lie edge to edge in a row or column, as programs cut large pictures up.
+
+    Args:
+        boxes: Left, bottom, right and top, in points.
+    """
+    turned = [(bottom, left, top, right) for left, bottom, right, top in boxes]
+    return _has_stack(boxes) or _has_stack(turned)
+
+
+def _has_stack(boxes: Sequence[tuple[float, float, float, float]]) -> bool:
+    run = 1
+    ordered = sorted(boxes, key=lambda b: (round(b[0] / _TOUCH_PT), b[1]))
+    for (left, _, right, top), (left2, bottom2, right2, _) in pairwise(ordered):
+        is_same = abs(left - left2) < _TOUCH_PT and abs(right - right2) < _TOUCH_PT
+        run = run + 1 if is_same and abs(top - bottom2) < _TOUCH_PT else 1
+        if run >= STRIPS:
+            return True
+    return False
+
+
+def _bounds(image: Any) -> tuple[float, float, float, float] | None:
+    try:
+        left, bottom, right, top = image.get_bounds()
+    except pdfium.PdfiumError:  # an object without bounds is no strip
+        return None
+    return left, bottom, right, top
+
+
+def _extract(image: Any, turns: int, where: str, max_megapixels: float) -> Answer:
+    """Take an image out at its own pixels, upright as the page shows it."""
+    try:
+        width, height = image.get_px_size()
+        if width * height > max_megapixels * 1e6:
+            reason = f"too large: {width}x{height} px, more than {max_megapixels:g} megapixels"
+            return _refusal(where, reason)
+        filters = list(image.get_filters())
+        # Ignores masks and the place on the page, so that samples stay what they were.
+        grey = np.array(image.get_bitmap(render=False).to_pil().convert("L"))
+        notes = []
+        if image.get_metadata().colorspace == pdfium_c.FPDF_COLORSPACE_DEVICECMYK:
+            notes.append("CMYK became RGB, then grey")
+        if pdfium_c.FPDFPageObj_HasTransparency(image):
+            notes.append("a mask lies over it on the page and was left out")
+        grey, note = _upright(grey, image.get_matrix().get(), turns)
+    except Exception as error:  # pdfium and its image codecs, on bytes from outside
+        return _refusal(where, f"cannot be decoded: {_reason(error)}")
+    return {
+        "kind": "picture",
+        "location": where,
+        "codec": f"PDF image ({', '.join(filters) or 'no filter'})",
+        "is_lossy": any(f in _LOSSY_FILTERS for f in filters),
+        "is_resampled": False,
+        "notes": [*notes, *note],
+    }, grey
+
+
+def _upright(grey: Grey, matrix: Sequence[float], turns: int) -> tuple[Grey, list[str]]:
+    """Turn an image by right angles as the page does, so that its info bar is at the bottom.
+
+    Args:
+        grey: As stored.
+        matrix: a, b, c, d of the image on the page: x goes to (a, b), y, upwards, to (c, d).
+        turns: Quarter turns of the page, clockwise.
+    """
+    a, b, c, d = matrix[:4]
+    skew = min(max(abs(a), abs(d)), max(abs(b), abs(c)))
+    if skew > 0.02 * max(map(abs, matrix[:4])):
+        return grey, ["it lies at an angle on the page; taken as stored"]
+    if abs(b) > abs(a):
+        grey, a, d = np.rot90(grey), b, -c  # a quarter turn counter-clockwise, then mirrored
+        mirrored = (d < 0, a < 0)
+    else:
+        mirrored = (a < 0, d < 0)
+    grey = grey[:: -1 if mirrored[1] else 1, :: -1 if mirrored[0] else 1]
+    return np.ascontiguousarray(np.rot90(grey, -turns)), []
+
+
+def _draw(page: Any, where: str, max_megapixels: float, dpi: int, note: str) -> Answer:
+    """Draw a whole page."""
+    try:
+        width, height = page.get_size()  # points of 1/72 inch
+        most = (max_megapixels * 1e6 / max(width * height, 1e-6)) ** 0.5 * 72
+        used = min(float(dpi), most)
+        if used < _LEAST_DPI or min(width, height) < 1:
+            return _refusal(where, f"a page of {width:.0f}x{height:.0f} points cannot be drawn")
+        grey = np.array(page.render(scale=used / 72, grayscale=True).to_pil().convert("L"))
+    except Exception as error:  # as above
+        return _refusal(where, f"cannot be drawn: {_reason(error)}")
+    return {
+        "kind": "picture",
+        "location": f"{where}, rendered at {used:.0f} dpi",
+        "codec": "PDF page",
+        "is_lossy": False,
+        "is_resampled": True,
+        "notes": [note],
+    }, grey
+
+
+def _refusal(where: str, reason: str) -> Answer:
+    return {"kind": "refusal", "location": where, "reason": reason}, None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _main(options: dict[str, Any], source: BinaryIO, sink: BinaryIO) -> None:
+    """Answer with the number of pages, and for each page its beginning and its pictures."""
+
+    def send(head: dict[str, Any], grey: Grey | None = None) -> None:
+        if grey is not None:
+            head["shape"] = grey.shape
+        sink.write(json.dumps(head).encode() + b"\n")
+        if grey is not None:
+            sink.write(grey.tobytes())
+        sink.flush()
+
+    first, last = options.pop("first"), options.pop("last")
+    try:
+        document = pdfium.PdfDocument(source.read())
+        pages = len(document)
+    except Exception as error:  # as above
+        needs = "password" in str(error).lower()
+        reason = "it needs a password" if needs else f"not a readable PDF: {_reason(error)}"
+        send({"kind": "broken", "reason": reason})
+        return
+    send({"kind": "pages", "pages": pages})
+    for number in range(first, min(pages, last)):
+        send({"kind": "page", "page": number})
+        for head, grey in read_page(document, number, **options):
+            send(head, grey)
+    send({"kind": "end"})
+
+
+def _bound_process() -> None:
+    """Bound the memory and the time that this process may take, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows; the owner's time-out holds all the same
+        return
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(ValueError):  # macOS knows the limit and refuses to set it
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+
+
+if __name__ == "__main__":
+    _bound_process()
+    with suppress(BrokenPipeError):  # the owner wants no more
+        _main(json.loads(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
