@@ -143,7 +143,12 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
     run("dvc", "repro")
     after = files_below(tiny) - {"data/folder_listing.csv", "data/benign_listing.csv"}
 
-    folders = {"data/raw", "data/cropped", *(f"data/fakes/{gan}" for gan in (*GANS, "pseudo"))}
+    folders = {
+        "data/raw",
+        "data/cropped",
+        "data/published",
+        *(f"data/fakes/{gan}" for gan in (*GANS, "pseudo")),
+    }
     folders |= {f"data/unseen/{column}" for column in UNSEEN}
     loose = {f for f in after if not any(f.startswith(d + "/") for d in folders)}
     assert loose == {
@@ -151,6 +156,7 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
         "data/crops.csv",
         "data/splits.csv",
         "data/pretrained/alex.safetensors",
+        "data/screening/model.safetensors",
         "metrics/headline.json",
         "metrics/trials.json",
         "plots/table_4_3.md",
