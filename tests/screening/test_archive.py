@@ -27,6 +27,20 @@ def test_names_that_point_out_of_the_archive_are_refused(name: str) -> None:
     assert read == Member("z.png", b"2", None)
 
 
+def test_members_without_a_name_are_refused() -> None:
+    """Nothing breaks on them, and the others are read."""
+    data = bytearray(zipped({"x": b"1", "z.png": b"2"}))
+    table = data.index(b"PK\1\2")
+    data[table + 28] = 0  # the length of the first name
+    del data[table + 46]  # the name
+    data[-10:-6] = struct.pack("<I", struct.unpack("<I", data[-10:-6])[0] - 1)
+
+    refused, read = unpack(bytes(data))
+
+    assert refused == MemberRefusal("", "a member without a name")
+    assert read == Member("z.png", b"2", None)
+
+
 def test_links_are_refused() -> None:
     """A link to another file of the machine is not followed."""
     buffer = io.BytesIO()

@@ -72,7 +72,8 @@ def read_zip(
         infos = sorted(archive.infolist(), key=lambda info: info.filename)
     except Exception as error:  # zipfile raises many kinds on damaged archives
         raise ValueError(f"not a readable ZIP archive: {error}") from error
-    files = [info for info in infos if not info.is_dir() and not _is_clutter(info.filename)]
+    # Not `is_dir()`, which fails on an empty name in Python 3.11.
+    files = [i for i in infos if not i.filename.endswith("/") and not _is_clutter(i.filename)]
     if not files:
         raise ValueError("an archive without files")
     if len(files) > max_members:
@@ -108,6 +109,8 @@ def _paired(
 
 def _refuse(info: zipfile.ZipInfo) -> None:
     """Refuse what has no place in a submission."""
+    if not info.filename:
+        raise ValueError("a member without a name")
     path = PurePosixPath(info.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in info.filename:
         raise ValueError("a name that points out of the archive")
