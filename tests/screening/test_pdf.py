@@ -83,6 +83,20 @@ def test_images_at_an_angle_are_taken_as_stored() -> None:
     assert picture.notes == ("it lies at an angle on the page; taken as stored",)
 
 
+def test_masks_are_left_out_with_a_note() -> None:
+    """What a mask hides on the page is looked at too, and the samples stay what they were."""
+    pdf = Pdf()
+    hole = np.full((96, 128), 255, np.uint8)
+    hole[40:60, 50:80] = 0
+    mask = pdf.image(hole)
+    pdf.page(put(0, 200, 150), [pdf.image(micrograph(), more=b"/SMask %d 0 R" % mask)])
+
+    (picture,) = read(pdf.to_bytes())
+
+    np.testing.assert_array_equal(picture.grey, micrograph())
+    assert picture.notes == ("a mask lies over it on the page and was left out",)
+
+
 def test_cmyk_becomes_grey_with_a_note() -> None:
     """Black ink alone gives the grey levels that were put in, give or take the conversion."""
     grey = micrograph()

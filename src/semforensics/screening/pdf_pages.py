@@ -33,6 +33,8 @@ DRAWN = 20
 _LOSSY_FILTERS = ("DCTDecode", "JPXDecode", "JBIG2Decode")
 _TOUCH_PT = 1.5
 _LEAST_DPI = 72  # a page that can only be drawn coarser is refused
+_MOST_PT = 4000  # an image is drawn to look for a mask
+_OPAQUE = 250
 _DEPTH = 8  # of forms inside forms
 
 Answer = tuple[dict[str, Any], Grey | None]
@@ -119,7 +121,7 @@ def _extract(image: Any, turns: int, where: str, max_megapixels: float) -> Answe
         notes = []
         if image.get_metadata().colorspace == pdfium_c.FPDF_COLORSPACE_DEVICECMYK:
             notes.append("CMYK became RGB, then grey")
-        if pdfium_c.FPDFPageObj_HasTransparency(image):
+        if _is_masked(image):
             notes.append("a mask lies over it on the page and was left out")
         grey, note = _upright(grey, image.get_matrix().get(), turns)
     except Exception as error:  # pdfium and its image codecs, on bytes from outside
@@ -134,6 +136,23 @@ def _extract(image: Any, turns: int, where: str, max_megapixels: float) -> Answe
     }, grey
 
 
+def _is_masked(image: Any) -> bool:
+    """Say whether the page shows a part of an image as transparent."""
+    a, b, c, d = image.get_matrix().get()[:4]
+    if _is_askew(a, b, c, d) or max(abs(a), abs(b), abs(c), abs(d)) > _MOST_PT:
+        return False  # drawn askew, its corners would be transparent; drawn huge, it takes memory
+    alpha = image.get_bitmap(render=True, scale_to_original=False).to_numpy()
+    # Borders that lie between two pixels are a little transparent in any case.
+    inside = alpha[1:-1, 1:-1]
+    return bool(inside.ndim == 3 and inside.shape[2] == 4 and (inside[..., 3] < _OPAQUE).any())
+
+
+def _is_askew(a: float, b: float, c: float, d: float) -> bool:
+    """Say whether a matrix turns by anything but right angles."""
+    least = min(max(abs(a), abs(d)), max(abs(b), abs(c)))
+    return least > 0.02 * max(abs(a), abs(b), abs(c), abs(d))
+
+
 def _upright(grey: Grey, matrix: Sequence[float], turns: int) -> tuple[Grey, list[str]]:
     """Turn an image by right angles as the page does, so that its info bar is at the bottom.
 
@@ -143,8 +162,7 @@ def _upright(grey: Grey, matrix: Sequence[float], turns: int) -> tuple[Grey, lis
         turns: Quarter turns of the page, clockwise.
     """
     a, b, c, d = matrix[:4]
-    skew = min(max(abs(a), abs(d)), max(abs(b), abs(c)))
-    if skew > 0.02 * max(map(abs, matrix[:4])):
+    if _is_askew(a, b, c, d):
         return grey, ["it lies at an angle on the page; taken as stored"]
     if abs(b) > abs(a):
         grey, a, d = np.rot90(grey), b, -c  # a quarter turn counter-clockwise, then mirrored
