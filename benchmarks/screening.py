@@ -214,7 +214,7 @@ def speed_table() -> list[str]:
         memory: dict[int, float] = {}
         judged = 0.0
         while process.poll() is None:
-            done = len([*(scratch / "inputs").glob("*.json")])
+            done = len([*scratch.glob("*/inputs/*.json")])
             memory[done] = max(memory.get(done, 0), tree_memory_mb(process.pid))
             if done >= NUM_FILES and not judged:
                 judged = time.perf_counter() - start

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semforensics.screening import store
 from semforensics.screening.bulk import Totals, repeating_command, screen_submission
 from tests.screening.stand_in import HANGS, KILLS, RAISES, StandIn, draw
 
@@ -121,14 +123,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_report(
 
     killed = start(0.2)
     deadline = time.monotonic() + 60
-    while len([*(tmp_path / "scratch").glob("inputs/*.json")]) < 4:
+    while len([*(tmp_path / "scratch").glob("*/inputs/*.json")]) < 4:
         assert time.monotonic() < deadline, "nothing was judged"
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     time.sleep(0.6)  # its workers finish the picture that they are at, and end
     assert not (tmp_path / "report/report.json").exists()
-    kept = len([*(tmp_path / "scratch").glob("inputs/*.json")])
+    kept = len([*(tmp_path / "scratch").glob("*/inputs/*.json")])
     log.unlink()
 
     assert start(0).wait() == 0
@@ -188,11 +190,41 @@ def test_files_of_the_user_in_the_scratch_folder_stay(tmp_path: Path) -> None:
     """Only unfinished work is removed in the end."""
     (file,) = draw(tmp_path / "in", [80])
     (tmp_path / "scratch").mkdir()
-    (tmp_path / "scratch/thesis.txt").write_text("mine")
+    mine = [tmp_path / f"scratch/{name}/holiday.txt" for name in ("pictures", "panels", "inputs")]
+    for one in mine:
+        one.parent.mkdir()
+        one.write_text("mine")
 
     screen([file], tmp_path)
 
-    assert [p.name for p in (tmp_path / "scratch").iterdir()] == ["thesis.txt"]
+    left = [p for p in (tmp_path / "scratch").rglob("*") if p.is_file()]
+    assert sorted(left) == sorted(mine)
+
+
+def test_an_input_that_cannot_be_read_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing disk under one file, or a pipe among them, stops neither the run nor the others."""
+    good, bad = draw(tmp_path / "in", [80, 90])
+    pipe = tmp_path / "in/pipe.png"
+    os.mkfifo(pipe)
+    read = Path.read_bytes
+    hashed = store.sha256_of
+
+    def failing(path: Path, then: Callable[[Path], Any]) -> Any:
+        if path == bad:
+            raise OSError(5, "Input/output error", str(path))
+        return then(path)
+
+    monkeypatch.setattr(Path, "read_bytes", lambda path: failing(path, read))
+    monkeypatch.setattr(store, "sha256_of", lambda path: failing(path, hashed))
+
+    _, report = screen([good, bad, pipe], tmp_path)
+
+    assert [image["path"] for image in report["images"]] == [str(good)]
+    refused = {one["path"]: one["reason"] for one in report["refusals"]}
+    assert "Input/output error" in refused[str(bad)]
+    assert "not a file" in refused[str(pipe)]
 
 
 def test_names_stand_in_the_place_of_paths(tmp_path: Path) -> None:

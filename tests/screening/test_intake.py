@@ -234,6 +234,19 @@ def test_decoding_gives_arrays_that_can_be_written_to() -> None:
     assert grey.flags.writeable
 
 
+def test_an_archive_that_begins_with_a_stored_document_is_an_archive(tmp_path: Path) -> None:
+    """The document's mark stands near the start, uncompressed; the other members still count."""
+    path = tmp_path / "x.zip"
+    png = encoded(micrograph(64, 96), "PNG")
+    members = {"a.pdf": pdf_with(micrograph(64, 96)), "Figure 1: overview.png": png}
+    path.write_bytes(zipped(members, 0))
+
+    found = list(read_inputs([path], Limits()))
+
+    assert all(isinstance(one, Picture) for one in found), found
+    assert len(found) == 2
+
+
 def test_archives_hold_pictures_documents_and_texts(tmp_path: Path) -> None:
     """Members are named by archive and member; a PDF inside is read, an archive inside is not."""
     members = {

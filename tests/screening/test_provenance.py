@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,14 @@ def test_tags_that_claim_too_much_are_told() -> None:
 def test_what_is_no_image_says_nothing() -> None:
     """The reader refuses it; here it is no error."""
     assert read(np.random.default_rng(0).bytes(500)).file_format == "?"
+
+
+def test_long_lines_take_no_time() -> None:
+    """A megabyte of blanks inside a value is read in a moment."""
+    text = "HV=5" + " " * 1_000_000 + "x\nWD=4"
+    start = time.monotonic()
+
+    found = read_provenance(encoded(micrograph(64, 96), "PNG"), "x.png", text)
+
+    assert time.monotonic() - start < 2
+    assert found.instrument["HV"] == "5"

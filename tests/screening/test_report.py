@@ -3,6 +3,7 @@
 import copy
 import csv
 import dataclasses
+import io
 import json
 import re
 import tracemalloc
@@ -307,6 +308,29 @@ def test_an_unfinished_report_leaves_the_old_one(
 
     with pytest.raises(OSError, match="no space left"):
         write_report(tmp_path, HEAD, broken, [], [])
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_disk_that_fills_at_the_end_leaves_the_old_report(
+    tmp_path: Path, fragments: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three files are closed before the first gets its name."""
+    write(tmp_path, fragments[:1])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    opened = Path.open
+
+    class Full(io.StringIO):
+        def close(self) -> None:
+            super().close()
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(
+        Path, "open", lambda p, *a, **k: Full() if ".csv" in p.name else opened(p, *a, **k)
+    )
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, fragments)
+    monkeypatch.undo()
 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

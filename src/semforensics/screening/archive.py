@@ -5,6 +5,7 @@ members and members that swell beyond reason are refused one by one.
 """
 
 import io
+import re
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -107,12 +108,15 @@ def _paired(
     return texts, alone
 
 
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
 def _refuse(info: zipfile.ZipInfo) -> None:
     """Refuse what has no place in a submission."""
     if not info.filename:
         raise ValueError("a member without a name")
     path = PurePosixPath(info.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in info.filename:
+    if path.is_absolute() or ".." in path.parts or _DRIVE.match(info.filename):
         raise ValueError("a name that points out of the archive")
     if stat.S_ISLNK(info.external_attr >> 16):
         raise ValueError("a link, not a file")

@@ -10,12 +10,10 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from semforensics.screening.records import Grey, Map
-
-Rgb = UInt8[np.ndarray, "height width 3"]
 
 # As in report/style.py, which would bring matplotlib along.
 REAL, FAKE, NEUTRAL = "#0072B2", "#D55E00", "#555555"

@@ -305,17 +305,3 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
 
 def _is_hidden(path: Path, below: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(below).parts)
-
-
-def _is_clutter(name: str) -> bool:
-    parts = name.replace("\\", "/").split("/")
-    return parts[0] == "__MACOSX" or parts[-1].startswith(".")
-
-
-def _stem(name: str) -> str:
-    return name.rsplit(".", 1)[0]
-
-
-def _shown(name: str) -> str:
-    """Make a member's name fit to be shown: no control characters, not endless."""
-    return "".join(c if c.isprintable() else "?" for c in name)[:300]

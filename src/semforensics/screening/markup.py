@@ -127,12 +127,19 @@ def opening(head: Mapping[str, Any]) -> str:
 """
 
 
+def _keeps_promise(head: Mapping[str, Any]) -> bool:
+    """Say whether alpha bounds false alarms: the largest of many tiles exceeds it more often."""
+    settings = head["settings"]
+    return settings.get("alpha") is not None and settings.get("pooling") != "max"
+
+
 def about(head: Mapping[str, Any]) -> str:
     """Say what the report is and what it is not."""
     alpha = head["settings"].get("alpha")
     promise = (
-        f" Of real panels like those the model was calibrated on, at most {alpha:.0%} end here."
-        if alpha is not None
+        f" Of real panels like those the model was calibrated on, at most"
+        f" {100 * alpha:g} % end here."
+        if _keeps_promise(head)
         else ""
     )
     return f"""<section aria-labelledby="about">
@@ -162,8 +169,8 @@ def summary(
     alpha = head["settings"].get("alpha")
     chance = (
         " If all of them were real and like the calibration reals, up to"
-        f" {judged * alpha:.2g} would be suspected by chance."
-        if alpha is not None and judged
+        f" {judged * alpha:.{0 if judged * alpha >= 10 else 1}f} would be suspected by chance."
+        if _keeps_promise(head) and judged
         else ""
     )
     searched = str(head["settings"].get("reuse", ""))

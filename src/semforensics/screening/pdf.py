@@ -30,7 +30,9 @@ MAX_BROKEN = 3
 
 _PROGRAM = "semforensics.screening.pdf_pages"
 _PACKAGES = Path(__file__).parents[2]  # where the program is found, whatever the working folder
-_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"RIFF")
+_OTHERS = (
+    b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"RIFF", b"PK\3\4"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class PdfRefusal:
 
 
 def is_pdf(data: bytes) -> bool:
-    """Say whether bytes are a PDF: its mark may follow other bytes, but no image's."""
-    return b"%PDF-" in data[:1024] and not data.startswith(_IMAGES)
+    """Say whether bytes are a PDF: its mark may follow other bytes, but no image's or ZIP's."""
+    return b"%PDF-" in data[:1024] and not data.startswith(_OTHERS)
 
 
 def read_pdf(

@@ -22,7 +22,8 @@ from semforensics.screening.records import Provenance
 _VENDOR_TAGS = {34680: "FEI/Thermo", 34682: "FEI/Thermo", 34118: "Zeiss"}
 _SOFTWARE_TAGS = {270: "ImageDescription", 305: "Software", 306: "DateTime", 315: "Artist"}
 _MAX_TEXT, _MAX_ENTRIES, _MAX_FRAMES = 300, 60, 1000
-_LINE = re.compile(r"^\s*\$?([\w .()/#%-]{1,80}?)\s*(?:=|\s)\s*(.+?)\s*$")
+_MAX_PARSED, _MAX_LINE = 1_000_000, 1000  # characters: an instrument writes fewer
+_LINE = re.compile(r"^\s*\$?([\w .()/#%-]{1,80}?)\s*(?:=|\s)\s*(.+)$")
 _C2PA_MARKS = (b"c2pa", b"jumb")
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
@@ -108,7 +109,8 @@ def _parse(text: str) -> dict[str, str]:
     """Read lines of "name=value", "name value" or "$NAME value", with the section they stand in."""
     settings: dict[str, str] = {}
     section = ""
-    for line in text.replace("\0", "\n").splitlines():
+    for line in text[:_MAX_PARSED].replace("\0", "\n").splitlines():
+        line = line[:_MAX_LINE].strip()
         if heading := re.fullmatch(r"\s*\[(.{1,80})\]\s*", line):
             section = f"{_clean(heading[1])}."
         elif len(settings) < _MAX_ENTRIES and (pair := _LINE.match(line)):

@@ -92,10 +92,10 @@ def write_report(
         raise ValueError(f"report: no {', '.join(missing)} in the head; found {', '.join(head)}")
     if "training_domain" not in head["model"]:
         raise ValueError(f"report: no training_domain in the model; found {[*head['model']]}")
-    with ExitStack() as stack:
+    with ExitStack() as renamed, ExitStack() as closed:  # all are whole before one gets its name
         json_file, csv_file, html_file = (
-            stack.enter_context(
-                stack.enter_context(atomic_file(folder / f"report.{kind}")).open(
+            closed.enter_context(
+                renamed.enter_context(atomic_file(folder / f"report.{kind}")).open(
                     "w", encoding="utf-8", newline=""
                 )
             )

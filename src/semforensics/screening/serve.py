@@ -185,8 +185,9 @@ def serve_page(
             # In a thread: `shutdown` waits for the loop that this very thread is in.
             threading.Thread(target=page.shutdown).start()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # the last: the terminal is closed
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), stop)
         announce(page.url)
         page.serve_forever(poll_interval=0.2)
 

@@ -19,6 +19,9 @@ import numpy as np
 from semforensics.files import atomic_file, sha256_of
 from semforensics.screening.records import Grey, GreyOfAnySize, Picture, Refusal
 
+_OWN_FOLDER = ".semforensics-unfinished"
+"""Inside the folder that the user names: so that nothing of the user's is ever removed."""
+
 
 @dataclass(frozen=True)
 class InputRecord:
@@ -41,10 +44,10 @@ class Store:
         """Use a folder for what is made with these settings; what it holds already is kept.
 
         Args:
-            folder: Made when something is written.
+            folder: Made when something is written, with a folder of the store's own in it.
             made_with: Whatever changes a result; can be JSON.
         """
-        return cls(folder, _digest(made_with))
+        return cls(folder / _OWN_FOLDER, _digest(made_with))
 
     def picture_key(self, picture: Picture) -> str:
         """Name a picture by its bytes, its place, what is known of it, and the settings."""
@@ -55,11 +58,11 @@ class Store:
     def input_key(self, path: Path, name: str) -> str:
         """Name an input file by its bytes, its name and the texts beside it, and the settings."""
         texts = [
-            (text.name, sha256_of(text))
+            (text.name, _sha256_or_why(text))
             for text in sorted(path.parent.glob("*.[tT][xX][tT]"))
-            if text.stem == path.stem and text.is_file()
+            if text.stem == path.stem
         ]
-        return _digest((self.stamp, sha256_of(path), str(path), name, texts))
+        return _digest((self.stamp, _sha256_or_why(path), str(path), name, texts))
 
     def has_picture(self, key: str) -> bool:
         """Say whether a picture has been judged."""
@@ -104,11 +107,10 @@ class Store:
             yield self.read_fragment(key)
 
     def remove(self) -> None:
-        """Delete what stores have written; whatever else lies in the folder stays."""
-        for kind in ("pictures", "panels", "inputs"):
-            shutil.rmtree(self.folder / kind, ignore_errors=True)
+        """Delete what stores have written; whatever else lies in the user's folder stays."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):  # not empty, or never made
-            self.folder.rmdir()
+            self.folder.parent.rmdir()
 
     def _fragment(self, key: str) -> Path:
         return self.folder / "pictures" / f"{key}.json"
@@ -118,6 +120,16 @@ class Store:
 
     def _record(self, key: str) -> Path:
         return self.folder / "inputs" / f"{key}.json"
+
+
+def _sha256_or_why(path: Path) -> str:
+    """Give the SHA-256 of a file, or why there is none: its reader refuses it by name."""
+    if not path.is_file():  # a pipe would never end
+        return "not a file"
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        return str(error)
 
 
 def _digest(value: Any) -> str:
