@@ -1,14 +1,19 @@
 """The command line: one command per stage, paths and parameters in, one call, one line out."""
 
 import sys
+import traceback
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from semforensics.allocator import keep_memory
 from semforensics.params import read_params
+
+if TYPE_CHECKING:
+    import torch
 
 
 class GanName(StrEnum):
@@ -52,6 +57,14 @@ Device = Annotated[str, typer.Option(envvar="SEMFORENSICS_DEVICE", help="auto, c
 Threads = Annotated[
     int, typer.Option(envvar="SEMFORENSICS_THREADS", help="CPU threads; 0: all cores.")
 ]
+Processes = Annotated[
+    int,
+    typer.Option(
+        envvar="SEMFORENSICS_PROCESSES",
+        min=1,
+        help="Processes that share each batch, one per GPU, or on the CPU's cores.",
+    ),
+]
 Gan = Annotated[GanName, typer.Argument(help="Which generator.")]
 Row = Annotated[RowName, typer.Argument(help="Whose fakes the classifier learns from.")]
 Scratch = Annotated[
@@ -68,6 +81,28 @@ def main() -> None:
     except (ValueError, OSError) as error:  # OSError: no such file, no permission, a full disk
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(2)
+    except MemoryError:
+        typer.secho("error: not enough memory", err=True, fg=typer.colors.RED)
+        sys.exit(3)  # not 1, which `screen --fail-on` gives a meaning
+    except Exception:
+        traceback.print_exc()  # a mistake of the program
+        sys.exit(3)
+
+
+def _train_together(
+    train: Callable[["torch.device"], str], processes: int, device: str, threads: int
+) -> None:
+    """Train in several processes where asked for; the first of them says what came of it."""
+    from semforensics import distributed
+    from semforensics.device import choose_device, set_threads
+
+    if processes > 1 and not distributed.is_worker():
+        raise typer.Exit(distributed.launch(processes))
+    set_threads(threads)
+    with distributed.process_group(choose_device(device)) as own_device:
+        summary = train(own_device)
+        if distributed.is_first():
+            typer.echo(summary)
 
 
 @app.command()
@@ -168,6 +203,7 @@ def train_gan(
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
     threads: Threads = 0,
+    processes: Processes = 1,
     scratch: Scratch = Path(".scratch"),
 ) -> None:
     """Train one GAN on the cropped micrographs.
@@ -176,35 +212,35 @@ def train_gan(
     thousands of real images shown: kimg = iterations * batch / 1000. So 1000 kimg at batch 16,
     which the thesis prints as 1000 iterations, are 62500 of them.
     """
-    from semforensics.device import choose_device, set_threads
-
     p = read_params(params)
-    set_threads(threads)
     places = (cropped, splits, pretrained, checkpoints, plots)
-    match gan:
-        case GanName.FASTGAN:
-            from semforensics.gans.fastgan.training import train_fastgan
 
-            summary = train_fastgan(
-                *places,
-                params=p.train_gan.fastgan,
-                protocol=p.protocol,
-                seed=p.seed,
-                scratch=scratch / "train_gan" / gan,
-                device=choose_device(device),
-            )
-        case GanName.STYLEGAN2_ADA:
-            from semforensics.gans.stylegan2_ada.training import train_stylegan2_ada
+    def train(device: "torch.device") -> str:
+        match gan:
+            case GanName.FASTGAN:
+                from semforensics.gans.fastgan.training import train_fastgan
 
-            summary = train_stylegan2_ada(
-                *places,
-                params=p.train_gan.stylegan2_ada,
-                protocol=p.protocol,
-                seed=p.seed,
-                scratch=scratch / "train_gan" / gan,
-                device=choose_device(device),
-            )
-    typer.echo(summary)
+                return train_fastgan(
+                    *places,
+                    params=p.train_gan.fastgan,
+                    protocol=p.protocol,
+                    seed=p.seed,
+                    scratch=scratch / "train_gan" / gan,
+                    device=device,
+                )
+            case GanName.STYLEGAN2_ADA:
+                from semforensics.gans.stylegan2_ada.training import train_stylegan2_ada
+
+                return train_stylegan2_ada(
+                    *places,
+                    params=p.train_gan.stylegan2_ada,
+                    protocol=p.protocol,
+                    seed=p.seed,
+                    scratch=scratch / "train_gan" / gan,
+                    device=device,
+                )
+
+    _train_together(train, processes, device, threads)
 
 
 @app.command()
@@ -272,29 +308,31 @@ def train_classifier(
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
     threads: Threads = 0,
+    processes: Processes = 1,
     scratch: Scratch = Path(".scratch"),
 ) -> None:
     """Train one NPR classifier, real against fake."""
-    from semforensics.classifier.training import train_row
-    from semforensics.device import choose_device, set_threads
-
     p = read_params(params)
-    set_threads(threads)
-    summary = train_row(
-        row,
-        cropped,
-        splits,
-        fakes,
-        classifier,
-        params=p.train_classifier,
-        shares=p.split,
-        protocol=p.protocol,
-        data=p.acquire.source,
-        seed=p.seed,
-        scratch=scratch / "train_classifier" / row,
-        device=choose_device(device),
-    )
-    typer.echo(summary)
+
+    def train(device: "torch.device") -> str:
+        from semforensics.classifier.training import train_row
+
+        return train_row(
+            row,
+            cropped,
+            splits,
+            fakes,
+            classifier,
+            params=p.train_classifier,
+            shares=p.split,
+            protocol=p.protocol,
+            data=p.acquire.source,
+            seed=p.seed,
+            scratch=scratch / "train_classifier" / row,
+            device=device,
+        )
+
+    _train_together(train, processes, device, threads)
 
 
 @app.command()

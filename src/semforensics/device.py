@@ -10,11 +10,15 @@ import torch
 def choose_device(name: str) -> torch.device:
     """Resolve `auto` (CUDA where there is one, else CPU), `cpu`, `cuda` or `cuda:N`.
 
+    Of several processes on one machine, each gets a CUDA device of its own.
+
     Raises:
         ValueError: The name is unknown, or CUDA is asked for and there is none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -23,14 +27,20 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r}: this machine has no CUDA device that torch can use")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r}: this machine has {torch.cuda.device_count()} of CUDA")
     return device
 
 
 def set_threads(count: int) -> int:
-    """Use `count` CPU threads, all cores for 0, and give the number in use."""
+    """Use `count` CPU threads, all cores for 0, and give the number in use.
+
+    Of several processes on one machine, 0 is an equal share of the cores for each.
+    """
     if count < 0:
         raise ValueError(f"threads: {count}, expected 0 (all cores) or more")
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(count or max(1, len(os.sched_getaffinity(0)) // neighbours))
     return torch.get_num_threads()
 
 

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from semforensics import distributed
 from semforensics.checkpoints import save_checkpoint
 from semforensics.classifier.augment import augment
 from semforensics.classifier.dataset import (
@@ -46,6 +47,7 @@ from semforensics.evaluation.metrics import choose_threshold, log_loss
 from semforensics.evaluation.perturbations import apply_to_all, find
 from semforensics.files import atomic_file, atomic_folder
 from semforensics.images import to_unit_range
+from semforensics.live import live_curves
 from semforensics.params import Protocol, SplitParams, TrainClassifierParams
 
 Losses = list[dict[str, int | float]]
@@ -87,7 +89,8 @@ def train_row(
         device: Where to train.
 
     Returns:
-        One line: numbers of images, validation accuracy, threshold.
+        One line: numbers of images, validation accuracy, threshold. Of several processes, the
+        first alone calibrates, writes and says so; the others give an empty line.
 
     Raises:
         ValueError: Images differ in size or form, or a side is too small.
@@ -101,7 +104,7 @@ def train_row(
     validation = load_images(draw_training_side(table, "validation", seed))
     check_same_size(train, validation)
     if params.precision == "bfloat16" and bf16_is_emulated(device):
-        print(f"note: {device} emulates bfloat16; float32 is faster here", file=sys.stderr)
+        _say(f"note: {device} emulates bfloat16; float32 is faster here")
 
     networks: list[NPRNetwork] = []
     curves: list[Losses] = []
@@ -121,6 +124,8 @@ def train_row(
             )
         )
         networks.append(network)
+    if not distributed.is_first():
+        return ""
     rng = np.random.default_rng(seed)
     domain = Domain.fit(train.images, validation.images, params.domain_quantile, rng)
 
@@ -150,6 +155,7 @@ def train_row(
         },
         "device": device.type,
         "threads": torch.get_num_threads(),
+        **({"processes": distributed.num_processes()} if distributed.num_processes() > 1 else {}),
     }
     processed = process_reals(validation, params.calibrate_on, seed)
     readings = [calibrate(network, validation, processed, params, device) for network in networks]
@@ -201,17 +207,31 @@ def train_network(
 
     Every epoch draws from a generator of its own, seeded by `seed` and its number, so a training
     that was killed goes on from its last whole epoch in `scratch` and ends with the same bytes.
+    Of several processes each augments whole batches and computes its share.
 
     Returns:
         Per epoch: the mean training loss, and loss and accuracy (at 0.5, one phase) on validation.
+
+    Raises:
+        ValueError: There are more processes than images in a batch.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=params.lr)
     is_fake = train.is_fake.float()
     num_batches = math.ceil(len(train.images) / params.batch)
+    smallest = len(train.images) // num_batches
+    if smallest < distributed.num_processes():
+        raise ValueError(
+            f"train_classifier.batch: batches of {smallest} images, fewer than the "
+            f"{distributed.num_processes()} processes"
+        )
     stamp = _stamp(params, train, validation, seed, device)
     losses = _resume(scratch, stamp, network, optimizer, params.epochs)
 
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+    quiet = not (sys.stderr.isatty() and distributed.is_first())
+    with (
+        Progress(console=Console(stderr=True), disable=quiet) as progress,
+        live_curves(scratch, resumed=len(losses) > 0) as show,
+    ):
         task = progress.add_task("training", total=params.epochs, completed=len(losses))
         for epoch in range(len(losses) + 1, params.epochs + 1):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -223,8 +243,9 @@ def train_network(
             # `batch`: a last one of few images would give batch norm poor statistics.
             total = 0.0
             for batch in torch.randperm(len(is_fake), generator=rng).tensor_split(num_batches):
-                images = augment(train.images[batch], params, rng).to(device)
-                targets = is_fake[batch].to(device)
+                share = distributed.share(len(batch))
+                images = augment(train.images[batch], params, rng)[share].to(device)
+                targets = is_fake[batch[share]].to(device)
                 images_in_range = to_unit_range(images).contiguous(
                     memory_format=torch.channels_last
                 )
@@ -235,10 +256,13 @@ def train_network(
                 ):
                     logits = network(images_in_range)
                 loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+                loss = loss * (distributed.whole(len(targets)) / len(batch))  # shares are unequal
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                distributed.average_gradients(network.parameters())
                 optimizer.step()
-                total += loss.item() * len(batch)
+                distributed.average_buffers(network)
+                total += distributed.average(loss.detach()).item() * len(batch)
 
             # Once per epoch: look at the validation side, log, keep the state.
             losses.append(
@@ -248,6 +272,7 @@ def train_network(
                     **validate(network, validation, device),
                 }
             )
+            show(epoch, losses[-1])
             _keep(scratch, stamp, network, optimizer, losses)
             progress.update(task, advance=1, description=_describe(losses[-1]))
     network.eval()
@@ -345,7 +370,7 @@ def _stamp(
         digest.update(fingerprint(part.table).encode())
         digest.update(part.images.numpy().tobytes())
     recipe = params.model_dump(exclude={"epochs", "num_seeds", "calibrate_on", "domain_quantile"})
-    machine = [device.type, torch.get_num_threads(), torch.__version__]
+    machine = [device.type, torch.get_num_threads(), torch.__version__, distributed.num_processes()]
     digest.update(json.dumps([recipe, seed, machine], sort_keys=True).encode())
     return digest.hexdigest()
 
@@ -362,6 +387,8 @@ def _keep(
     losses: Losses,
 ) -> None:
     """Write the state of a training after an epoch."""
+    if not distributed.is_first():
+        return
     with atomic_file(_state_path(scratch)) as path:
         torch.save(
             {
@@ -382,14 +409,20 @@ def _resume(
     epochs: int,
 ) -> Losses:
     """Restore the state of the same training if it was interrupted; give the epochs behind it."""
-    path = _state_path(scratch)
-    if not path.is_file():
-        return []
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    if state["stamp"] != stamp or len(state["losses"]) > epochs:
+    state: dict[str, Any] | None = None
+    if distributed.is_first() and _state_path(scratch).is_file():
+        state = torch.load(_state_path(scratch), weights_only=True)
+    state = distributed.from_first(state)
+    if state is None or state["stamp"] != stamp or len(state["losses"]) > epochs:
         return []
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     losses: Losses = state["losses"]
-    print(f"resumed after epoch {len(losses)}", file=sys.stderr)
+    _say(f"resumed after epoch {len(losses)}")
     return losses
+
+
+def _say(text: str) -> None:
+    """Tell the user once, however many processes there are."""
+    if distributed.is_first():
+        print(text, file=sys.stderr)

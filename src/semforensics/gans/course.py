@@ -2,6 +2,7 @@
 
 import csv
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from semforensics import distributed
 from semforensics.gans.reals import EndlessPermutations
+from semforensics.gans.resume import load_state, save_state
 
 G = TypeVar("G", bound=nn.Module)
 D = TypeVar("D", bound=nn.Module)
@@ -65,9 +68,10 @@ class Course(Generic[G, D]):
         self.rows, self.snapshots = state["rows"], state["snapshots"]
 
     def measure(self, values: Mapping[str, Tensor]) -> None:
-        """Add what this step has measured to the means of the next row."""
+        """Add what this step has measured, in all processes, to the means of the next row."""
         at = [self.columns.index(name) for name in values]
-        self.window[0, at] += torch.stack([value.detach().float() for value in values.values()])
+        measured = torch.stack([value.detach().float() for value in values.values()])
+        self.window[0, at] += distributed.average(measured)
         self.window[1, at] += 1
 
     def log(self, **more: float) -> dict[str, float]:
@@ -88,6 +92,25 @@ class Course(Generic[G, D]):
         self.window.zero_()
         self.rows.append({"iteration": float(self.iteration), **means, **more})
         return self.rows[-1]
+
+
+def resume(
+    course: Course[Any, Any], scratch: Path, stamp: str, iterations: int, console: Console
+) -> None:
+    """Go on from the state of the same training in `scratch`, or empty it and start anew."""
+    state = load_state(scratch / "state.pt", stamp) if distributed.is_first() else None
+    state = distributed.from_first(state)
+    if state is not None and state["iteration"] <= iterations:
+        course.load_state_dict(state)
+        console.print(f"resuming at iteration {course.iteration} from {scratch}")
+    elif distributed.is_first():
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def save(course: Course[Any, Any], scratch: Path, stamp: str) -> None:
+    """Keep the state of an unfinished training; the first process's is everyone's."""
+    if distributed.is_first():
+        save_state(scratch / "state.pt", stamp, course.state_dict())
 
 
 def fresh_window(columns: tuple[str, ...], device: torch.device) -> Tensor:
@@ -113,7 +136,7 @@ def progress_bar(title: str, console: Console) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
         console=console,
-        disable=not console.is_terminal,
+        disable=console.quiet or not console.is_terminal,
     )
 
 
@@ -124,4 +147,5 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
         "threads": torch.get_num_threads(),
+        **({"processes": distributed.num_processes()} if distributed.num_processes() > 1 else {}),
     }

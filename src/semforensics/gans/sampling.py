@@ -41,12 +41,13 @@ class ImageGenerator(Protocol):
 
 
 def draw_inputs(
-    generator: ImageGenerator, count: int, rng: torch.Generator
+    generator: ImageGenerator, count: int, rng: torch.Generator, images: slice = slice(None)
 ) -> tuple[Tensor, list[Tensor]]:
-    """Draw latents and noise maps from a CPU generator, on the network's device."""
+    """Draw latents and noise maps from a CPU generator; give those of some, on the device."""
     z = torch.randn(count, generator.nz, generator=rng)
     noises = [torch.randn(count, 1, side, side, generator=rng) for side in generator.noise_sides]
-    return z.to(generator.device), [noise.to(generator.device) for noise in noises]
+    device = generator.device
+    return z[images].to(device), [noise[images].to(device) for noise in noises]
 
 
 @torch.inference_mode()

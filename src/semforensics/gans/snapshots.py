@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 from torch import Tensor, nn
 
+from semforensics import distributed
 from semforensics.checkpoints import save_checkpoint
 from semforensics.files import atomic_file, atomic_folder
 from semforensics.gans.course import Course, write_rows
@@ -46,9 +47,14 @@ def take_snapshot(
     scratch: Path,
     console: Console,
 ) -> None:
-    """Judge a network by its fakes, and save it with their grid; warn of collapse."""
+    """Judge a network by its fakes, and save it with their grid; warn of collapse.
+
+    Of several processes each judges, so that none waits for long; the first saves.
+    """
     judged = judge(lpips, fakes, reals)
     course.snapshots.append({"iteration": float(course.iteration), **judged})
+    if not distributed.is_first():
+        return
     line = (
         f"iteration {course.iteration}: diversity {judged['diversity']:.2f} of the reals', "
         f"Fréchet distance {judged['frechet']:.2f}"

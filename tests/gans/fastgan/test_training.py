@@ -193,16 +193,16 @@ def test_state_of_other_parameters_is_not_resumed(
     place = make_place("place")
     params = tiny(iterations=2)
     stamps: list[str] = []
-    keep = training.save_state
+    keep = training.save
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.shutil, "rmtree", lambda *_, **__: None)  # as if killed at the end
-        patch.setattr(training, "save_state", lambda p, s, c: (stamps.append(s), keep(p, s, c)))
+        patch.setattr(training, "save", lambda c, p, s: (stamps.append(s), keep(c, p, s)))
         place.train(params)
 
     place.train(params.model_copy(update={"lr": 0.001}))
     assert "resuming" not in capsys.readouterr().err
     fresh = new_course(params, 64, 18, 0, CPU)
-    keep(place.root / "scratch/state.pt", stamps[0], fresh.state_dict())
+    keep(fresh, place.root / "scratch", stamps[0])
     place.train(params.model_copy(update={"iterations": 3}))
     assert "resuming at iteration 0" in capsys.readouterr().err
 
@@ -288,7 +288,7 @@ def test_reference_mode_starts_without_power_steps_and_averages_without_ramp() -
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "take_snapshot", lambda *_: None)
-        patch.setattr(training, "save_state", lambda *_: None)
+        patch.setattr(training, "save", lambda *_: None)
         train(course, reals, lpips, REFERENCE, {}, "", Path("unused"), Console(quiet=True), 1e9)
 
     live = course.generator.to_big.weight.detach()

@@ -29,6 +29,10 @@ class Draws(NamedTuple):
         """Give the same augmentation for images that are `factor` times as large."""
         return self._replace(shift=self.shift * factor)
 
+    def of(self, images: slice) -> "Draws":
+        """Give the random numbers of some of the images."""
+        return Draws(*(numbers[..., images] for numbers in self))
+
 
 def draw(batch: int, side_px: int, rng: torch.Generator) -> Draws:
     """Draw the random numbers for a batch of images of this side, from a CPU generator."""

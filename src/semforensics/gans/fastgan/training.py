@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
+from semforensics import distributed
 from semforensics.device import bf16_is_emulated, seed_everything
 from semforensics.files import sha256_of
 from semforensics.gans import ema
@@ -27,6 +28,8 @@ from semforensics.gans.course import (
     describe_machine,
     fresh_window,
     progress_bar,
+    resume,
+    save,
 )
 from semforensics.gans.fastgan import diffaugment, losses
 from semforensics.gans.fastgan.networks import (
@@ -41,9 +44,10 @@ from semforensics.gans.fastgan.networks import (
     take_quadrant,
 )
 from semforensics.gans.reals import EndlessPermutations, load_reals, take, training_files
-from semforensics.gans.resume import fingerprint, load_state, save_state
+from semforensics.gans.resume import fingerprint
 from semforensics.gans.sampling import draw_inputs, generate_grey
 from semforensics.gans.snapshots import NUM_WATCHED, diversity, publish, take_snapshot
+from semforensics.live import live_curves
 from semforensics.params import FastGANParams, Protocol
 from semforensics.perceptual.lpips import LPIPS
 
@@ -99,26 +103,23 @@ def train_fastgan(
         ValueError: The training images do not fit the networks, or the losses are no longer finite.
         FileNotFoundError: The weights of the perceptual net are missing.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not distributed.is_first())
     weights = pretrained / f"{params.perceptual_net}.safetensors"
     lpips = LPIPS.load(weights)
     files = training_files(cropped, splits, protocol)
     reals = load_reals(files)
     size_px = check_inputs(params, lpips, len(reals), reals.shape[-1], cropped)
+    distributed.check_batch(params.batch, "train_gan.fastgan.batch")
     if params.precision == "bfloat16" and bf16_is_emulated(device):
         console.print(f"notice: {device} emulates bfloat16; precision float32 is faster here")
     lpips = lpips.to(device)
 
     settings = params.model_dump(exclude={"iterations", "keep_snapshots", "keep_best"})
     settings |= {"seed": seed, "weights": sha256_of(weights), "device": device.type}
+    settings |= {"processes": distributed.num_processes()}
     stamp = fingerprint(settings, reals)
     course = new_course(params, size_px, len(reals), seed, device)
-    state = load_state(scratch / "state.pt", stamp)
-    if state is not None and state["iteration"] <= params.iterations:
-        course.load_state_dict(state)
-        console.print(f"resuming at iteration {course.iteration} from {scratch}")
-    else:
-        shutil.rmtree(scratch, ignore_errors=True)
+    resume(course, scratch, stamp, params.iterations, console)
     meta = {
         "architecture": "fastgan",
         "arguments": course.generator.arguments,
@@ -131,11 +132,12 @@ def train_fastgan(
 
     train(course, reals, lpips, params, meta, stamp, scratch, console, seconds_between_saves)
 
-    publish(
-        course, scratch, checkpoints, plots,
-        keep_snapshots=params.keep_snapshots, keep_best=params.keep_best,
-    )  # fmt: skip
-    shutil.rmtree(scratch)
+    if distributed.is_first():
+        publish(
+            course, scratch, checkpoints, plots,
+            keep_snapshots=params.keep_snapshots, keep_best=params.keep_best,
+        )  # fmt: skip
+        shutil.rmtree(scratch)
     last = course.snapshots[-1]
     return (
         f"FastGAN of {size_px} px after {params.iterations} iterations on {len(reals)} reals: "
@@ -156,29 +158,37 @@ def train(
 ) -> None:
     """Take the steps that are left; leaves snapshots, grids and its own state in `scratch`."""
     saved_at = time.monotonic()
-    with progress_bar("FastGAN", console) as progress:
+    with (
+        progress_bar("FastGAN", console) as progress,
+        live_curves(scratch, resumed=course.iteration > 0) as show,
+    ):
         bar = progress.add_task("", total=params.iterations, completed=course.iteration, losses="")
         while course.iteration < params.iterations:
             shown, fakes = take_step(course, reals, lpips, params)
             done = course.iteration == params.iterations
             if course.iteration % params.log_every == 0 or done:
-                row = course.log(diversity=diversity(lpips, fakes, shown))
+                whole = (distributed.gather(images) for images in (fakes, shown))
+                row = course.log(diversity=diversity(lpips, *whole))
                 text = " ".join(f"{n.removeprefix('loss_')} {row[n]:.2f}" for n in LOSS_COLUMNS)
                 progress.update(bar, losses=text)
+                show(course.iteration, row)
             progress.update(bar, completed=course.iteration)
             if course.iteration % params.snapshot_every == 0 or done:
                 network = sampling_network(course.average, params)
                 watched = generate_grey(network, range(NUM_WATCHED))
                 take_snapshot(course, network, watched, reals, lpips, meta, scratch, console)
             if done or time.monotonic() - saved_at >= seconds_between_saves:
-                save_state(scratch / "state.pt", stamp, course.state_dict())
+                save(course, scratch, stamp)
                 saved_at = time.monotonic()
 
 
 def take_step(
     course: FastGANCourse, reals: Tensor, lpips: LPIPS, params: FastGANParams
 ) -> tuple[Tensor, Tensor]:
-    """Train both networks on one batch; give its reals and fakes, not augmented."""
+    """Train both networks on one batch; give its reals and fakes, not augmented.
+
+    Of several processes each computes its share of the batch.
+    """
     generator, discriminator, rng = course.generator, course.discriminator, course.rng
     device = next(generator.parameters()).device
     autocast = torch.autocast(
@@ -187,9 +197,10 @@ def take_step(
 
     # Reals and fakes, both at two scales, augmented for the discriminator.
     indices = course.sampler.take(params.batch)
-    x = take(reals, indices, params.channels, flip=params.flip, rng=rng).to(device)
+    share = distributed.share(params.batch)
+    x = take(reals, indices, params.channels, flip=params.flip, rng=rng)[share].to(device)
     with autocast:
-        fakes = generator(*draw_inputs(generator, params.batch, rng))
+        fakes = generator(*draw_inputs(generator, params.batch, rng, share))
     seen_reals = augment_reals(x, rng, reference=params.reference)
     seen_fakes = augment_fakes(fakes, rng, reference=params.reference)
 
@@ -203,7 +214,7 @@ def take_step(
         reconstructions = discriminator.reconstructions(maps, quadrant)
         whole, part = targets(seen_reals, quadrant, reference=params.reference)
         loss_reconstruction = losses.reconstruction_loss(lpips, reconstructions, whole, part)
-    margins = losses.draw_margins(logits_real.numel(), rng).to(device)
+    margins = draw_margins(logits_real, rng)
     loss_real = losses.hinge_real(logits_real, margins)
     torch.autograd.backward(loss_real + params.reconstruction_weight * loss_reconstruction)
 
@@ -216,9 +227,10 @@ def take_step(
     # Discriminator: hinge loss on fakes.
     with autocast:
         logits_fake = discriminator(*(scale.detach() for scale in seen_fakes))
-    margins = losses.draw_margins(logits_fake.numel(), rng).to(device)
+    margins = draw_margins(logits_fake, rng)
     loss_fake = losses.hinge_fake(logits_fake, margins)
     torch.autograd.backward(loss_fake)
+    distributed.average_gradients(discriminator.parameters())
     course.optimizer_d.step()
 
     # Generator: raise the score of the same fakes; the discriminator's weights need no gradient.
@@ -227,9 +239,12 @@ def take_step(
     with autocast:
         loss_g = losses.generator_loss(discriminator(*seen_fakes))
     torch.autograd.backward(loss_g)
+    distributed.average_gradients(generator.parameters())
     course.optimizer_g.step()
 
-    # Average the generator's weights.
+    # Average the generator's weights; of several processes, their normalisation statistics.
+    for network in (generator, discriminator):
+        distributed.average_buffers(network)
     ramp = 1.0 if params.reference else ema.ramped_decay(course.iteration)
     ema.update(course.average, generator, min(params.ema_decay, ramp))
 
@@ -303,7 +318,7 @@ def new_course(
 def augment_reals(x: Tensor, rng: torch.Generator, *, reference: bool) -> Pair:
     """Augment reals and give them at both scales."""
     if reference:
-        x = diffaugment.augment(x, diffaugment.draw(len(x), x.shape[-1], rng))
+        x = diffaugment.augment(x, draw_augmentation(x, rng))
         return Pair(x, F.interpolate(x, size=small_side(x.shape[-1])))
     side = small_side(x.shape[-1])
     return _augment_alike(Pair(x, shrink(x, side)), rng)
@@ -312,18 +327,27 @@ def augment_reals(x: Tensor, rng: torch.Generator, *, reference: bool) -> Pair:
 def augment_fakes(fakes: Pair, rng: torch.Generator, *, reference: bool) -> Pair:
     """Augment fakes at both scales: alike, or in `reference` each on its own."""
     if reference:
-        return Pair(
-            *(diffaugment.augment(x, diffaugment.draw(len(x), x.shape[-1], rng)) for x in fakes)
-        )
+        return Pair(*(diffaugment.augment(x, draw_augmentation(x, rng)) for x in fakes))
     return _augment_alike(fakes, rng)
 
 
 def _augment_alike(pair: Pair, rng: torch.Generator) -> Pair:
     """Augment both scales with the same draws; shifts are whole pixels of the small scale."""
-    side = pair.small.shape[-1]
-    draws = diffaugment.draw(len(pair.small), side, rng)
-    larger = draws.at_scale(pair.big.shape[-1] // side)
+    draws = draw_augmentation(pair.small, rng)
+    larger = draws.at_scale(pair.big.shape[-1] // pair.small.shape[-1])
     return Pair(diffaugment.augment(pair.big, larger), diffaugment.augment(pair.small, draws))
+
+
+def draw_augmentation(x: Tensor, rng: torch.Generator) -> diffaugment.Draws:
+    """Draw for the whole batch, and give what is for the images of this process."""
+    batch = distributed.whole(len(x))
+    return diffaugment.draw(batch, x.shape[-1], rng).of(distributed.share(batch))
+
+
+def draw_margins(logits: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw for the whole batch, and give what is for the logits of this process."""
+    count = distributed.whole(logits.numel())
+    return losses.draw_margins(count, rng)[distributed.share(count)].to(logits.device)
 
 
 def targets(reals: Pair, quadrant: int, *, reference: bool) -> tuple[Tensor, Tensor]:

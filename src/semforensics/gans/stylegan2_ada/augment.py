@@ -92,7 +92,7 @@ class Draws:
     cutout_centre: Float[Tensor, "batch 2"]
     """Shares of width and height, x before y."""
 
-    def of(self, images: Int64[Tensor, " some"]) -> "Draws":
+    def of(self, images: slice | Int64[Tensor, " some"]) -> "Draws":
         """Give the random numbers of some of the images."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{k: v[images] for k, v in values.items() if v is not None})

@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from semforensics import distributed
 from semforensics.device import bf16_is_emulated, seed_everything
 from semforensics.files import sha256_of
 from semforensics.gans import ema
@@ -30,9 +31,11 @@ from semforensics.gans.course import (
     describe_machine,
     fresh_window,
     progress_bar,
+    resume,
+    save,
 )
 from semforensics.gans.reals import EndlessPermutations, load_reals, take_mirrored, training_files
-from semforensics.gans.resume import fingerprint, load_state, save_state
+from semforensics.gans.resume import fingerprint
 from semforensics.gans.sampling import draw_inputs, generate_grey
 from semforensics.gans.snapshots import NUM_WATCHED, diversity, publish, take_snapshot
 from semforensics.gans.stylegan2_ada import losses
@@ -45,6 +48,7 @@ from semforensics.gans.stylegan2_ada.networks import (
     Generator,
     mix_styles,
 )
+from semforensics.live import live_curves
 from semforensics.params import Protocol, StyleGAN2Params
 from semforensics.perceptual.lpips import LPIPS
 
@@ -121,26 +125,23 @@ def train_stylegan2_ada(
         ValueError: The training images do not fit the networks, or the losses are no longer finite.
         FileNotFoundError: The weights of the perceptual net are missing.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not distributed.is_first())
     weights = pretrained / f"{params.perceptual_net}.safetensors"
     lpips = LPIPS.load(weights)
     reals = load_reals(training_files(cropped, splits, protocol))
     check_inputs(params, lpips, reals.shape[-1], cropped)
     configuration = resolve(params, reals.shape[-1])
+    distributed.check_batch(configuration.batch, "train_gan.stylegan2_ada.batch")
     if params.precision == "bfloat16" and bf16_is_emulated(device):
         console.print(f"notice: {device} emulates bfloat16; precision float32 is faster here")
     lpips = lpips.to(device)
 
     settings = params.model_dump(exclude={"kimg", "keep_snapshots", "keep_best"})
     settings |= {"seed": seed, "weights": sha256_of(weights), "device": device.type}
+    settings |= {"processes": distributed.num_processes()}
     stamp = fingerprint(settings, reals)
     course = new_course(params, configuration, reals.shape[-1], len(reals), seed, device)
-    state = load_state(scratch / "state.pt", stamp)
-    if state is not None and state["iteration"] <= configuration.iterations:
-        course.load_state_dict(state)
-        console.print(f"resuming at iteration {course.iteration} from {scratch}")
-    else:
-        shutil.rmtree(scratch, ignore_errors=True)
+    resume(course, scratch, stamp, configuration.iterations, console)
     meta = {
         "architecture": "stylegan2_ada",
         "arguments": course.generator.arguments,
@@ -157,11 +158,12 @@ def train_stylegan2_ada(
         seconds_between_saves,
     )  # fmt: skip
 
-    publish(
-        course, scratch, checkpoints, plots,
-        keep_snapshots=params.keep_snapshots, keep_best=params.keep_best,
-    )  # fmt: skip
-    shutil.rmtree(scratch)
+    if distributed.is_first():
+        publish(
+            course, scratch, checkpoints, plots,
+            keep_snapshots=params.keep_snapshots, keep_best=params.keep_best,
+        )  # fmt: skip
+        shutil.rmtree(scratch)
     last = course.snapshots[-1]
     return (
         f"StyleGAN2-ADA of {reals.shape[-1]} px after {configuration.kimg:g} kimg "
@@ -185,7 +187,10 @@ def train(
     """Take the steps that are left; leaves snapshots, grids and its own state in `scratch`."""
     saved_at = time.monotonic()
     total = configuration.iterations
-    with progress_bar("StyleGAN2-ADA", console) as progress:
+    with (
+        progress_bar("StyleGAN2-ADA", console) as progress,
+        live_curves(scratch, resumed=course.iteration > 0) as show,
+    ):
         bar = progress.add_task("", total=total, completed=course.iteration, losses="")
         while course.iteration < total:
             was_at_bound = course.ada.is_at_bound
@@ -197,28 +202,33 @@ def train(
                     f"bound of {params.ada_p_max}; beyond it would show in the fakes"
                 )
             if course.iteration % params.log_every == 0 or done:
+                whole = (distributed.gather(images) for images in (fakes, shown))
                 row = course.log(
                     kimg=course.iteration * configuration.batch / 1000,
                     p=course.ada.p,
                     r_t=course.ada.r,
-                    diversity=diversity(lpips, fakes, shown),
+                    diversity=diversity(lpips, *whole),
                 )
                 text = " ".join(f"{name} {value:.2f}" for name, value in row.items())
                 progress.update(bar, losses=text)
+                show(course.iteration, row)
             progress.update(bar, completed=course.iteration)
             if course.iteration % params.snapshot_every == 0 or done:
                 network = sampling_network(course.average)
                 watched = generate_grey(network, range(NUM_WATCHED))
                 take_snapshot(course, network, watched, reals, lpips, meta, scratch, console)
             if done or time.monotonic() - saved_at >= seconds_between_saves:
-                save_state(scratch / "state.pt", stamp, course.state_dict())
+                save(course, scratch, stamp)
                 saved_at = time.monotonic()
 
 
 def take_step(
     course: StyleGAN2Course, reals: Tensor, params: StyleGAN2Params, configuration: Configuration
 ) -> tuple[Tensor, Tensor]:
-    """Train both networks on one batch; give its reals and fakes, not augmented."""
+    """Train both networks on one batch; give its reals and fakes, not augmented.
+
+    Of several processes each computes its share of the batch.
+    """
     generator, discriminator, rng = course.generator, course.discriminator, course.rng
     device, batch, p = generator.device, configuration.batch, course.ada.p
     autocast = torch.autocast(
@@ -237,14 +247,16 @@ def take_step(
 
     # Generator, every few steps: equal lengths of all paths from style to image.
     if configuration.path_length_weight and course.iteration % params.path_length_every == 0:
-        ws, noises = draw_styles(generator, max(1, batch // 2), configuration, rng)
+        half = distributed.whole(max(1, batch // distributed.whole(2)))
+        ws, noises = draw_styles(generator, half, configuration, rng)
         with autocast:
             images = generator.synthesis(ws, noises)
-        direction = losses.draw_path_direction(images.shape, rng).to(device)
+        direction = losses.draw_path_direction((half, *images.shape[1:]), rng)
+        direction = direction[distributed.share(half)].to(device)
         lengths = losses.path_lengths(images, ws, direction)
         mean = losses.updated_path_mean(course.path_length_mean, lengths)
         penalty = losses.path_length_penalty(lengths, mean)
-        course.path_length_mean = mean.detach()
+        course.path_length_mean = distributed.average(mean.detach())
         descend(
             course.optimizer_g,
             configuration.path_length_weight * params.path_length_every * penalty,
@@ -258,13 +270,13 @@ def take_step(
             others = generator.synthesis(*draw_styles(generator, batch, configuration, rng))
         logits = discriminator(augmented(others, p, params, rng))
     loss_fake = losses.discriminator_loss_fake(logits)
-    indices = course.sampler.take(batch)
+    indices = course.sampler.take(batch)[distributed.share(batch)]
     x = take_mirrored(reals, indices, params.channels).to(device)
     with autocast:
         logits_real = discriminator(augmented(x, p, params, rng))
     loss_real = losses.discriminator_loss_real(logits_real)
     descend(course.optimizer_d, loss_fake + loss_real)
-    course.ada.observe(logits_real.detach())
+    course.ada.observe(distributed.gather(logits_real.detach()))
     course.measure(
         {"loss_d_fake": loss_fake, "loss_d_real": loss_real, "logit_real": logits_real.mean()}
     )
@@ -279,6 +291,7 @@ def take_step(
         course.measure({"r1": penalty})
 
     # Average the generator's weights; follow the discriminator's overfitting.
+    distributed.average_buffers(generator)
     course.iteration += 1
     ema.update(course.average, generator, average_decay(course.iteration, configuration))
     ema.copy_buffers(course.average, generator)
@@ -361,14 +374,18 @@ def lazy_adam(network: nn.Module, lr: float, every: int | None) -> torch.optim.A
 def draw_styles(
     generator: Generator, batch: int, configuration: Configuration, rng: torch.Generator
 ) -> tuple[Tensor, list[Tensor]]:
-    """Draw styles, of two latents each at times, and noise; tracks the mean style."""
-    z, noises = draw_inputs(generator, batch, rng)
+    """Draw styles, of two latents each at times, and noise; tracks the mean style.
+
+    Draws for a whole batch, and gives what is for the images of this process.
+    """
+    share = distributed.share(batch)
+    z, noises = draw_inputs(generator, batch, rng, share)
     w = generator.mapping(z)
     generator.track_w_average(w)
     ws = generator.broadcast(w)
     if float(torch.rand((), generator=rng)) < configuration.style_mixing:
         cutoff = int(torch.randint(1, generator.num_ws, (), generator=rng))
-        other = torch.randn(batch, generator.z_dim, generator=rng).to(z.device)
+        other = torch.randn(batch, generator.z_dim, generator=rng)[share].to(z.device)
         ws = mix_styles(ws, generator.broadcast(generator.mapping(other)), cutoff)
     return ws, noises
 
@@ -377,19 +394,21 @@ def augmented(images: Tensor, p: float, params: StyleGAN2Params, rng: torch.Gene
     """Augment what the discriminator sees."""
     if params.augment == "none":
         return images
-    batch, channels, height, width = images.shape
+    _, channels, height, width = images.shape
+    batch = distributed.whole(len(images))
     draws = draw(params.augment, p, batch, channels, height, width, rng, params.orientation)
-    return augment(images, draws)
+    return augment(images, draws.of(distributed.share(batch)))
 
 
 def descend(optimizer: torch.optim.Adam, loss: Tensor) -> None:
     """Take one step down a loss; what is not finite in a gradient is replaced first."""
     optimizer.zero_grad()
     torch.autograd.backward(loss)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    distributed.average_gradients(parameters)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
     optimizer.step()
 
 

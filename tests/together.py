@@ -1,0 +1,83 @@
+"""Run all three trainings in two processes, for test_distributed.py: together.py ROOT [WHERE STEP].
+
+With a place and a step, the second process kills itself there. Each process leaves the SHA-256 of
+all that it holds at the end of a training.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semforensics import distributed
+from semforensics.classifier import training as classifier
+from semforensics.gans.fastgan import training as fastgan
+from semforensics.gans.resume import fingerprint
+from semforensics.gans.stylegan2_ada import training as stylegan2_ada
+from tests.classifier.conftest import SHARES, Folders, recipe
+from tests.gans.conftest import CPU, Place, flatten, tiny, tiny_style
+
+
+def leave_digest(root: Path, name: str, state: dict[str, Any]) -> None:
+    """Say what this process holds, apart from its own random state."""
+    tensors = {k: v for k, v in flatten(state).items() if torch.is_tensor(v)}
+    digest = fingerprint({"names": sorted(tensors)}, *(tensors[k] for k in sorted(tensors)))
+    rank = torch.distributed.get_rank()
+    (root / f"{name}_{rank}.sha256").write_text(digest)
+
+
+def watch(module: Any, name: str, root: Path, where: str, dies_at: int) -> None:
+    """Leave a digest after every step of a GAN, or die."""
+    step = module.take_step
+
+    def watched(course: Any, *rest: Any) -> Any:
+        if where == name and course.iteration == dies_at and not distributed.is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = step(course, *rest)
+        leave_digest(root, name, course.state_dict())
+        return result
+
+    module.take_step = watched
+
+
+def watch_classifier(root: Path, where: str, dies_at: int) -> None:
+    """The same after every epoch of the classifier."""
+    keep = classifier._keep
+
+    def watched(scratch: Path, stamp: str, network: Any, optimizer: Any, losses: Any) -> None:
+        if where == "classifier" and len(losses) > dies_at and not distributed.is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+        keep(scratch, stamp, network, optimizer, losses)
+        leave_digest(root, "classifier", network.state_dict() | optimizer.state_dict())
+
+    classifier._keep = watched
+
+
+def main(root: Path, where: str = "", dies_at: int = -1) -> None:
+    """Train what is not yet trained."""
+    watch(fastgan, "fastgan", root, where, dies_at)
+    watch(stylegan2_ada, "stylegan2_ada", root, where, dies_at)
+    watch_classifier(root, where, dies_at)
+    # Another random start in every process: what they share must not rest on it.
+    for name, params in (("fastgan", tiny()), ("stylegan2_ada", tiny_style())):
+        place = Place(root / name)
+        if not (place.root / "checkpoints").exists():
+            place.train(params, seconds_between_saves=0)
+        torch.distributed.barrier()
+    data = Folders(root / "data/cropped", root / "data/splits.csv", root / "data/fakes")
+    classifier.train_row(
+        "fastgan", data.cropped, data.splits, data.fakes, root / "classifier",
+        params=recipe(epochs=4), shares=SHARES, protocol="clean", data="folder", seed=0,
+        scratch=root / "scratch", device=CPU,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    if not distributed.is_worker():
+        sys.exit(distributed.launch(2))
+    torch.set_num_threads(1)
+    with distributed.process_group(CPU):
+        main(Path(sys.argv[1]), *sys.argv[2:3], *map(int, sys.argv[3:4]))
