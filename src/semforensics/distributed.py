@@ -27,8 +27,6 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(seconds=40)
 """How long a process waits for the others before it takes them for dead."""
-_SECONDS_TO_END = 10
-"""How long the others get to end when one has died, before they are killed."""
 
 
 def is_worker() -> bool:
@@ -46,7 +44,6 @@ def launch(processes: int) -> int:
     from torch.distributed.run import parse_args, run
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # until each has read how many it shall use
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SECONDS_TO_END))
     arguments = ["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", *sys.argv]
     try:
         run(parse_args(arguments))  # type: ignore[no-untyped-call]
