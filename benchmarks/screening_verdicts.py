@@ -82,7 +82,11 @@ def read_panels(screener: Screener, folder: Path) -> dict[str, list[Panel]]:
 
 def generate() -> Iterator[tuple[str, list[Panel]]]:
     """Draw images of both generators, one tile each."""
-    for gan, file in (("FastGAN", "fastgan"), ("StyleGAN2-ADA", "stylegan2_ada_best")):
+    for gan, file in (
+        ("FastGAN", "fastgan"),
+        ("StyleGAN2-ADA", "stylegan2_ada_best"),
+        ("StyleGAN2-ADA, a later snapshot that no classifier has learned from,", "stylegan2_ada"),
+    ):
         generator = load_generator(RELEASED / f"{file}.safetensors")
         seeds = range(FIRST_SEED, FIRST_SEED + NUM_FAKES)
         images = track(generate_grey(generator, seeds), gan, total=NUM_FAKES)

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from semforensics.report import pull_request
+from semforensics.report.dvc_plots import DrawnPlot
 from semforensics.report.pull_request import Change, stale_stages, write_report
 from tests.classifier.conftest import SHARES, recipe, write_data
 from tests.pipeline.conftest import ROOT
@@ -227,3 +229,21 @@ def test_workflows_are_valid_and_safe(path: Path) -> None:
         used = str(workflow["jobs"])
         assert "checkout" not in used
         assert "'run':" not in used
+
+
+def test_pictures_that_did_not_change_are_left_out(tmp_path: Path) -> None:
+    """A pair of the same bytes is deleted; another pair and curves of both revisions stay."""
+    names = {"same": (b"1", b"1"), "other": (b"1", b"2"), "curves": (b"1",)}
+    drawn = []
+    for name, contents in names.items():
+        for index, content in enumerate(contents):
+            path = tmp_path / f"{name}_{index}.png"
+            path.write_bytes(content)
+            revisions = ("a", "b") if len(contents) == 1 else (("a", "b")[index],)
+            drawn.append(DrawnPlot(name, revisions, path))
+
+    kept = pull_request._drop_same(drawn)
+
+    assert [plot.name for plot in kept] == ["other", "other", "curves"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["curves_0.png", "other_0.png", "other_1.png"]

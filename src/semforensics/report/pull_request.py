@@ -97,7 +97,7 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
     params = _diff(repository, "params", base, head)
     warnings = list(_warnings(metrics))
     with atomic_folder(out) as folder:
-        drawn = render_plots(repository, [base, head], folder / "plots")
+        drawn = _drop_same(render_plots(repository, [base, head], folder / "plots"))
         changed = [c for c in metrics if c.old != c.new]
         lines = [
             f"# {_text(base)} → {_text(head)}",
@@ -113,6 +113,8 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
             "",
             *_table(changed, ["metric", "before", "after", "step", ""]),
             "## Plots",
+            "",
+            "Pictures that are the same in both are left out.",
             "",
             *_pictures(drawn),
         ]
@@ -194,6 +196,20 @@ def _table(changes: Sequence[Change], names: Sequence[str]) -> list[str]:
             lines += ["", f"{len(rows) - _MAX_ROWS} more are left out."]
         lines.append("")
     return lines or ["None.", ""]
+
+
+def _drop_same(drawn: Sequence[DrawnPlot]) -> list[DrawnPlot]:
+    """Delete pictures whose before and after are the same bytes; give the others."""
+    kept: list[DrawnPlot] = []
+    for name in dict.fromkeys(plot.name for plot in drawn):
+        plots = [plot for plot in drawn if plot.name == name]
+        is_pair = len(plots) == 2 and all(len(plot.revisions) == 1 for plot in plots)
+        if is_pair and plots[0].path.read_bytes() == plots[1].path.read_bytes():
+            for plot in plots:
+                plot.path.unlink()
+        else:
+            kept += plots
+    return kept
 
 
 def _pictures(drawn: Sequence[DrawnPlot]) -> list[str]:
