@@ -85,7 +85,7 @@ def generate() -> Iterator[tuple[str, list[Panel]]]:
     for gan, file in (
         ("FastGAN", "fastgan"),
         ("StyleGAN2-ADA", "stylegan2_ada_best"),
-        ("StyleGAN2-ADA, a later snapshot that no classifier has learned from,", "stylegan2_ada"),
+        ("StyleGAN2-ADA, later snapshot (not learned from)", "stylegan2_ada"),
     ):
         generator = load_generator(RELEASED / f"{file}.safetensors")
         seeds = range(FIRST_SEED, FIRST_SEED + NUM_FAKES)
@@ -166,7 +166,7 @@ def main() -> None:
     both = [panel for panels in fakes.values() for panel in panels]
     for name, change in track(PROCESSED.items(), "processed"):
         sets = {"raw, test side": test, f"raw, test side, {SMALL_PX} px parts": small}
-        for kind, panels in (sets | {"both generators, one tile": both}).items():
+        for kind, panels in (sets | {"all fakes, one tile": both}).items():
             changed = [(group, change(crop_to_even(grey))) for group, grey in panels]
             if min(changed[0][1].shape) < screener.size_px:
                 continue  # a single tile that shrank
@@ -212,7 +212,7 @@ def page(
         "independent; so the number of groups stands beside it. Rows of the train and validation "
         "sides and of known groups: the model has learned from these or was calibrated on them, so "
         "they make no rate of errors. Processed panels are judged by their pixels alone; of a file "
-        "the screener would also know that it is a JPEG. Images of both generators are single "
+        "the screener would also know that it is a JPEG. Images of all generators are single "
         "tiles; a mean of several would be surer. Where a processing shrinks them below the size "
         "of a tile there is no row: how often a large generated image that was shrunk is called "
         "consistent is not measured here, and the real ones say that x0.75 is often overlooked.",
