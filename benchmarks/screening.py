@@ -88,7 +88,7 @@ def found_share(
         second = frame[top + away : top + away + size, left + away : left + away + size]
         second = jpeg(turn(second, int(rng.integers(8))), quality)
         second = (255 * (second / 255) ** gamma).round().astype(np.uint8)
-        found = find_reuse([(("a", "", ""), first), (("b", "", ""), second)])
+        found = find_reuse([(("a", "", ""), first), (("b", "", ""), second)]).reuses
         count += bool(found) and (found[0].overlap.top, found[0].overlap.left) == (away, away)
     return count
 
@@ -99,7 +99,8 @@ def chance(frames: Sequence[np.ndarray]) -> tuple[int, list[float]]:
 
     limit, reuse.LEAST_CORRELATION = reuse.LEAST_CORRELATION, -1.0
     try:
-        found = reuse.find_reuse([((str(i), "", ""), frame) for i, frame in enumerate(frames)])
+        named = [((str(i), "", ""), frame) for i, frame in enumerate(frames)]
+        found = reuse.find_reuse(named).reuses
     finally:
         reuse.LEAST_CORRELATION = limit
     return len(frames) * (len(frames) - 1) // 2, sorted(-one.correlation for one in found)
@@ -145,7 +146,7 @@ def reuse_table(micrographs: Path | None) -> list[str]:
             for i in range(count)
         ]
         start = time.perf_counter()
-        found = find_reuse(panels)
+        found = find_reuse(panels).reuses
         lines.append(
             f"{count} panels of 512x512 px compared with each other in "
             f"{time.perf_counter() - start:.1f} s; {len(found)} pairs found."

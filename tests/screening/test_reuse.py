@@ -42,7 +42,7 @@ def micrograph() -> Grey:
 
 def compare(*panels: Grey) -> list[Reuse]:
     """Compare panels named after their place in the list."""
-    return find_reuse([((str(i), "", ""), panel) for i, panel in enumerate(panels)])
+    return find_reuse([((str(i), "", ""), panel) for i, panel in enumerate(panels)]).reuses
 
 
 def jpeg(grey: Grey, quality: int) -> Grey:
@@ -135,6 +135,61 @@ def test_a_part_of_a_real_micrograph_is_found_among_others(shared: Path) -> None
 
     assert (reuse.first[0], reuse.second[0]) == ("4", str(len(reals)))
     assert (reuse.transform, reuse.overlap) == ("mirrored", Box(301, 401, 700, 900))
+
+
+def lattice(kind: str, seed: int) -> Grey:
+    """A view of a structure that repeats every 30 px, at a place and with noise of its own."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:384, :448] + rng.uniform(0, 30, (2, 1, 1))
+    angles = {"grating": [0.0], "squares": [0.0, np.pi / 2], "hexagons": [0, np.pi / 3, -np.pi / 3]}
+    waves = [
+        np.cos(2 * np.pi / 30 * (rows * np.cos(angle) + columns * np.sin(angle)))
+        for angle in angles[kind]
+    ]
+    levels = 128 + 60 * np.mean(waves, axis=0) + rng.normal(0, 10, rows.shape)
+    return levels.round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["grating", "squares", "hexagons"])
+def test_a_copy_of_a_lattice_is_told_from_other_views_of_it(kind: str) -> None:
+    """Five views of one structure agree everywhere and are not listed; a turned copy is."""
+    views = [lattice(kind, seed) for seed in range(5)]
+
+    views.append(jpeg(turn(views[3], 1), 75))
+    comparison = find_reuse([((str(i), "", ""), panel) for i, panel in enumerate(views)])
+
+    (reuse,) = comparison.reuses
+    assert (reuse.first[0], reuse.second[0], reuse.transform) == ("3", "5", TRANSFORMS[3])
+    assert comparison.n_recurring > 0
+    assert f"{comparison.n_recurring} pairs of a recurring structure" in comparison.note()
+    assert max(len(find_landmarks(panel, 500).places) for panel in views) <= 40
+
+
+def test_of_many_lattices_only_some_are_looked_at() -> None:
+    """Pairs left out are counted, and a copy among them is found all the same."""
+    views = [lattice("squares", seed)[:200, :220] for seed in range(13)]
+
+    comparison = find_reuse(
+        [((str(i), "", ""), panel) for i, panel in enumerate([*views, views[0]])]
+    )
+
+    assert [(one.first[0], one.second[0]) for one in comparison.reuses] == [("0", "13")]
+    assert comparison.n_unseen > 0
+    assert f"{comparison.n_unseen} pairs not looked at" in comparison.note()
+
+
+def test_a_stack_of_frames_is_listed_once(micrograph: Grey) -> None:
+    """Each frame is listed with the first one that shows its place, not with all others."""
+    rng = np.random.default_rng(0)
+    frames = [
+        (micrograph[:300, :400] + rng.normal(0, 4, (300, 400))).round().clip(0, 255)
+        for _ in range(5)
+    ]
+    panels = [frame.astype(np.uint8) for frame in frames]
+
+    assert [(one.first[0], one.second[0]) for one in compare(*panels)] == [
+        ("0", str(second)) for second in range(1, 5)
+    ]
 
 
 def test_places_turn_with_the_pixels() -> None:

@@ -326,11 +326,11 @@ def _workers_for(n_inputs: int) -> int:
 
 
 def _compare(store: Store, places: Sequence[tuple[PanelName, str, int]]) -> tuple[list[Reuse], str]:
-    """Find the panels that show the same place, and say how many were compared."""
+    """Find the panels that show the same place, and say what was compared."""
     if len(places) > MOST_PANELS:
         return [], f"not searched: {len(places)} panels, at most {MOST_PANELS} are compared"
-    panels = _PanelsOnDisk(store, places)
-    return find_reuse(panels), f"{len(places)} panels compared"
+    comparison = find_reuse(_PanelsOnDisk(store, places))
+    return comparison.reuses, comparison.note()
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,15 @@ on one shift propose an overlap. It is confirmed on native pixels: block by bloc
 passed grey levels are correlated, and the median block decides. Black and white areas, such as a
 label, an arrow or a scale bar, are left out, so that they neither make a finding nor hide one.
 
+A lattice or a grating agrees with every other panel of itself, so agreement counts only where it is
+much better than what the panel reaches with its own surroundings; and of landmarks that recur in
+their own panel only a few are compared, which bounds time and memory.
+
 Scale is not searched: a copy that was resized is not found. Nor are places that occur twice inside
 one panel.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +23,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float32, Int
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+from scipy.signal import fftconvolve
+from scipy.spatial import KDTree
 
 from semforensics.screening.records import Box, Grey, GreyOfAnySize, Reuse
 
@@ -50,15 +57,22 @@ _APART = 7  # binned pixels between landmarks
 _MOST_LANDMARKS = 500  # of a panel
 _ALL_LANDMARKS = 60_000  # of a submission; panels of a larger one have fewer each
 _LEAST_LIKENESS = 0.8  # of two patterns, as a correlation
+_RECURS = 4  # likenesses in its own panel above which a landmark says little: few outside lattices
+_MOST_RECURRING = 32  # of such landmarks of a panel, so that whole copies of a lattice are found
 _LEAST_VOTES = 3  # landmarks that agree on a shift
 _NEAR = 4.0  # px within which they agree
+_MOST_VOTING, _MOST_TRIED = 4000, 400  # shifts of a pair and transform
 _HYPOTHESES = 3  # of a pair, confirmed one after the other
+_MOST_IN_VAIN = 10  # pairs of a panel that are looked at and show two places, most votes first
 _SEARCH = 3  # px around a proposed shift
 _BLOCK = 64  # px
 _SMOOTH, _BACKGROUND = 1.0, 16.0  # sigmas in px: noise below, shading above
 _BLACK, _WHITE = 5, 250  # areas beyond are printed, or saturated: they say nothing
 _STROKE, _MARGIN = 5, 8  # px: the least side of such an area, and what is left out around it
 _LEAST_SEEN = 0.25  # of a block, beside what is printed on it
+_TEMPLATE, _AROUND = 128, 256  # px: most of a part that is looked for elsewhere, and how far
+_ELSEWHERE = 16  # px from its own place
+_UNEXPLAINED = 0.5  # of what disagrees elsewhere, that may disagree where panels show one place
 _FLAT = 1.0  # grey levels of spread below which a block says nothing
 
 
@@ -91,8 +105,32 @@ class _Detail:
     weights: Float32[np.ndarray, "height width"]
 
 
-def find_reuse(panels: Sequence[tuple[PanelName, GreyOfAnySize]]) -> list[Reuse]:
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison of all panels with each other found, and what it left out."""
+
+    reuses: list[Reuse]
+    n_panels: int
+    n_recurring: int = 0
+    """Pairs left out since their panels agree as well at other places, as lattices do."""
+    n_unseen: int = 0
+    """Pairs left out since likelier ones of the same panel had shown different places."""
+
+    def note(self) -> str:
+        """Say it for the report."""
+        note = f"{self.n_panels} panels compared"
+        if self.n_recurring:
+            note += f"; {self.n_recurring} pairs of a recurring structure not told apart"
+        if self.n_unseen:
+            note += f"; {self.n_unseen} pairs not looked at, {_MOST_IN_VAIN} likelier ones being none"
+        return note
+
+
+def find_reuse(panels: Sequence[tuple[PanelName, GreyOfAnySize]]) -> Comparison:
     """Find pairs of panels that share a part of at least 96 x 96 px.
+
+    Two panels that are both listed with the same earlier one are not listed again with each other,
+    so a stack of n frames of one place makes n - 1 entries.
 
     Args:
         panels: Name and grey levels of each. They are asked for one at a time and not kept, so a
@@ -109,27 +147,62 @@ def find_reuse(panels: Sequence[tuple[PanelName, GreyOfAnySize]]) -> list[Reuse]
     if n > MOST_PANELS:
         raise ValueError(f"{n} panels to compare; expected at most {MOST_PANELS}")
     if n < 2:
-        return []
-    each = min(_MOST_LANDMARKS, _ALL_LANDMARKS // n)
+        return Comparison([], n)
     landmarks, shapes = [], []
     for index in range(n):
         grey = panels[index][1]
-        landmarks.append(find_landmarks(grey, each))
+        landmarks.append(find_landmarks(grey, min(_MOST_LANDMARKS, _ALL_LANDMARKS // n)))
         shapes.append(grey.shape)
-    if not any(len(one.places) for one in landmarks):
-        return []
     pixels = lru_cache(maxsize=8)(lambda index: _high_passed(panels[index][1]))
-    found = []
-    for hypotheses in _propose(landmarks, shapes):
-        for proposal in hypotheses[:_HYPOTHESES]:
-            confirmed = _confirm(proposal, pixels(proposal.first), pixels(proposal.second))
-            if confirmed is not None:
-                overlap, correlation = confirmed
-                names = panels[proposal.first][0], panels[proposal.second][0]
-                name = TRANSFORMS[proposal.transform]
-                found.append(Reuse(*names, name, overlap, correlation))
-                break
-    return found
+    reuses: list[Reuse] = []
+    listed_with: defaultdict[int, set[int]] = defaultdict(set)  # earlier panels
+    n_recurring = n_unseen = 0
+    for first, pairs in enumerate(_propose(landmarks, shapes)):
+        found: dict[int, Reuse] = {}
+        in_vain = 0
+        for hypotheses in sorted(pairs, key=lambda pair: -pair[0].votes):
+            second = hypotheses[0].second
+            if listed_with[first] & listed_with[second]:
+                continue
+            if in_vain == _MOST_IN_VAIN:
+                n_unseen += 1
+                continue
+            reuse, recurs = _look_at(
+                hypotheses[:_HYPOTHESES], panels, pixels(first), pixels(second)
+            )
+            if reuse is not None:
+                found[second] = reuse
+                listed_with[second].add(first)
+            else:
+                n_recurring += recurs
+                in_vain += 1
+        reuses += [found[second] for second in sorted(found)]
+    return Comparison(reuses, n, n_recurring, n_unseen)
+
+
+def _look_at(
+    hypotheses: Sequence[_Proposal],
+    panels: Sequence[tuple[PanelName, GreyOfAnySize]],
+    first: _Detail,
+    second: _Detail,
+) -> tuple[Reuse | None, bool]:
+    """Give the first hypothesis that holds, else whether one failed for recurring elsewhere."""
+    recurs = False
+    for proposal in hypotheses:
+        turned = _Detail(
+            *(turn(part, proposal.transform) for part in (second.levels, second.weights))
+        )
+        shift = _refine(first, turned, proposal.shift)
+        box = _overlap(first.levels.shape, turned.levels.shape, shift)
+        correlation = _agreement(first, turned, box, shift)
+        if correlation < LEAST_CORRELATION:
+            continue
+        if _agrees_elsewhere(first.levels, turned.levels, box, shift):
+            recurs = True
+            continue
+        names = panels[proposal.first][0], panels[proposal.second][0]
+        return Reuse(*names, TRANSFORMS[proposal.transform], box, round(correlation, 4)), False
+    return None, recurs
 
 
 def find_landmarks(grey: Grey, most: int) -> Landmarks:
@@ -137,7 +210,7 @@ def find_landmarks(grey: Grey, most: int) -> Landmarks:
 
     Args:
         grey: Grey levels; a panel below 70 px in either direction has no landmarks.
-        most: Number to keep.
+        most: Number to keep; of those that recur in the panel no more than 32 are.
     """
     height, width = (side // _BINNING for side in grey.shape)
     if min(height, width) <= 2 * _REACH + 2:
@@ -159,9 +232,13 @@ def find_landmarks(grey: Grey, most: int) -> Landmarks:
     ]
     patterns = patterns - patterns.mean(axis=(1, 2), keepdims=True)
     length = np.sqrt((patterns**2).sum(axis=(1, 2), keepdims=True))
+    patterns = (patterns / length).astype(np.float32)
     middle = (_BINNING - 1) / 2  # of a binned pixel, in native ones
     places = np.stack([rows, columns], axis=1) * _BINNING + middle
-    return Landmarks((patterns / length).astype(np.float32), places.astype(np.float32))
+    flat = patterns.reshape(-1, _SIDE**2)
+    recurs = (flat @ flat.T > _LEAST_LIKENESS).sum(axis=1) - 1 > _RECURS
+    kept = ~recurs | (np.cumsum(recurs) <= _MOST_RECURRING)
+    return Landmarks(patterns[kept], places[kept].astype(np.float32))
 
 
 def turn(array: np.ndarray, transform: int) -> np.ndarray:
@@ -186,54 +263,59 @@ def turn_places(
 
 def _propose(
     landmarks: Sequence[Landmarks], shapes: Sequence[tuple[int, int]]
-) -> Iterator[list[_Proposal]]:
-    """Give the proposals of each pair of panels that has some, most votes first."""
-    owner = np.repeat(np.arange(len(landmarks)), [len(one.places) for one in landmarks])
-    patterns = np.concatenate([one.patterns for one in landmarks])
-    places = np.concatenate([one.places for one in landmarks])
-    ends = np.searchsorted(owner, np.arange(len(landmarks)), side="right")
-    matches = []
-    for transform in range(len(TRANSFORMS)):
-        turned = turn(patterns, transform).reshape(len(patterns), -1)
-        turned_places = np.concatenate(
-            [
-                turn_places(one.places, s, transform)
-                for one, s in zip(landmarks, shapes, strict=True)
-            ]
+) -> Iterator[list[list[_Proposal]]]:
+    """Give for each panel its pairs with later ones: the proposals of each, most votes first."""
+    patterns = np.concatenate([one.patterns.reshape(-1, _SIDE**2) for one in landmarks])
+    counts = [len(one.places) for one in landmarks]
+    owner = np.repeat(np.arange(len(landmarks)), counts)
+    turned_places = np.stack(
+        [
+            np.concatenate(
+                [turn_places(one.places, s, t) for one, s in zip(landmarks, shapes, strict=True)]
+            )
+            for t in range(len(TRANSFORMS))
+        ]
+    )
+    ends = np.cumsum(counts)
+    for first, mine in enumerate(landmarks):
+        pairs = []
+        for part in _whole_panels(ends, first + 1):
+            matches = []
+            for transform in range(len(TRANSFORMS)):
+                # Turning mine back is the same as turning all the others.
+                back = turn(mine.patterns, _undone_by(transform)).reshape(-1, _SIDE**2)
+                i, j = np.nonzero(back @ patterns[part].T > _LEAST_LIKENESS)
+                j += part.start
+                shift = np.rint(mine.places[i] - turned_places[transform, j])
+                matches.append(np.column_stack([owner[j], np.full(len(i), transform), shift]))
+            table = np.concatenate(matches).astype(np.int64)
+            table = table[np.lexsort(table.T[::-1])]
+            for pair in _groups(table, columns=1):
+                proposals = [p for group in _groups(pair, columns=2) for p in _vote(first, group)]
+                if proposals:
+                    pairs.append(sorted(proposals, key=lambda one: -one.votes))
+        yield pairs
+
+
+def _whole_panels(ends: Int[np.ndarray, " panels"], start: int) -> Iterator[slice]:
+    """Cut the landmarks from a panel on into parts of whole panels, each of about 8192."""
+    begin = int(ends[start - 1])
+    while begin < ends[-1]:
+        last = max(
+            np.searchsorted(ends, begin + 8192, "right") - 1, np.searchsorted(ends, begin, "right")
         )
-        for i, j in _alike(patterns.reshape(len(patterns), -1), turned, owner, ends):
-            shift = places[i] - turned_places[j]
-            labels = np.full(len(i), transform)
-            matches.append(np.column_stack([owner[i], owner[j], labels, np.rint(shift)]))
-    if not matches:
-        return
-    table = np.concatenate(matches).astype(np.int64)
-    table = table[np.lexsort(table.T[::-1])]
-    for pair in _groups(table, columns=2):
-        proposals = []
-        for group in _groups(pair, columns=3):
-            proposals += _vote(group)
-        if proposals:
-            yield sorted(proposals, key=lambda one: -one.votes)
+        yield slice(begin, int(ends[last]))
+        begin = int(ends[last])
 
 
-def _alike(
-    patterns: Float32[np.ndarray, "n samples"],
-    turned: Float32[np.ndarray, "n samples"],
-    owner: Int[np.ndarray, " n"],
-    ends: Int[np.ndarray, " panels"],
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give pairs of like patterns, the second one of a later panel, some at a time."""
-    rows_at_once, columns_at_once = 2048, 8192  # 64 MB of products
-    for top in range(0, len(patterns), rows_at_once):
-        block = patterns[top : top + rows_at_once]
-        for left in range(int(ends[owner[top]]), len(patterns), columns_at_once):
-            likeness = block @ turned[left : left + columns_at_once].T
-            i, j = np.nonzero(likeness > _LEAST_LIKENESS)
-            i, j = i + top, j + left
-            later = owner[j] > owner[i]
-            if later.any():
-                yield i[later], j[later]
+def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
+    """Take rows at equal distances: of sorted shifts one that many share is hit all the same."""
+    return rows[:: -(-len(rows) // most)]
+
+
+def _undone_by(transform: int) -> int:
+    """Give the transform that undoes one; mirroring ones undo themselves."""
+    return transform if transform >= 4 else -transform % 4
 
 
 def _groups(table: np.ndarray, columns: int) -> Iterator[np.ndarray]:
@@ -245,24 +327,23 @@ def _groups(table: np.ndarray, columns: int) -> Iterator[np.ndarray]:
             yield table[start:end]
 
 
-def _vote(group: np.ndarray) -> list[_Proposal]:
+def _vote(first: int, group: np.ndarray) -> list[_Proposal]:
     """Give the two shifts of a pair and transform on which most landmarks agree."""
-    shifts = group[:, 3:]
+    second, transform = (int(value) for value in group[0, :2])
+    shifts = _thinned(group[:, 2:], _MOST_VOTING)
     proposals = []
     for _ in range(2):
         if len(shifts) < _LEAST_VOTES:
             break
-        tried = shifts[:400]  # enough to hit a shift that many share
-        near = np.abs(tried[:, None] - shifts[None]).max(axis=2) <= _NEAR
-        best = near[near.sum(axis=1).argmax()]
-        if best.sum() < _LEAST_VOTES:
+        tried = _thinned(shifts, _MOST_TRIED)
+        counts = KDTree(shifts).query_ball_point(tried, _NEAR, p=np.inf, return_length=True)
+        votes = int(counts.max())
+        if votes < _LEAST_VOTES:
             break
-        row, column = np.rint(np.median(shifts[best], axis=0)).astype(int)
-        first, second, transform = (int(value) for value in group[0, :3])
-        proposals.append(
-            _Proposal(first, second, transform, (int(row), int(column)), int(best.sum()))
-        )
-        shifts = shifts[~best]
+        near = np.abs(shifts - tried[counts.argmax()]).max(axis=1) <= _NEAR
+        row, column = np.rint(np.median(shifts[near], axis=0)).astype(int)
+        proposals.append(_Proposal(first, second, transform, (int(row), int(column)), votes))
+        shifts = shifts[~near]
     return proposals
 
 
@@ -281,23 +362,73 @@ def _high_passed(grey: Grey) -> _Detail:
     return _Detail((fine - background) * weights, weights)
 
 
-def _confirm(
-    proposal: _Proposal,
-    first: _Detail,
-    second: _Detail,
-) -> tuple[Box, float] | None:
-    """Correlate two panels where they should overlap; None where they do not show one place."""
-    turned = _Detail(*(turn(part, proposal.transform) for part in (second.levels, second.weights)))
-    shift = _refine(first, turned, proposal.shift)
-    box = _overlap(first.levels.shape, turned.levels.shape, shift)
+def _agreement(first: _Detail, turned: _Detail, box: Box, shift: tuple[int, int]) -> float:
+    """Correlate two panels in an overlap, by the median of its blocks; -1 where there is none."""
     if min(box.size_px) < LEAST_OVERLAP_PX:
-        return None
+        return -1.0
     mine, other = _cut(first.levels, turned.levels, box, shift)
     my_weights, other_weights = _cut(first.weights, turned.weights, box, shift)
     blocks = _block_correlations(mine, other, my_weights * other_weights)
-    if not blocks or np.median(blocks) < LEAST_CORRELATION:
-        return None
-    return box, round(float(np.median(blocks)), 4)
+    return float(np.median(blocks)) if blocks else -1.0
+
+
+def _agrees_elsewhere(
+    first: Float32[np.ndarray, "height width"],
+    turned: Float32[np.ndarray, "other_height other_width"],
+    box: Box,
+    shift: tuple[int, int],
+) -> bool:
+    """Say whether the first panel has the second's best-marked part at other places too."""
+    side = min(_TEMPLATE, min(box.size_px) // 2)
+    corners = [
+        (top, left)
+        for top in range(box.top, box.bottom - side + 1, side // 2)
+        for left in range(box.left, box.right - side + 1, side // 2)
+    ]
+
+    def detail(corner: tuple[int, int]) -> float:
+        top, left = corner
+        squares = (
+            first[_square(top, left, side)],
+            turned[_square(top - shift[0], left - shift[1], side)],
+        )
+        return min(float((square**2).sum()) for square in squares)
+
+    top, left = max(corners, key=detail)
+    template = turned[_square(top - shift[0], left - shift[1], side)]
+    from_row, from_column = max(0, top - _AROUND), max(0, left - _AROUND)
+    around = first[from_row : top + side + _AROUND, from_column : left + side + _AROUND]
+    likeness = _slide(template, around)
+    row, column = top - from_row, left - from_column
+    here = float(likeness[row, column])
+    reach = _ELSEWHERE
+    likeness[
+        max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1
+    ] = -1
+    elsewhere = float(likeness.max())
+    return elsewhere >= LEAST_CORRELATION and 1 - here > _UNEXPLAINED * (1 - elsewhere)
+
+
+def _square(top: int, left: int, side: int) -> tuple[slice, slice]:
+    return slice(top, top + side), slice(left, left + side)
+
+
+def _square_sums(values: np.ndarray, side: int) -> np.ndarray:
+    """Sum every square of an area, by its upper left corner."""
+    sums = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    rows = sums[side:] - sums[:-side]
+    return np.asarray(rows[:, side:] - rows[:, :-side])
+
+
+def _slide(
+    template: Float32[np.ndarray, "side side"], around: Float32[np.ndarray, "height width"]
+) -> Float32[np.ndarray, "rows columns"]:
+    """Correlate a square with every square of an area, by its upper left corner."""
+    template = template - template.mean()
+    sums, squares = (_square_sums(values, len(template)) for values in (around, around**2))
+    spread = np.maximum(squares - sums**2 / template.size, _FLAT * template.size)
+    product = fftconvolve(around, template[::-1, ::-1], mode="valid")
+    return np.asarray(product / np.sqrt(spread * max(float((template**2).sum()), 1e-6)))
 
 
 def _refine(first: _Detail, turned: _Detail, shift: tuple[int, int]) -> tuple[int, int]:
