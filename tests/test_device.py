@@ -1,10 +1,12 @@
 """Devices, threads and seeds."""
 
+import os
+
 import pytest
 import torch
 
 from semforensics.allocator import keep_memory
-from semforensics.device import choose_device, seed_everything, set_threads
+from semforensics.device import choose_device, count_cores, seed_everything, set_threads
 
 
 def test_auto_finds_a_device() -> None:
@@ -29,6 +31,14 @@ def test_threads_are_set_and_told() -> None:
             set_threads(-1)
     finally:
         torch.set_num_threads(before)
+
+
+def test_cores_are_counted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a system cannot say which cores are ours, all of them are."""
+    assert 1 <= count_cores() <= (os.cpu_count() or 1)
+
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    assert count_cores() == os.cpu_count()
 
 
 def test_seeding_repeats_initialisation() -> None:

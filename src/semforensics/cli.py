@@ -889,7 +889,7 @@ def screen(
     is asked for again.
 
     Exit code 0: done. 1: done, and what --fail-on names was found. 2: bad input or option, no
-    report.
+    report. 3: out of memory, or a mistake of this program; no report.
     """
     from semforensics.device import choose_device, set_threads
     from semforensics.screening.bulk import inputs_outside, repeating_command, screen_submission
@@ -944,17 +944,25 @@ def serve(
     threads: Threads = 0,
 ) -> None:
     """Open a page on this computer alone: drop files, read the report; nothing is kept."""
-    from semforensics.checkpoints import load_checkpoint
+    from semforensics.device import choose_device
     from semforensics.screening.markup import SIMULATED, is_simulated
-    from semforensics.screening.model import find_model
     from semforensics.screening.page_job import PageJob
+    from semforensics.screening.screener import Screener
     from semforensics.screening.serve import serve_page
 
-    _, described = load_checkpoint(find_model(model))  # before anybody waits for a page
+    # Tried here: options that can never work are told before anybody waits for a page.
+    tried = Screener.load(
+        model,
+        alpha=alpha,
+        prevalence=prevalence,
+        pooling=pooling,
+        device=choose_device(device),
+        evidence=maps,
+    )
     job = PageJob(model, alpha, prevalence, pooling, maps, device, threads)
     serve_page(
         job,
         port=port,
-        notice=SIMULATED if is_simulated(described) else "",
+        notice=SIMULATED if is_simulated(tried.describe()) else "",
         announce=lambda url: typer.echo(f"{url} answers on this computer alone; Ctrl-C ends it"),
     )

@@ -32,6 +32,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def count_cores() -> int:
+    """Give the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def set_threads(count: int) -> int:
     """Use `count` CPU threads, all cores for 0, and give the number in use.
 
@@ -40,7 +47,7 @@ def set_threads(count: int) -> int:
     if count < 0:
         raise ValueError(f"threads: {count}, expected 0 (all cores) or more")
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(count or max(1, len(os.sched_getaffinity(0)) // neighbours))
+    torch.set_num_threads(count or max(1, count_cores() // neighbours))
     return torch.get_num_threads()
 
 

@@ -138,6 +138,11 @@ def test_any_even_size_has_finite_statistics(size: int) -> None:
     assert np.isfinite(features).all()
 
 
+def test_the_whitening_is_a_triangle(domain: Domain) -> None:
+    """Nothing beside it: roundings there would be others at every run, and so would the file."""
+    assert np.array_equal(domain.whitening, np.triu(domain.whitening))
+
+
 def test_a_stored_domain_is_the_same(domain: Domain, tmp_path: Path) -> None:
     """Distances of a domain from a file are the same to the last digit; the file is small."""
     domain.save(tmp_path / "domain.safetensors")

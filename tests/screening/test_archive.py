@@ -41,6 +41,20 @@ def test_members_without_a_name_are_refused() -> None:
     assert read == Member("z.png", b"2", None)
 
 
+def test_a_name_that_occurs_twice_is_read_once() -> None:
+    """A report could not tell the two apart, and would call them reuse of each other."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x.png", b"1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("x.png", b"1")
+
+    assert unpack(buffer.getvalue()) == [
+        Member("x.png", b"1", None),
+        MemberRefusal("x.png", "a second member of this name"),
+    ]
+
+
 def test_links_are_refused() -> None:
     """A link to another file of the machine is not followed."""
     buffer = io.BytesIO()

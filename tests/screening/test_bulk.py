@@ -260,6 +260,28 @@ def test_a_report_is_not_screened(tmp_path: Path) -> None:
     assert totals.n_inputs == 2
 
 
+def test_the_report_may_lie_beside_what_is_screened(tmp_path: Path) -> None:
+    """Only the files of an older report are left out; what else lies there is screened."""
+    (file,) = draw(tmp_path / "report", [80])
+
+    for _ in range(2):
+        totals, _ = screen([file.parent], tmp_path)
+        assert totals.n_inputs == 1
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    """The second one is told so, and the first one's work stays."""
+    (file,) = draw(tmp_path / "in", [80])
+
+    with store.Store.open(tmp_path / "scratch", {}).locked() as first:
+        with pytest.raises(ValueError, match="another screening is at work there"):
+            screen([file], tmp_path)
+        assert first.folder.is_dir()
+
+    assert screen([file], tmp_path)[0].n_inputs == 1
+    assert not first.folder.exists()
+
+
 def test_nothing_to_screen_is_an_error(tmp_path: Path) -> None:
     """An empty folder, a path that does not exist and a negative number of workers are refused."""
     (tmp_path / "empty").mkdir()

@@ -97,7 +97,7 @@ def test_the_rows_of_a_bar_can_be_given() -> None:
 
 
 def test_where_the_bar_is_in_doubt_the_upper_part_is_judged() -> None:
-    """A flat strip without text is neither clearly a bar nor clearly none."""
+    """A flat strip without text is neither clearly a bar nor clearly none; a small one stays."""
     grey = micrograph(120, 160)
     grey[100:] = 90
     grey[100:, ::2] = 91  # not constant, so no margin either
@@ -106,7 +106,10 @@ def test_where_the_bar_is_in_doubt_the_upper_part_is_judged() -> None:
 
     assert refused == []
     assert panel.grey.shape == (72, 160)
-    assert panel.notes == ("unsure of the info bar: only the upper 72 rows are judged",)
+    assert panel.notes == ("unsure of the info bar: the upper 72 of 120 rows are judged",)
+    (whole,), refused = split_panels(picture_of(grey), 120)
+    assert refused == []
+    assert whole.grey.shape == (120, 160)
 
 
 def test_drawings_are_refused_by_name() -> None:

@@ -26,10 +26,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return asked
 
 
-def screen(*arguments: object) -> int:
+def screen(*arguments: object, command: str = "screen") -> int:
     """Run the command in this process and give its exit code."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["semforensics", "screen", *map(str, arguments)])
+        patch.setattr(sys, "argv", ["semforensics", command, *map(str, arguments)])
         try:
             cli.main()
         except SystemExit as end:
@@ -110,6 +110,47 @@ def test_bad_input_ends_with_2_and_no_report(
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize(("error", "told"), [(TypeError("oh"), "oh"), (MemoryError(), "memory")])
+def test_a_mistake_of_the_program_is_no_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    error: Exception, told: str,
+) -> None:  # fmt: skip
+    """It ends with 3: 1 would say that what `--fail-on` names was found."""
+    (file,) = draw(tmp_path / "in", [80])
+
+    def load(_model: str | None, **_settings: Any) -> StandIn:
+        raise error
+
+    module = SimpleNamespace(Screener=SimpleNamespace(load=load))
+    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
+
+    assert screen(file, "--out", tmp_path / "report", "--fail-on", "refused") == 3
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_options_that_cannot_work_are_told_before_a_page_opens(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`serve` tries its model and options first: a wrong one ends with 2, and no page answers."""
+    opened: list[Any] = []
+    monkeypatch.setattr(
+        "semforensics.screening.serve.serve_page", lambda job, **_options: opened.append(job)
+    )
+
+    assert screen("--alpha", 0.1, command="serve") == 0
+    assert asked["alpha"] == opened.pop().alpha == 0.1
+
+    def refuse(_model: str | None, **settings: Any) -> None:
+        raise ValueError(f"alpha {settings['alpha']} needs more images")
+
+    module = SimpleNamespace(Screener=SimpleNamespace(load=refuse))
+    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
+    assert screen("--alpha", 1e-6, command="serve") == 2
+    assert "alpha 1e-06 needs more images" in capsys.readouterr().err
+    assert opened == []
+
+
 def test_an_info_bar_of_known_height_is_passed_on(tmp_path: Path, asked: dict[str, Any]) -> None:
     """`--info-bar` and `--no-maps` reach the screener and the settings of the report."""
     (file,) = draw(tmp_path / "in", [80])
@@ -123,11 +164,12 @@ def test_an_info_bar_of_known_height_is_passed_on(tmp_path: Path, asked: dict[st
 
 
 def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` says what 0, 1 and 2 mean."""
+    """`--help` says what 0, 1, 2 and 3 mean."""
     assert screen("--help") == 0
 
     text = " ".join(capsys.readouterr().out.split())
     assert "Exit code 0: done. 1: done, and what --fail-on names was found. 2: bad input" in text
+    assert "no report. 3: out of memory, or a mistake of this program" in text
 
 
 def test_the_installed_command_is_the_one_with_exit_codes(root: Path) -> None:

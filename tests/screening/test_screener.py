@@ -240,6 +240,27 @@ def test_a_screener_travels_to_other_processes(screener: Screener) -> None:
     assert again.judge([REAL]) == screener.judge([REAL])
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA", "P", "I;16", "1"])
+def test_pillow_images_of_any_mode_are_read_as_files_are(
+    screener: Screener, tmp_path: Path, mode: str
+) -> None:
+    """The same panel as from a file of the image."""
+    deep = Image.fromarray(REAL.astype(np.uint16) * 16)
+    image = deep if mode == "I;16" else Image.fromarray(REAL).convert(mode)
+    image.save(tmp_path / "image.png")
+
+    given, stored = (screener.screen(one) for one in (image, tmp_path / "image.png"))
+
+    assert np.array_equal(given.picture.grey, stored.picture.grey)
+    assert given.picture.notes == stored.picture.notes
+
+
+def test_pillow_images_of_wide_numbers_are_refused(screener: Screener) -> None:
+    """32 bits are not cut off at 255 without a word."""
+    with pytest.raises(ValueError, match="samples of mode I, expected 8 or 16 bits"):
+        screener.screen(Image.fromarray(REAL.astype(np.int32) * 1000))
+
+
 def test_evidence_stands_beside_the_verdict(model: ScreeningModel, screener: Screener) -> None:
     """All kinds of it, in the sizes that the report draws; the finding is the same without."""
     full = Screener(model, alpha=0.1).screen(DOUBLED).panels[0]

@@ -360,11 +360,11 @@ def test_the_end_leaves_nothing_behind(pytestconfig: pytest.Config) -> None:
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_removes_files_that_are_being_judged(
     root: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """SIGTERM or Ctrl-C in the middle of a submission: files and processes are gone."""
+    """SIGTERM, Ctrl-C, a closed terminal during a submission: files and processes are gone."""
     code = (
         "from tests.screening.jobs import screen\n"
         "from semforensics.screening.serve import serve_page\n"

@@ -191,7 +191,8 @@ class Domain:
         theirs = (domain_features(surrogates) - mean) / spread
 
         covariance = _shrunk(np.cov(own.T), _SHRINKAGE)
-        whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T / math.sqrt(len(mean))
+        # triu: beside the triangle `inv` leaves roundings that change from run to run.
+        whitening = np.triu(np.linalg.inv(np.linalg.cholesky(covariance)).T) / math.sqrt(len(mean))
         within = _shrunk((np.cov(own.T) + np.cov(theirs.T)) / 2, _SHRINKAGE)
         direction = np.linalg.solve(within, theirs.mean(axis=0))
         direction /= theirs.mean(axis=0) @ direction

@@ -81,10 +81,14 @@ def read_zip(
         raise ValueError(f"{len(files)} members, more than {max_members}")
     texts, pictures = _paired(files)
     left = [int(max_unpacked_mb * 1e6)]
+    seen: set[str] = set()
     for info in pictures:
         name = "".join(c if c.isprintable() else "?" for c in info.filename)[:300]
         try:
             _refuse(info)
+            if name in seen:  # in a report the two could not be told apart
+                raise ValueError("a second member of this name")
+            seen.add(name)
             member = _unpack(archive, info, int(max_file_mb * 1e6), left)
         except ValueError as error:
             yield MemberRefusal(name, str(error))

@@ -7,7 +7,6 @@ that crashes) is refused by name while the others go on. What is found lies on d
 is written, so memory does not grow with the number of pictures.
 """
 
-import os
 import shlex
 import subprocess
 from collections import Counter
@@ -24,18 +23,20 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from semforensics.device import count_cores
 from semforensics.screening.fragment import picture_fragment
 from semforensics.screening.intake import DEFAULT_LIMITS, Limits, list_inputs, read_inputs
 from semforensics.screening.isolation import Worker
 from semforensics.screening.records import (
     WORDING,
     Grey,
+    GreyOfAnySize,
     Picture,
     PictureResult,
     Refusal,
     Reuse,
 )
-from semforensics.screening.report import write_report
+from semforensics.screening.report import REPORT_NAMES, write_report
 from semforensics.screening.reuse import MOST_PANELS, PanelName, find_reuse
 from semforensics.screening.store import InputRecord, Store
 
@@ -127,12 +128,11 @@ class InputJob:
                 continue
             picture_key = self.store.picture_key(found)
             if not self.store.has_picture(picture_key):
-                result = judge(self.screener, found, self.info_bar)
-                if isinstance(result, Refusal):
-                    refusals.append(result)
+                judged = judge(self.screener, found, self.info_bar)
+                if isinstance(judged, Refusal):
+                    refusals.append(judged)
                     continue
-                panels = [panel.panel.grey for panel in result.panels]
-                self.store.write_picture(picture_key, picture_fragment(result), panels)
+                self.store.write_picture(picture_key, *judged)
             pictures.append(picture_key)
         self.store.write_record(key, InputRecord(tuple(pictures), tuple(refusals)))
 
@@ -161,7 +161,7 @@ def screen_submission(
 
     Args:
         paths: What to screen.
-        out: Folder of the report; files below it are not screened.
+        out: Folder of the report; an older report there is replaced and not screened.
         screener: Judges a picture. With several workers it is pickled.
         workers: Processes; 1 works in this one, 0 takes one per core where there are many inputs.
         scratch: Folder for unfinished work, removed in the end. A run that was killed goes on from
@@ -174,15 +174,17 @@ def screen_submission(
 
     Raises:
         FileNotFoundError: A path does not exist.
-        ValueError: There is nothing to screen, or a number is out of range.
+        ValueError: There is nothing to screen, a number is out of range, or another run is at work
+            in scratch.
         OSError: Report or scratch cannot be written.
     """
     if workers < 0:
         raise ValueError(f"workers: {workers}, expected 0 (one per core) or more")
     plan = make_plan(paths, out, screener, scratch, limits, info_bar, names)
-    job = InputJob(screener, plan.store, limits, info_bar)
-    died = _judge_all(job, plan.shown, workers or _workers_for(len(plan.shown)), timeout_s)
-    return finish(plan, died, out, command)
+    with plan.store.locked() as store:
+        job = InputJob(screener, store, limits, info_bar)
+        died = _judge_all(job, plan.shown, workers or _workers_for(len(plan.shown)), timeout_s)
+        return finish(plan, died, out, command)
 
 
 @dataclass(frozen=True)
@@ -277,26 +279,32 @@ def read_shown(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refu
 
 def judge(
     screener: PictureScreener, picture: Picture, info_bar: int | None
-) -> PictureResult | Refusal:
-    """Judge a picture; an error that nobody expects is a refusal and stops no other picture."""
+) -> tuple[dict[str, Any], list[GreyOfAnySize]] | Refusal:
+    """Judge a picture; an error that nobody expects is a refusal and stops no other picture.
+
+    Returns:
+        What the report says of it, and its panels to compare.
+    """
     try:
-        return screener.screen_picture(picture, info_bar=info_bar)
+        result = screener.screen_picture(picture, info_bar=info_bar)
+        return picture_fragment(result), [panel.panel.grey for panel in result.panels]
     except Exception as error:
         reason = f"could not be judged: {type(error).__name__}: {error}"
         return Refusal(picture.path, picture.location, picture.sha256, reason)
 
 
 def inputs_outside(paths: Sequence[Path], out: Path) -> list[Path]:
-    """List the inputs of paths, each once, without those below the folder of the report.
+    """List the inputs of paths, each once, without an older report and what it left unfinished.
 
     Raises:
         FileNotFoundError: A path does not exist.
         ValueError: Nothing is left.
     """
+    reports = {(out / name).resolve() for name in REPORT_NAMES}
     found: dict[Path, Path] = {}
     for path in list_inputs(paths):
         resolved = path.resolve()
-        if not resolved.is_relative_to(out.resolve()):
+        if resolved not in reports:
             found.setdefault(resolved, path)
     if not found:
         raise ValueError(f"nothing to screen in {', '.join(map(str, paths))}")
@@ -322,7 +330,7 @@ def repeating_command(arguments: Sequence[str]) -> str:
 
 
 def _workers_for(n_inputs: int) -> int:
-    return 1 if n_inputs <= FEW_INPUTS else len(os.sched_getaffinity(0))
+    return 1 if n_inputs <= FEW_INPUTS else count_cores()
 
 
 def _compare(store: Store, places: Sequence[tuple[PanelName, str, int]]) -> tuple[list[Reuse], str]:

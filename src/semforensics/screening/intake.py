@@ -22,9 +22,8 @@ from semforensics.screening.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.bombs import refuse_bombs
 from semforensics.screening.pdf import PdfPicture, is_pdf, read_pdf
 from semforensics.screening.provenance import read_provenance
-from semforensics.screening.records import Grey, Picture, Provenance, Refusal
+from semforensics.screening.records import FORMATS, Grey, Picture, Provenance, Refusal
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
@@ -112,11 +111,11 @@ def read_inputs(
         yield from _read_bytes(str(path), data, side_car, limits, depth=0)
 
 
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey, bool, list[str]]]:
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey, list[str], bool]]:
     """Decode an image file frame by frame.
 
     Yields:
-        Grey levels; whether the samples went through a lossy codec; what had to be decided.
+        Grey levels; what had to be decided; whether the samples went through a lossy codec.
 
     Raises:
         ValueError: It is no image, or one that is not taken, with the reason.
@@ -127,7 +126,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey,
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             _verify_png(data)
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
                 if frames > limits.max_pictures:
                     raise ValueError(f"{frames} frames, more than {limits.max_pictures}")
@@ -141,7 +140,8 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey,
                         most = limits.max_total_megapixels
                         raise ValueError(f"its frames have more than {most:g} megapixels")
                     image.load()
-                    yield _to_grey(image, data)
+                    is_lossy = _is_lossy(image, data)
+                    yield *to_grey(image), is_lossy
         except UnidentifiedImageError:
             raise ValueError("not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -181,7 +181,7 @@ def _read_image(
     frames = decode(data, limits)
     while True:
         try:
-            grey, is_lossy, notes = next(frames)
+            grey, notes, is_lossy = next(frames)
         except StopIteration:
             return
         except ValueError as error:
@@ -269,15 +269,19 @@ def _is_lossy(image: Image.Image, data: bytes) -> bool:
     return image.format in _LOSSY
 
 
-def _to_grey(image: Image.Image, data: bytes) -> tuple[Grey, bool, list[str]]:
+def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
+    """Turn an image of any mode into 8-bit grey, and say what had to be decided.
+
+    Raises:
+        ValueError: Its samples are neither of 8 nor of 16 bits.
+    """
     notes: list[str] = []
-    is_lossy = _is_lossy(image, data)
     if image.mode in _GREY_16:
         samples = np.asarray(image).astype(np.uint16)
         if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
             samples = np.invert(samples)
         notes.append("16 bits became 8: the 0.1th percentile is black, the 99.9th white")
-        return to_8_bit(samples), is_lossy, notes
+        return to_8_bit(samples), notes
     if image.mode in ("I", "F"):
         raise ValueError(f"samples of mode {image.mode}, expected 8 or 16 bits")
     if image.has_transparency_data:
@@ -292,7 +296,7 @@ def _to_grey(image: Image.Image, data: bytes) -> tuple[Grey, bool, list[str]]:
         image = image.convert("RGB")
     elif image.mode in ("P", "PA"):
         image = image.convert("RGB")
-    return np.array(image.convert("L")), is_lossy, notes
+    return np.array(image.convert("L")), notes
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:

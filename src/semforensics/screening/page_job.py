@@ -1,6 +1,5 @@
 """What the local page does with the files of one submission."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +61,10 @@ class PageJob:
 
     def command(self, names: Sequence[str]) -> str:
         """Give the command that does the same with the same files."""
+        from semforensics.screening.bulk import repeating_command
+
         options = ["--alpha", f"{self.alpha:g}", "--prevalence", f"{self.prevalence:g}"]
         options += ["--pooling", self.pooling, "--maps" if self.maps else "--no-maps"]
         if self.model is not None:
             options += ["--model", self.model]
-        return shlex.join(["semforensics", "screen", *options, "--", *names])
+        return repeating_command(["screen", *options, "--", *names])

@@ -26,7 +26,8 @@ FLAT = 0.75
 """Share of one grey level from which on a part is no micrograph; of white and black, give or take
 two, because JPEG leaves them a little off. Denoised real micrographs: up to 0.69 of 128x128 px."""
 UNSURE_SHARE = 0.6
-"""Of a panel's rows, from the top, that are judged where its info bar is in doubt."""
+"""Of a panel's rows, from the top, that are judged where its info bar is in doubt; a small panel
+may need more."""
 ABRUPT = 0.2
 """Least share of the line beside a gutter that is of another level."""
 MAX_PARTS = 200
@@ -86,8 +87,8 @@ def _panel(name: str, box: Box, grey: Grey, least_px: int, info_bar: int | None)
         try:
             top = find_info_bar(grey)
         except UnsureError:
-            rows = int(height * UNSURE_SHARE)
-            notes.append(f"unsure of the info bar: only the upper {rows} rows are judged")
+            rows = max(int(height * UNSURE_SHARE), least_px)
+            notes.append(f"unsure of the info bar: the upper {rows} of {height} rows are judged")
         else:
             if top is not None:
                 rows = top

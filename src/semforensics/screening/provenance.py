@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from semforensics.screening.bombs import refuse_bombs
 from semforensics.screening.pdf import is_pdf
-from semforensics.screening.records import Provenance
+from semforensics.screening.records import FORMATS, Provenance
 
 _VENDOR_TAGS = {34680: "FEI/Thermo", 34682: "FEI/Thermo", 34118: "Zeiss"}
 _SOFTWARE_TAGS = {270: "ImageDescription", 305: "Software", 306: "DateTime", 315: "Artist"}
@@ -25,7 +25,6 @@ _MAX_TEXT, _MAX_ENTRIES, _MAX_FRAMES = 300, 60, 1000
 _MAX_PARSED, _MAX_LINE = 1_000_000, 1000  # characters: an instrument writes fewer
 _LINE = re.compile(r"^\s*\$?([\w .()/#%-]{1,80}?)\s*(?:=|\s)\s*(.+)$")
 _C2PA_MARKS = (b"c2pa", b"jumb")
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
 
 def read_provenance(file: Path | bytes, name: str, side_car: str | None) -> Provenance:
@@ -49,7 +48,7 @@ def read_provenance(file: Path | bytes, name: str, side_car: str | None) -> Prov
         refuse_bombs(data, _MAX_FRAMES)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 kind = image.format or "?"
                 instrument, source = _vendor_tags(image)
                 software = _software(image)

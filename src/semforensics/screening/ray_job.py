@@ -21,7 +21,6 @@ from semforensics.screening.bulk import (
     make_plan,
     read_shown,
 )
-from semforensics.screening.fragment import picture_fragment
 from semforensics.screening.intake import DEFAULT_LIMITS, Limits
 from semforensics.screening.records import Picture, Refusal
 from semforensics.screening.store import InputRecord, Store
@@ -55,14 +54,11 @@ class InputActor:
         """
         found: list[Any] = []
         for one in read_shown(Path(row["path"]), row["name"], self._limits):
-            result = judge(self._screener, one, self._info_bar) if isinstance(one, Picture) else one
-            if isinstance(result, Refusal):
-                found.append(result)
-                continue
-            panels = [panel.panel.grey for panel in result.panels]
-            found.append(
-                (self._store.picture_key(result.picture), picture_fragment(result), panels)
-            )
+            judged = judge(self._screener, one, self._info_bar) if isinstance(one, Picture) else one
+            if isinstance(one, Refusal) or isinstance(judged, Refusal):
+                found.append(judged)
+            else:
+                found.append((self._store.picture_key(one), *judged))
         return {"path": row["path"], "name": row["name"], "found": _Found(found)}
 
 
@@ -104,7 +100,7 @@ def screen_with_ray(
     Raises:
         ImportError: Ray is not installed.
         FileNotFoundError: A path does not exist.
-        ValueError: There is nothing to screen, or no worker.
+        ValueError: There is nothing to screen, no worker, or another run is at work in scratch.
     """
     if workers < 1:
         raise ValueError(f"workers: {workers}, expected 1 or more")
@@ -114,35 +110,35 @@ def screen_with_ray(
     except ImportError as error:
         raise ImportError("Ray is missing: pip install 'semforensics[ray]'") from error
     plan = make_plan(paths, out, screener, scratch, limits, info_bar, names)
-    store = plan.store
-    rows = [
-        {"path": str(path), "name": name, "key": store.input_key(path, name)}
-        for path, name in plan.shown.items()
-    ]
-    keys = {row["path"]: row["key"] for row in rows}
-    left = [row for row in rows if store.read_record(row["key"]) is None]
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        # One core beside the workers' for the tasks that hand out the inputs.
-        cores = None if os.environ.get("RAY_ADDRESS") else workers + 1
-        ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
-    try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        actor: Any = InputActor  # Ray's types know functions only
-        if left:
-            # A block for each input: the next one goes to whoever is free.
-            judged = ray.data.from_items(left, override_num_blocks=len(left)).map(
-                actor,
-                fn_constructor_args=(screener, store, limits, info_bar),
-                compute=ray.data.ActorPoolStrategy(size=workers),
-                num_cpus=1,
-            )
-            for row in judged.iter_rows():
-                _keep(store, keys[row["path"]], row["found"].items)
-    finally:
+    with plan.store.locked() as store:
+        rows = [
+            {"path": str(path), "name": name, "key": store.input_key(path, name)}
+            for path, name in plan.shown.items()
+        ]
+        keys = {row["path"]: row["key"] for row in rows}
+        left = [row for row in rows if store.read_record(row["key"]) is None]
+        is_ours = not ray.is_initialized()
         if is_ours:
-            ray.shutdown()
-    return finish(plan, {}, out, command)
+            # One core beside the workers' for the tasks that hand out the inputs.
+            cores = None if os.environ.get("RAY_ADDRESS") else workers + 1
+            ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+        try:
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            actor: Any = InputActor  # Ray's types know functions only
+            if left:
+                # A block for each input: the next one goes to whoever is free.
+                judged = ray.data.from_items(left, override_num_blocks=len(left)).map(
+                    actor,
+                    fn_constructor_args=(screener, store, limits, info_bar),
+                    compute=ray.data.ActorPoolStrategy(size=workers),
+                    num_cpus=1,
+                )
+                for row in judged.iter_rows():
+                    _keep(store, keys[row["path"]], row["found"].items)
+        finally:
+            if is_ours:
+                ray.shutdown()
+        return finish(plan, {}, out, command)
 
 
 def _keep(store: Store, key: str, found: Sequence[Any]) -> None:

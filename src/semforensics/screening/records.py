@@ -15,6 +15,9 @@ Grey = UInt8[np.ndarray, "height width"]
 GreyOfAnySize = UInt8[np.ndarray, "_ _"]
 """For lists of panels that differ in size."""
 
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""Image files that are read, by Pillow's names."""
+
 Verdict = Literal["consistent", "inconclusive", "ai-suspected", "refused"]
 
 WORDING: dict[Verdict, str] = {
@@ -184,20 +187,3 @@ class Reuse:
     """Of the first panel, in its pixels."""
     correlation: float
     """Of the grey levels over the overlap, -1 … 1: the median of its blocks."""
-
-
-@dataclass(frozen=True)
-class Screening:
-    """The result of a whole submission."""
-
-    results: tuple[PictureResult, ...]
-    refusals: tuple[Refusal, ...]
-    reuses: tuple[Reuse, ...]
-    model: dict[str, Any]
-    """Name, SHA-256, training domain, calibration and limits of the model."""
-    settings: dict[str, Any]
-    """alpha, prevalence, pooling, what was left out."""
-    command: str
-    """That repeats it."""
-    version: str
-    """Of this package, with the commit where it is known."""

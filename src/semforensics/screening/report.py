@@ -29,6 +29,7 @@ COLUMNS = (
     "probability", "predictive_value", "p_real", "p_fake", "n_tiles", "logit", "share_inside",
     "reason",
 )  # fmt: skip
+REPORT_NAMES = ("report.json", "report.csv", "report.html")
 _HEAD = ("model", "settings", "command", "version", "created")
 _NUMBERS = COLUMNS[COLUMNS.index("probability") : -1]
 
@@ -95,11 +96,11 @@ def write_report(
     with ExitStack() as renamed, ExitStack() as closed:  # all are whole before one gets its name
         json_file, csv_file, html_file = (
             closed.enter_context(
-                renamed.enter_context(atomic_file(folder / f"report.{kind}")).open(
+                renamed.enter_context(atomic_file(folder / name)).open(
                     "w", encoding="utf-8", newline=""
                 )
             )
-            for kind in ("json", "csv", "html")
+            for name in REPORT_NAMES
         )
         survey = _write_json_and_csv(json_file, csv_file, head, fragments, refusals, reuses)
         for part in _html(head, fragments, refusals, reuses, survey):

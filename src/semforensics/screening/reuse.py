@@ -122,7 +122,9 @@ class Comparison:
         if self.n_recurring:
             note += f"; {self.n_recurring} pairs of a recurring structure not told apart"
         if self.n_unseen:
-            note += f"; {self.n_unseen} pairs not looked at, {_MOST_IN_VAIN} likelier ones being none"
+            note += (
+                f"; {self.n_unseen} pairs not looked at, {_MOST_IN_VAIN} likelier ones being none"
+            )
         return note
 
 

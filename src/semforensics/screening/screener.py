@@ -12,6 +12,7 @@ most generated images look real. "AI-suspected" stays: it makes hardly any real 
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,7 +31,7 @@ from semforensics.evaluation.calibration import (
     decide,
 )
 from semforensics.images import to_8_bit
-from semforensics.screening.intake import read_inputs
+from semforensics.screening.intake import read_inputs, to_grey
 from semforensics.screening.limits import why_not_native
 from semforensics.screening.model import ScreeningModel, find_model
 from semforensics.screening.panels import split_panels
@@ -291,13 +292,15 @@ def _reason(verdict: Verdict, p_real: float, p_fake: float, alpha: float) -> str
 
 def _picture_of(image: Any) -> Picture:
     """Wrap pixels that came from no file."""
-    kind = "array"
     if isinstance(image, Image.Image):
+        grey, notes = to_grey(image)
         kind = image.format or "Pillow image"
-        image = np.asarray(image if image.mode.startswith(("L", "I;16")) else image.convert("L"))
+        is_lossy = kind in ("JPEG", "MPO", "WEBP")
+        digest = hashlib.sha256(grey.tobytes()).hexdigest()
+        return Picture("array", "", digest, grey, Provenance(kind), is_lossy, False, tuple(notes))
     image = np.asarray(image)
-    if image.ndim == 3 and image.dtype == np.uint8 and image.shape[2] in (3, 4):
-        image = np.asarray(Image.fromarray(image).convert("L"))
+    if image.ndim == 3 and image.dtype == np.uint8 and image.shape[2] in (3, 4) and image.size:
+        return replace(_picture_of(Image.fromarray(image)), provenance=Provenance("array"))
     if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16) or image.size == 0:
         raise ValueError(
             f"array of shape {image.shape} and type {image.dtype}, expected grey levels [height, "
@@ -305,5 +308,4 @@ def _picture_of(image: Any) -> Picture:
         )
     grey = image if image.dtype == np.uint8 else to_8_bit(image)
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-    is_lossy = kind in ("JPEG", "MPO", "WEBP")
-    return Picture("array", "", digest, grey, Provenance(kind), is_lossy, False)
+    return Picture("array", "", digest, grey, Provenance("array"), False, False)

@@ -5,11 +5,12 @@ and the model. Files are written whole or not at all. They hold what is confiden
 whoever makes a store removes it when the report is written.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,28 @@ class Store:
         """Use a folder for what is made with these settings; what it holds already is kept.
 
         Args:
-            folder: Made when something is written, with a folder of the store's own in it.
+            folder: Made when it is locked, with a folder of the store's own in it.
             made_with: Whatever changes a result; can be JSON.
         """
         return cls(folder / _OWN_FOLDER, _digest(made_with))
+
+    @contextmanager
+    def locked(self) -> Iterator["Store"]:
+        """Keep other runs out of the folder, until the block ends or this process dies.
+
+        Raises:
+            ValueError: Another run is at work in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"{self.folder}: another screening is at work there; wait for it, or give this"
+                    " one a folder of its own"
+                ) from error
+            yield self
 
     def picture_key(self, picture: Picture) -> str:
         """Name a picture by its bytes, its place, what is known of it, and the settings."""
@@ -108,7 +127,7 @@ class Store:
 
     def remove(self) -> None:
         """Delete what stores have written; whatever else lies in the user's folder stays."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)  # the lock too: nobody waits for it
         with suppress(OSError):  # not empty, or never made
             self.folder.parent.rmdir()
 
