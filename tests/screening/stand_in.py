@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from threadpoolctl import threadpool_info
 
 from semforensics.screening.records import (
     Box,
@@ -62,6 +64,17 @@ class StandIn:
     def describe(self) -> dict[str, Any]:
         """Name a model."""
         return {"name": "stand-in", "sha256": "0" * 64, "training_domain": {"material": "none"}}
+
+
+class OneThread(StandIn):
+    """Judges only where no library of its process would start further threads."""
+
+    def screen_picture(self, picture: Picture, info_bar: int | None = None) -> PictureResult:
+        """Raise where a library would take more than one."""
+        pools = [f"{p['internal_api']}: {p['num_threads']}" for p in threadpool_info()]
+        if torch.get_num_threads() != 1 or any(not p.endswith(": 1") for p in pools):
+            raise RuntimeError(f"torch: {torch.get_num_threads()}, {', '.join(pools)}")
+        return super().screen_picture(picture, info_bar)
 
 
 def draw(folder: Path, levels: Sequence[int], first: int | None = None) -> list[Path]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from semforensics.screening import store
 from semforensics.screening.bulk import Totals, repeating_command, screen_submission
-from tests.screening.stand_in import HANGS, KILLS, RAISES, StandIn, draw
+from tests.screening.stand_in import HANGS, KILLS, RAISES, OneThread, StandIn, draw
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,16 @@ def screen(
 def verdicts(report: dict[str, Any]) -> dict[str, str]:
     """File name → verdict of its panel."""
     return {Path(i["path"]).name: i["panels"][0]["verdict"] for i in report["images"]}
+
+
+def test_workers_do_not_crowd_the_cores(tmp_path: Path) -> None:
+    """Each has one thread, of whatever library; more would wait for each other."""
+    draw(tmp_path / "in", [80, 80])
+
+    _, report = screen([tmp_path / "in"], tmp_path, 2, screener=OneThread())
+
+    assert report["refusals"] == []
+    assert len(report["images"]) == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])

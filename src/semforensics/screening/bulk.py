@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from threadpoolctl import threadpool_limits
 
 from semforensics.device import count_cores
 from semforensics.screening.fragment import picture_fragment
@@ -103,7 +104,7 @@ class InputJob:
     limits: Limits
     info_bar: int | None
     threads: int | None = None
-    """Of torch; None leaves them as they are."""
+    """Of this process; None leaves them as they are."""
     _is_set: bool = field(default=False, init=False)
 
     def __call__(self, path: Path, name: str) -> None:
@@ -138,9 +139,7 @@ class InputJob:
 
     def _set_threads(self) -> None:
         if self.threads is not None and not self._is_set:
-            import torch
-
-            torch.set_num_threads(self.threads)
+            limit_threads(self.threads)
             self._is_set = True
 
 
@@ -324,6 +323,17 @@ def code_version() -> str:
     return f"{number} ({done.stdout.strip()})"
 
 
+def limit_threads(count: int) -> None:
+    """Use so many threads in this process for torch, and for the products of NumPy and SciPy.
+
+    Several workers whose libraries all take every core wait for each other most of the time.
+    """
+    import torch
+
+    threadpool_limits(count)
+    torch.set_num_threads(count)
+
+
 def repeating_command(arguments: Sequence[str]) -> str:
     """Write the arguments of the command line so that a shell takes them back."""
     return shlex.join(["semforensics", *arguments])
@@ -375,9 +385,12 @@ def _judge_all(
             progress.advance(task)
 
         if workers == 1:
-            for path, name in shown.items():
-                job(path, name)
-                advance()
+            with threadpool_limits(
+                1, user_api="blas"
+            ):  # its products are small: threads would wait
+                for path, name in shown.items():
+                    job(path, name)
+                    advance()
         else:
             died = _judge_apart(replace(job, threads=1), shown, workers, timeout_s, advance)
     return died

@@ -18,6 +18,7 @@ from semforensics.screening.bulk import (
     Totals,
     finish,
     judge,
+    limit_threads,
     make_plan,
     read_shown,
 )
@@ -36,9 +37,7 @@ class InputActor:
         self, screener: PictureScreener, store: Store, limits: Limits, info_bar: int | None
     ) -> None:
         """Keep what is needed; the store is not written here, it names pictures."""
-        import torch
-
-        torch.set_num_threads(1)
+        limit_threads(1)
         self._screener, self._store = screener, store
         self._limits, self._info_bar = limits, info_bar
 
