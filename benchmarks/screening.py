@@ -119,8 +119,6 @@ def reuse_table(micrographs: Path | None) -> list[str]:
     if micrographs:
         sets["real"] = read_real(micrographs)
     lines = [
-        "## Reuse",
-        "",
         f"Found to the pixel, of {CUTS} pairs of parts: "
         + ", ".join(f"{len(frames)} {name} frames" for name, frames in sets.items())
         + ".",
@@ -248,7 +246,7 @@ def bulk_panels(micrographs: Path | None) -> list[np.ndarray]:
 
 def speed_table(micrographs: Path | None) -> list[str]:
     """Write how long a start takes, and what bulk reaches."""
-    lines = ["## Speed", ""]
+    lines: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frame = read_real(micrographs)[0] if micrographs else simulate(1, 1280, 890)[0]
@@ -294,7 +292,8 @@ def speed_table(micrographs: Path | None) -> list[str]:
     kind = "real" if micrographs else "simulated"
     lines.append(
         f"{NUM_FILES} PNG files of 512x512 px, squares of {kind} micrographs in disorder"
-        f" ({counts['n_consistent']} judged consistent, which takes longest),"
+        f" ({counts['n_ai_suspected']} suspected, {counts['n_inconclusive']} inconclusive,"
+        f" {counts['n_consistent']} consistent),"
         f" `--no-maps --workers {cores}`: "
         f"{NUM_FILES / judged:.1f} panels a second until all are judged ({judged:.0f} s, start of"
         f" the workers included), {whole:.0f} s with the search for reuse and the report. Resident"
@@ -319,19 +318,19 @@ def main() -> None:
         made_by += f" --only {arguments.only}"
     import torch
 
-    lines = [
-        "# Screening: speed and reuse",
-        "",
+    made = (
         f"Made by `{made_by}` on {len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python"
         f" {platform.python_version()}, torch {torch.__version__}. Load average before the run, so"
-        f" what else the machine was doing: {load:.1f}.",
-        "",
-    ]
+        f" what else the machine was doing: {load:.1f}."
+    )
+    sections = TABLE.read_text().split("\n## ")[1:] if TABLE.is_file() else []
+    parts = {section.split("\n")[0]: f"## {section.strip()}" for section in sections}
     if arguments.only != "reuse":
-        lines += [*speed_table(arguments.micrographs), ""]
+        parts["Speed"] = "\n".join(["## Speed", "", made, "", *speed_table(arguments.micrographs)])
     if arguments.only != "speed":
-        lines += reuse_table(arguments.micrographs)
-    TABLE.write_text("\n".join(lines).rstrip() + "\n")
+        parts["Reuse"] = "\n".join(["## Reuse", "", made, "", *reuse_table(arguments.micrographs)])
+    kept = [parts[name] for name in ("Speed", "Reuse") if name in parts]
+    TABLE.write_text("\n\n".join(["# Screening: speed and reuse", *kept]) + "\n")
 
 
 if __name__ == "__main__":

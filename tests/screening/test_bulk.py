@@ -46,8 +46,9 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
     return {Path(i["path"]).name: i["panels"][0]["verdict"] for i in report["images"]}
 
 
-def test_workers_do_not_crowd_the_cores(tmp_path: Path) -> None:
+def test_workers_do_not_crowd_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has one thread, of whatever library; more would wait for each other."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # which the tests themselves run under
     draw(tmp_path / "in", [80, 80])
 
     _, report = screen([tmp_path / "in"], tmp_path, 2, screener=OneThread())
