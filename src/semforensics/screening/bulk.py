@@ -385,9 +385,8 @@ def _judge_all(
             progress.advance(task)
 
         if workers == 1:
-            with threadpool_limits(
-                1, user_api="blas"
-            ):  # its products are small: threads would wait
+            # NumPy's products are small here: further threads would wait for each other.
+            with threadpool_limits(1, user_api="blas"):
                 for path, name in shown.items():
                     job(path, name)
                     advance()
