@@ -230,7 +230,7 @@ def explain_row(
                 scale_max,
                 f"{source}; {count} everywhere",
             )
-            figure.savefig(folder / f"{image_class}.png", dpi=100, metadata={"Software": None})
+            save_figure(figure, folder / f"{image_class}.png", dpi=100)
         _compactness_table(test.table, shares).to_csv(
             folder / "compactness.csv", index=False, lineterminator="\n", float_format="%.6f"
         )

@@ -95,7 +95,7 @@ def train_autoencoders(
                 "psnr_db": state["psnr_db"],
                 **machine,
             }
-            save_checkpoint(folder / f"{name}.safetensors", state["network"], meta)
+            save_checkpoint(folder / f"{name}.safetensors", state["network"], meta, half=True)
             columns[name] = state["losses"]
             columns[f"{name}_psnr_db"] = [state["psnr_db"]]
         write_rows(folder / "losses.csv", _rows(columns, params.steps))
