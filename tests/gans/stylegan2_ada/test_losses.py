@@ -154,3 +154,24 @@ def test_gradients_of_the_penalties_are_finite_differences(which: str) -> None:
 
         assert abs(slope) > 1e-6
         assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_convolutions_that_go_wrong_in_bf16_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    """At any of the batches that are tried; other devices are not tried."""
+
+    def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+        y = convolved(x, weight, padding=padding)
+        wrong = x.dtype == torch.bfloat16 and x.shape[1] == channels
+        return y + 1 if wrong else y
+
+    convolved = torch.nn.functional.conv2d
+    losses.penalties_bear_bf16.cache_clear()
+    monkeypatch.setattr(losses.F, "conv2d", convolve)
+    try:
+        assert not losses.penalties_bear_bf16("cpu")
+        assert losses.penalties_bear_bf16("cuda")
+    finally:
+        losses.penalties_bear_bf16.cache_clear()

@@ -274,6 +274,8 @@ def test_bf16_autocast_gives_nearly_the_same_images_and_gradients() -> None:
 
 def test_bf16_autocast_gives_nearly_the_same_penalties() -> None:
     """R1 and path length go backward twice under autocast."""
+    if not losses.penalties_bear_bf16("cpu"):
+        pytest.skip("on this processor bfloat16 gives penalties wrong gradients: see training")
     generator, discriminator = generator_of(channel_max=32), discriminator_of(channel_max=32)
     z, noises = draw(generator, 4)
     y = losses.draw_path_direction((4, 1, 32, 32), torch.Generator().manual_seed(0))

@@ -27,6 +27,7 @@ from semforensics.gans.stylegan2_ada.training import (
     average_decay,
     lazy_adam,
     new_course,
+    take_step,
     train,
 )
 from semforensics.images import read_crop
@@ -227,6 +228,32 @@ def test_every_parameter_learns(make_place: MakePlace) -> None:
     for name, parameter in average.items():
         torch.testing.assert_close(parameter, live[name].lerp(start[name], decay))
     torch.testing.assert_close(course.average.mapping.w_avg, course.generator.mapping.w_avg)
+
+
+def test_penalties_in_bf16_training_push_as_in_float32(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the processor makes of a convolution that goes backward twice in bfloat16."""
+    place = make_place("place")
+    pushes: dict[str, list[Tensor]] = {"float32": [], "bfloat16": []}
+
+    def gather(optimizer: torch.optim.Adam, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        pushes[params.precision].append(
+            torch.cat([g.flatten() for g in gradients if g is not None])
+        )
+
+    monkeypatch.setattr(training, "descend", gather)
+    for precision in pushes:
+        params = tiny_style(precision=precision, batch=8, channel_max=32, augment="none")
+        take_step(fresh(params), blobs(place), params, resolve(params, 64))
+
+    _, path_length, _, r1 = pushes["float32"]
+    _, rough_path_length, _, rough_r1 = pushes["bfloat16"]
+    assert float(torch.cosine_similarity(path_length, rough_path_length, dim=0)) > 0.98
+    assert float(torch.cosine_similarity(r1, rough_r1, dim=0)) > 0.98
 
 
 def test_average_ramps_up() -> None:

@@ -5,6 +5,7 @@ section 3.2 and appendix B; R1: Mescheder et al., ICML 2018, arXiv:1801.04406, e
 intervals are the caller's.
 """
 
+import functools
 import math
 
 import torch
@@ -94,3 +95,31 @@ def path_length_penalty(
         mean: From `updated_path_mean`, these lengths included.
     """
     return (lengths - mean).square().mean()
+
+
+@functools.cache
+def penalties_bear_bf16(device_type: str) -> bool:
+    """Say whether the convolutions of a penalty may run in bfloat16.
+
+    A penalty goes backward twice. On the second way, a weight's gradient is a convolution whose
+    kernel is as large as the map and whose channels are the batch. On processors with AMX, oneDNN
+    as of torch 2.13 computes such a one wrongly in bfloat16 for 2 to 8 channels: the error is as
+    large as the result. So a few are tried, on numbers whose sums bfloat16 holds exactly.
+
+    Args:
+        device_type: `cpu`; others are taken at their word.
+    """
+    if device_type != "cpu":
+        return True
+    for batch, side in ((2, 32), (4, 32), (8, 16)):
+        pixels = torch.arange(batch * side * side)
+        maps, gradients = (
+            (pixels % period == 0).float().view(1, batch, side, side) for period in (13, 7)
+        )
+        exact, rounded = (
+            F.conv2d(maps.to(dtype), gradients.to(dtype), padding=1).float()
+            for dtype in (torch.float32, torch.bfloat16)
+        )
+        if not torch.equal(exact, rounded):
+            return False
+    return True

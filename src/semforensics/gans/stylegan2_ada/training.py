@@ -134,6 +134,8 @@ def train_stylegan2_ada(
     distributed.check_batch(configuration.batch, "train_gan.stylegan2_ada.batch")
     if params.precision == "bfloat16" and bf16_is_emulated(device):
         console.print(f"notice: {device} emulates bfloat16; precision float32 is faster here")
+    if params.precision == "bfloat16" and not losses.penalties_bear_bf16(device.type):
+        console.print("notice: penalties in float32: bfloat16 would give them wrong gradients here")
     lpips = lpips.to(device)
 
     settings = params.model_dump(exclude={"kimg", "keep_snapshots", "keep_best"})
@@ -231,8 +233,10 @@ def take_step(
     """
     generator, discriminator, rng = course.generator, course.discriminator, course.rng
     device, batch, p = generator.device, configuration.batch, course.ada.p
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, enabled=params.precision == "bfloat16", cache_enabled=False
+    bf16 = params.precision == "bfloat16"
+    autocast, autocast_penalties = (
+        torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+        for enabled in (bf16, bf16 and losses.penalties_bear_bf16(device.type))
     )
 
     # Generator: raise the score of its fakes.
@@ -249,7 +253,7 @@ def take_step(
     if configuration.path_length_weight and course.iteration % params.path_length_every == 0:
         half = distributed.whole(max(1, batch // distributed.whole(2)))
         ws, noises = draw_styles(generator, half, configuration, rng)
-        with autocast:
+        with autocast_penalties:
             images = generator.synthesis(ws, noises)
         direction = losses.draw_path_direction((half, *images.shape[1:]), rng)
         direction = direction[distributed.share(half)].to(device)
@@ -284,7 +288,7 @@ def take_step(
     # Discriminator, every few steps: a small gradient at the reals, through the augmentation.
     if configuration.r1_gamma and course.iteration % params.r1_every == 0:
         at = x.detach().clone().requires_grad_()
-        with autocast:
+        with autocast_penalties:
             logits = discriminator(augmented(at, p, params, rng))
         penalty = losses.r1_penalty(logits, at)
         descend(course.optimizer_d, configuration.r1_gamma / 2 * params.r1_every * penalty)
