@@ -26,21 +26,20 @@ def copy_checkout(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run a command in the scratch checkout, with the tests' interpreter first on the path."""
+def runner(root: Path) -> Run:
+    """Give what runs commands in `root/checkout`, with the tests' interpreter first on the path."""
 
     def run(*command: str, expect: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "DVC_SITE_CACHE_DIR": str(tmp_path / "site-cache"),
+            "DVC_SITE_CACHE_DIR": str(root / "site-cache"),
             "DVC_NO_ANALYTICS": "1",
             "SEMFORENSICS_THREADS": "1",  # tiny networks; a second thread only waits
             **more,
         }
         environment.pop("PYTEST_CURRENT_TEST", None)
         done = subprocess.run(
-            command, cwd=tmp_path / "checkout", env=environment, capture_output=True, text=True
+            command, cwd=root / "checkout", env=environment, capture_output=True, text=True
         )
         assert done.returncode == expect, (
             f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -50,10 +49,9 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, run: Run) -> Path:
-    """A scratch checkout with one commit."""
-    folder = tmp_path / "checkout"
+def start_checkout(root: Path) -> Path:
+    """Make `root/checkout`, a scratch checkout with one commit and no result."""
+    folder, run = root / "checkout", runner(root)
     folder.mkdir()
     copy_checkout(folder)
     (folder / "dvc.lock").unlink(missing_ok=True)
@@ -63,3 +61,15 @@ def checkout(tmp_path: Path, run: Run) -> Path:
     run("git", "add", "-A")
     run("git", "commit", "-qm", "Start")
     return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a command in the scratch checkout."""
+    return runner(tmp_path)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A scratch checkout of one test."""
+    return start_checkout(tmp_path)

@@ -1,17 +1,21 @@
 """What reruns when a parameter changes, read off the graph: no stage is run."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc.repo import Repo
 
-from tests.pipeline.conftest import Run
+from tests.pipeline.conftest import Run, runner, start_checkout
 
 
-def complete(checkout: Path, run: Run) -> None:
-    """Put something in the place of every output and have DVC take it as the result."""
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `checkout` has something in the place of every output, taken as the result."""
+    root = tmp_path_factory.mktemp("finished")
+    checkout = start_checkout(root)
     with Repo(str(checkout)) as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd]
         names = [stage.name for stage in stages]
@@ -20,7 +24,21 @@ def complete(checkout: Path, run: Run) -> None:
         file = out if out.suffix else out / "content.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"stands for {out.name}")
-    run("dvc", "commit", "-q", "-f", *names)
+    runner(root)("dvc", "commit", "-q", "-f", *names)
+    return root
+
+
+@pytest.fixture
+def run(finished: Path) -> Run:
+    """Run a command in the finished checkout."""
+    return runner(finished)
+
+
+@pytest.fixture
+def checkout(finished: Path, run: Run) -> Iterator[Path]:
+    """The finished checkout, whose parameters are put back afterwards."""
+    yield finished / "checkout"
+    run("git", "checkout", "-q", "--", "params.yaml")
 
 
 def change(checkout: Path, key: str, value: object) -> None:
@@ -41,10 +59,8 @@ def stages_to_run(run: Run) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", run("dvc", "repro", "--dry").stdout))
 
 
-def test_nothing_reruns_when_nothing_changed(checkout: Path, run: Run) -> None:
+def test_nothing_reruns_when_nothing_changed(run: Run) -> None:
     """A complete lock file makes `dvc repro` do nothing."""
-    complete(checkout, run)
-
     assert stages_to_run(run) == set()
 
 
@@ -67,8 +83,6 @@ def test_a_parameter_reruns_its_stage_and_nothing_before_it(
     checkout: Path, run: Run, key: str, value: object, reruns: str, keeps: list[str]
 ) -> None:
     """A changed parameter reruns the stage that names it, and no stage before that one."""
-    complete(checkout, run)
-
     change(checkout, key, value)
 
     planned = stages_to_run(run)
@@ -78,8 +92,6 @@ def test_a_parameter_reruns_its_stage_and_nothing_before_it(
 
 def test_the_thesis_preset_reruns_every_stage(checkout: Path, run: Run) -> None:
     """`make preset NAME=thesis` followed by `dvc repro --dry` lists every stage."""
-    complete(checkout, run)
-
     run("cp", "presets/thesis.yaml", "params.yaml")
 
     with Repo(str(checkout)) as repo:
