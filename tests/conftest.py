@@ -16,6 +16,16 @@ settings.load_profile("semforensics")
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that may take longest: at the end, one process would wait for others."""
+
+    def seconds(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return float(marker.args[0]) if marker else 0
+
+    items.sort(key=seconds, reverse=True)
+
+
 @pytest.fixture
 def root() -> Path:
     """The checkout under test."""
