@@ -313,9 +313,9 @@ def test_only_web_addresses_are_fetched(url: str, figshare: Figshare, tmp_path: 
 
     started = time.monotonic()
     with pytest.raises(ValueError, match=r"a\.tif: "):
-        download_all([file], tmp_path, figshare.client(first_wait_s=2))
+        download_all([file], tmp_path, figshare.client(first_wait_s=20, longest_wait_s=20))
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     assert contents(tmp_path) == {}
 
 

@@ -25,6 +25,25 @@ def do_as_told(what: str, place: Path | None = None) -> None:
             time.sleep(600)
 
 
+class LoadsFor:
+    """Writes down its process, after so many seconds of loading; cannot be unpickled without."""
+
+    def __init__(self, seconds: float | None) -> None:
+        """Load for that long, or fail where it is None."""
+        self.seconds = seconds
+
+    def __setstate__(self, state: dict[str, float | None]) -> None:
+        """Load, as the imports of a process do."""
+        self.seconds = state["seconds"]
+        if self.seconds is None:
+            os._exit(1)
+        time.sleep(self.seconds)
+
+    def __call__(self, place: Path) -> None:
+        """Write the process's number."""
+        do_as_told("write", place)
+
+
 def screen(paths: Sequence[Path], out: Path, scratch: Path, names: Mapping[Path, str]) -> None:
     """Report on files as a screening would: on text as refused, on pictures as suspected.
 

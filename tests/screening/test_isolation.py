@@ -1,25 +1,35 @@
 """A process of its own for work on hostile files."""
 
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from semforensics.screening.isolation import Worker
-from tests.screening.jobs import do_as_told
+from tests.screening.jobs import LoadsFor, do_as_told
 
 
 @pytest.fixture(scope="module")
-def worker(pytestconfig: pytest.Config) -> Iterator[Worker]:
-    """A worker that does as it is told; its process imports the jobs from the checkout."""
-    with pytest.MonkeyPatch.context() as patch:
+def start(pytestconfig: pytest.Config) -> Iterator[Callable[..., Worker]]:
+    """Starts a worker on a job; its process imports the jobs from the checkout."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.syspath_prepend(pytestconfig.rootpath)
-        worker = Worker(do_as_told)
-        yield worker
-        worker.close()
+
+        def start_worker(job: Callable[..., None]) -> Worker:
+            worker = Worker(job)
+            stack.callback(worker.close)
+            return worker
+
+        yield start_worker
+
+
+@pytest.fixture(scope="module")
+def worker(start: Callable[..., Worker]) -> Worker:
+    """A worker that does as it is told."""
+    return start(do_as_told)
 
 
 def pid_of(worker: Worker, place: Path) -> int:
@@ -83,16 +93,35 @@ def test_a_job_that_nobody_waits_for_is_ended(worker: Worker, tmp_path: Path) ->
     assert not is_running(int(place.read_text()))
 
 
-def test_closing_ends_the_process(pytestconfig: pytest.Config, tmp_path: Path) -> None:
-    """After `close` there is no process, and none comes back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(pytestconfig.rootpath)
-        worker = Worker(partial(do_as_told, "write"))
-        place = tmp_path / "pid"
-        worker.run(place, timeout_s=60, cancelled=lambda: False)
-        worker.close()
+def test_the_start_of_the_process_takes_none_of_the_time(
+    start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """Slow imports are not the file's fault: its time begins when the process is ready."""
+    slow = start(LoadsFor(4))
 
-    time.sleep(0.01)
+    slow.run(tmp_path / "pid", timeout_s=3, cancelled=lambda: False)
+
+    assert int((tmp_path / "pid").read_text()) != os.getpid()
+
+
+def test_a_process_that_cannot_start_is_not_blamed_on_the_file(
+    start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """Each job is told so, and none waits for ever."""
+    broken = start(LoadsFor(None))
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="could not be started"):
+            broken.run(tmp_path / "pid", timeout_s=60, cancelled=lambda: False)
+
+
+def test_closing_ends_the_process(start: Callable[..., Worker], tmp_path: Path) -> None:
+    """After `close` there is no process, and none comes back."""
+    worker, place = start(partial(do_as_told, "write")), tmp_path / "pid"
+    worker.run(place, timeout_s=60, cancelled=lambda: False)
+
+    worker.close()
+
     assert not is_running(int(place.read_text()))
     with pytest.raises(InterruptedError):
         worker.run(place, timeout_s=60, cancelled=lambda: False)

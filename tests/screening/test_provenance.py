@@ -160,9 +160,9 @@ def test_what_is_no_image_says_nothing() -> None:
 def test_long_lines_take_no_time() -> None:
     """A megabyte of blanks inside a value is read in a moment."""
     text = "HV=5" + " " * 1_000_000 + "x\nWD=4"
-    start = time.monotonic()
+    start = time.process_time()
 
     found = read_provenance(encoded(micrograph(64, 96), "PNG"), "x.png", text)
 
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     assert found.instrument["HV"] == "5"

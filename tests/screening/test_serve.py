@@ -53,7 +53,7 @@ def talk(page: Page, *parts: bytes, pause_s: float = 0, close: bool = False) -> 
 
     The status is 0 where there is none: no answer, or that of the protocol's first version.
     """
-    with socket.create_connection((page.server_address[0], page.port), timeout=20) as connection:
+    with socket.create_connection((page.server_address[0], page.port), timeout=60) as connection:
         try:
             for part in parts:
                 connection.sendall(part)
@@ -154,7 +154,7 @@ def test_it_listens_on_this_computer_alone(page: Page) -> None:
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js"])
 def test_pages_carry_a_policy_that_lets_nothing_out(page: Page, path: str) -> None:
     """Every answer forbids other sources, framing, sniffing and storing."""
-    with socket.create_connection((page.server_address[0], page.port), timeout=20) as connection:
+    with socket.create_connection((page.server_address[0], page.port), timeout=60) as connection:
         connection.sendall(get(page, path))
         answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
 
@@ -322,7 +322,7 @@ def test_a_file_that_breaks_the_judge_breaks_nothing_else(page: Page) -> None:
 def test_a_second_submission_is_told_to_wait_and_a_gone_browser_makes_room(page: Page) -> None:
     """While one is judged the next hears "busy"; when its browser leaves, its files go at once."""
     address = (page.server_address[0], page.port)
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
         end = time.monotonic() + 30
         while not [*page.folder.glob("*/files/000.tif")] and time.monotonic() < end:
@@ -341,7 +341,7 @@ def test_a_second_submission_is_told_to_wait_and_a_gone_browser_makes_room(page:
 def test_more_connections_than_allowed_are_closed(page: Page) -> None:
     """Idle connections cannot use up the threads: beyond the bound each is turned away."""
     address = (page.server_address[0], page.port)
-    idle = [socket.create_connection(address, timeout=20) for _ in range(16)]
+    idle = [socket.create_connection(address, timeout=60) for _ in range(16)]
     time.sleep(0.3)
 
     status, _ = talk(page, b"")
@@ -381,11 +381,11 @@ def test_a_signal_removes_files_that_are_being_judged(
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
             answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
         page = type("Known", (), {"port": port, "token": answer.split('token" content="')[1][:43]})
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
             end = time.monotonic() + 60
             file = None
@@ -395,7 +395,7 @@ def test_a_signal_removes_files_that_are_being_judged(
             assert file is not None
             worker = int(file.read_text())  # it has written which process it is
             process.send_signal(number)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
 
     assert not list(temporary.iterdir())
     assert not Path(f"/proc/{worker}").exists()

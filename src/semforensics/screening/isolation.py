@@ -17,6 +17,8 @@ from types import FrameType
 from typing import Any
 
 _POLL_S = 0.1
+_START_S = 300.0
+"""A process that has not loaded its libraries by then is given up."""
 
 
 class Worker:
@@ -33,15 +35,21 @@ class Worker:
         self._lock = threading.Lock()
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
+        self._is_ready = False
         self._is_closed = False
         self._start()
 
     def run(self, *arguments: Any, timeout_s: float, cancelled: Callable[[], bool]) -> None:
         """Do the job with these arguments, one caller at a time.
 
+        Args:
+            arguments: Of the job.
+            timeout_s: Most seconds that the job may take, its process's start not counted.
+            cancelled: Whether the caller no longer waits for it.
+
         Raises:
             ValueError: What the job raised as ValueError or OSError: the caller's to mend.
-            RuntimeError: Whatever else the job raised, or its process died.
+            RuntimeError: Whatever else the job raised, or its process died or did not start.
             TimeoutError: It took longer than `timeout_s`.
             InterruptedError: `cancelled` became true.
         """
@@ -62,15 +70,12 @@ class Worker:
     ) -> tuple[str, str]:
         if self._process is None or not self._process.is_alive():
             self._start()
+        self._await_start(cancelled)
         assert self._connection is not None
-        end = time.monotonic() + timeout_s
         try:
             self._connection.send(arguments)
-            while not self._connection.poll(_POLL_S):
-                if cancelled():
-                    raise InterruptedError("nobody waits for the answer any more")
-                if time.monotonic() > end:
-                    raise TimeoutError(f"not done after {timeout_s:.0f} s")
+            if not self._has_message(timeout_s, cancelled):
+                raise TimeoutError(f"not done after {timeout_s:.0f} s")
             answer: tuple[str, str] = self._connection.recv()
             return answer
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
@@ -81,6 +86,30 @@ class Worker:
             if not self._is_closed:
                 self._start()
             raise
+
+    def _await_start(self, cancelled: Callable[[], bool]) -> None:
+        if self._is_ready:
+            return
+        assert self._connection is not None
+        try:
+            if not self._has_message(_START_S, cancelled):
+                raise EOFError(f"silent for {_START_S:.0f} s")
+            self._connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._kill()
+            raise RuntimeError("the process that judges could not be started") from error
+        self._is_ready = True
+
+    def _has_message(self, timeout_s: float, cancelled: Callable[[], bool]) -> bool:
+        """Wait until the process sends something or ends; false after `timeout_s`."""
+        assert self._connection is not None
+        end = time.monotonic() + timeout_s
+        while not self._connection.poll(_POLL_S):
+            if cancelled():
+                raise InterruptedError("nobody waits for the answer any more")
+            if time.monotonic() > end:
+                return False
+        return True
 
     def close(self) -> None:
         """End the process at once, whatever it does; none is started again."""
@@ -95,6 +124,7 @@ class Worker:
         # Not daemonic: a daemonic process may not have workers of its own.
         self._process = context.Process(target=_serve_jobs, args=(theirs, self._job), daemon=False)
         self._process.start()
+        self._is_ready = False
         theirs.close()
 
     def _kill(self) -> None:
@@ -111,7 +141,7 @@ class Worker:
 
 
 def _serve_jobs(connection: Connection, job: Callable[..., None]) -> None:
-    """Do jobs until the other end is closed."""
+    """Say when ready, then do jobs until the other end is closed."""
     if hasattr(os, "setsid"):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's, who ends us
@@ -119,6 +149,8 @@ def _serve_jobs(connection: Connection, job: Callable[..., None]) -> None:
     if hasattr(job, "warm"):
         with suppress(Exception):  # the first call meets the same error, and tells its caller
             job.warm()
+    with suppress(BrokenPipeError):  # the owner is gone, which the loop notices
+        connection.send(("ready", ""))
     while True:
         try:
             arguments = connection.recv()
