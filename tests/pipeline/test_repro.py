@@ -143,7 +143,7 @@ def tiny(checkout: Path, run: Run) -> Path:
     return checkout
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None:
     """`dvc repro` leaves exactly the promised files; experiments run their own code."""
     run("dvc", "repro")

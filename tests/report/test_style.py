@@ -41,3 +41,23 @@ def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
     for name in ("first.png", "second.png"):
         save_figure(_picture_with_marks()[0], tmp_path / name)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_dithering_leaves_no_steps_in_a_smooth_map(tmp_path: Path) -> None:
+    """Means over 8 x 8 pixels are those of the figure, where the nearest colours alone are off."""
+    side = 400
+    across, down = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
+    ramps = np.stack([across, down, 1 - across * down], axis=2)
+    figure = Figure(figsize=(4, 4), dpi=100)
+    figure.add_axes((0, 0, 1, 1)).set_axis_off()
+    figure.axes[0].imshow(ramps, interpolation="none")
+
+    errors = []
+    for dither in (False, True):
+        save_figure(figure, tmp_path / "map.png", dpi=100, dither=dither)
+        with Image.open(tmp_path / "map.png") as image:
+            off = np.asarray(image.convert("RGB")) / 255 - ramps
+        errors.append(np.abs(off.reshape(50, 8, 50, 8, 3).mean(axis=(1, 3))).mean() * 255)
+
+    assert errors[1] < 1
+    assert errors[0] > 3 * errors[1]

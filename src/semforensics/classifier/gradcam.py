@@ -230,7 +230,7 @@ def explain_row(
                 scale_max,
                 f"{source}; {count} everywhere",
             )
-            save_figure(figure, folder / f"{image_class}.png", dpi=100)
+            save_figure(figure, folder / f"{image_class}.png", dpi=100, dither=True)
         _compactness_table(test.table, shares).to_csv(
             folder / "compactness.csv", index=False, lineterminator="\n", float_format="%.6f"
         )
@@ -247,6 +247,7 @@ def explain_row(
                 source=source,
             ),
             folder / "randomised.png",
+            dither=True,
         )
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     passed = "do" if control.passed else "DO NOT"

@@ -42,14 +42,24 @@ def source_line(gan: str, data: str) -> str:
     return f"{gan} · {_SOURCES.get(data, 'User micrographs')}"
 
 
-def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
+def save_figure(figure: Figure, path: Path, *, dpi: int = DPI, dither: bool = False) -> None:
     """Write a PNG of 256 colours without version or date: the same figure is the same small file.
 
     The colours are chosen to cover all that occur, so that no rare one is lost: pictures of grey
     levels stay within one or two of them, lines and maps within 15 of 255, at a third of the size.
+
+    Args:
+        figure: To write; of its transparency nothing is kept.
+        path: Of the file.
+        dpi: Pixels per inch.
+        dither: Spread what a pixel's colour is off over its neighbours (Floyd and Steinberg 1976).
+            Coloured maps over pictures need it: theirs are more than 256 colours, and without it
+            the nearest ones draw edges where the map has none.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi)
     picture = Image.open(drawn).convert("RGB")
-    picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    picture.save(path, "PNG", optimize=True)
+    small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    if dither:
+        small = picture.quantize(palette=small, dither=Image.Dither.FLOYDSTEINBERG)
+    small.save(path, "PNG", optimize=True)
