@@ -31,10 +31,6 @@ from rich.progress import track
 from torch import Tensor, nn
 
 import semforensics.torchvision_compat  # noqa: F401 - before diffusers, which imports torchvision
-
-# isort: split
-from diffusers import DDIMScheduler, UNet2DModel
-
 from semforensics.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.device import bf16_is_emulated, seed_everything
 from semforensics.files import atomic_folder
@@ -69,6 +65,9 @@ class Denoiser(nn.Module):
 
     def __init__(self, *, size_px: int, widths: list[int]) -> None:
         super().__init__()
+        # Here and below: it takes seconds to import, for nothing while the model is off.
+        from diffusers import UNet2DModel
+
         self.arguments = {"size_px": size_px, "widths": widths}
         self.size_px = size_px
         plain = len(widths) - 1
@@ -331,6 +330,8 @@ def scheduler(timesteps: int) -> Any:
     The sampler begins at the last timestep, pure noise (Lin et al., "Common Diffusion Noise
     Schedules and Sample Steps are Flawed", WACV 2024, arXiv:2305.08891, section 3.3).
     """
+    from diffusers import DDIMScheduler
+
     return DDIMScheduler(  # type: ignore[no-untyped-call]
         num_train_timesteps=timesteps,
         beta_schedule="squaredcos_cap_v2",
