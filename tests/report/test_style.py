@@ -48,6 +48,7 @@ def test_dithering_leaves_no_steps_in_a_smooth_map(tmp_path: Path) -> None:
     side = 400
     across, down = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
     ramps = np.stack([across, down, 1 - across * down], axis=2)
+    ramps[:40] = np.round(across[:40, :, None] * 255) / 255  # a picture beside the map
     figure = Figure(figsize=(4, 4), dpi=100)
     figure.add_axes((0, 0, 1, 1)).set_axis_off()
     figure.axes[0].imshow(ramps, interpolation="none")
@@ -57,7 +58,12 @@ def test_dithering_leaves_no_steps_in_a_smooth_map(tmp_path: Path) -> None:
         save_figure(figure, tmp_path / "map.png", dpi=100, dither=dither)
         with Image.open(tmp_path / "map.png") as image:
             off = np.asarray(image.convert("RGB")) / 255 - ramps
+        grey = np.abs(off[:40]).max() * 255
         errors.append(np.abs(off.reshape(50, 8, 50, 8, 3).mean(axis=(1, 3))).mean() * 255)
 
+        white = np.abs(off[:40, -1]).max()
+
+    assert white == 0
+    assert grey < 6
     assert errors[1] < 1
     assert errors[0] > 3 * errors[1]

@@ -247,7 +247,6 @@ def explain_row(
                 source=source,
             ),
             folder / "randomised.png",
-            dither=True,
         )
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     passed = "do" if control.passed else "DO NOT"

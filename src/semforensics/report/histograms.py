@@ -83,7 +83,8 @@ def memorisation_histograms(twins: pd.DataFrame, *, source: str) -> Figure:
         axes.axvline(limit, color="black", linewidth=1.2, linestyle="--", label="1 % of the reals")
         axes.set_xlabel(f"Smallest {_UNITS[name]}, over flips")
         axes.set_ylabel("Share of images (%)")
-        axes.legend()
+        axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend above the bars
+        axes.legend(loc="upper right")
     figure.suptitle("Nearest training real", x=0.02, ha="left", size=11, weight="bold")
     figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
     return figure

@@ -42,6 +42,10 @@ def source_line(gan: str, data: str) -> str:
     return f"{gan} · {_SOURCES.get(data, 'User micrographs')}"
 
 
+# Pillow takes what is nearest to a pixel's values rounded down to multiples of 4; so white stays.
+_GREYS = [level for level in (*range(0, 252, 4), 255) for _ in "rgb"]
+
+
 def save_figure(figure: Figure, path: Path, *, dpi: int = DPI, dither: bool = False) -> None:
     """Write a PNG of 256 colours without version or date: the same figure is the same small file.
 
@@ -54,12 +58,22 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = DPI, dither: bool = Fa
         dpi: Pixels per inch.
         dither: Spread what a pixel's colour is off over its neighbours (Floyd and Steinberg 1976).
             Coloured maps over pictures need it: theirs are more than 256 colours, and without it
-            the nearest ones draw edges where the map has none.
+            the nearest ones draw edges where the map has none. A quarter of the colours are greys,
+            so that pictures beside the maps stay within five levels of theirs.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi)
     picture = Image.open(drawn).convert("RGB")
-    small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     if dither:
-        small = picture.quantize(palette=small, dither=Image.Dither.FLOYDSTEINBERG)
+        colours = _cover(picture, 192).getpalette()
+        assert colours is not None
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(colours[: 3 * 192] + _GREYS)
+        small = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    else:
+        small = _cover(picture, 256)
     small.save(path, "PNG", optimize=True)
+
+
+def _cover(picture: Image.Image, num_colours: int) -> Image.Image:
+    return picture.quantize(num_colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
