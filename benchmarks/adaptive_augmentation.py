@@ -17,15 +17,15 @@ import torch
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from semforensics.allocator import keep_memory
+from semforensics.core.allocator import keep_memory
 
 keep_memory()
 
-from semforensics.gans.reals import load_reals, training_files  # noqa: E402 - after keep_memory
-from semforensics.gans.stylegan2_ada.configurations import resolve  # noqa: E402
-from semforensics.gans.stylegan2_ada.training import new_course, take_step  # noqa: E402
+from semforensics.figures.style import FAKE, NEUTRAL, REAL, save_figure, styled  # noqa: E402
+from semforensics.generators.common.reals import load_reals, training_files  # noqa: E402 - after keep_memory
+from semforensics.generators.stylegan2_ada.configurations import resolve  # noqa: E402
+from semforensics.generators.stylegan2_ada.training import new_course, take_step  # noqa: E402
 from semforensics.params import StyleGAN2Params, read_params  # noqa: E402
-from semforensics.report.style import FAKE, NEUTRAL, REAL, save_figure, styled  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "docs/results/adaptive_augmentation"

@@ -66,14 +66,14 @@ def write_images(folder: Path) -> None:
 def work(mode: str, network_name: str, size: int, phases: int, folder: Path, threads: int) -> None:
     """Take a turn for every line on stdin: score all files, print milliseconds an image."""
     if mode != "plain":
-        from semforensics.allocator import keep_memory
+        from semforensics.core.allocator import keep_memory
 
         keep_memory()
     import torch
 
-    from semforensics.classifier.inference import FoldedNetwork, score_files
-    from semforensics.classifier.networks import build_network
-    from semforensics.images import read_crop, to_unit_range
+    from semforensics.core.images import read_crop, to_unit_range
+    from semforensics.detector.inference import FoldedNetwork, score_files
+    from semforensics.detector.networks import build_network
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -104,7 +104,7 @@ def stream_files(network: object, files: list[Path], phases: int) -> None:
     """Score the same files over and over; print the resident memory after every thousandth, MB."""
     import torch
 
-    from semforensics.classifier.inference import score_files
+    from semforensics.detector.inference import score_files
 
     stream = itertools.islice(itertools.cycle(files), NUM_STREAMED)
     scored = score_files(network, stream, phases=phases, device=torch.device("cpu"))
@@ -142,10 +142,10 @@ def compare_verdicts(classifier: Path, data: Path) -> str:
     """Say how many verdicts of the test side differ from float32's, and what they cost."""
     import torch
 
-    from semforensics.classifier.dataset import load_test_side
-    from semforensics.classifier.detector import Detector
-    from semforensics.classifier.inference import MARGIN, CarefulNetwork, FoldedNetwork
-    from semforensics.classifier.scoring import score_images
+    from semforensics.detector.corpus import load_test_side
+    from semforensics.detector.detector import Detector
+    from semforensics.detector.inference import MARGIN, CarefulNetwork, FoldedNetwork
+    from semforensics.detector.scoring import score_images
 
     cpu = torch.device("cpu")
     detector = Detector.load(classifier, phases=4, device=cpu)

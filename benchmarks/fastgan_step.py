@@ -223,9 +223,9 @@ class Plain:
         import torch
         import torch.nn.functional as F
 
-        from semforensics.gans.fastgan import losses, training
-        from semforensics.gans.reals import take
-        from semforensics.gans.sampling import draw_inputs
+        from semforensics.generators.common.reals import take
+        from semforensics.generators.common.sampling import draw_inputs
+        from semforensics.generators.fastgan import losses, training
 
         rng = self.course.rng
         x = take(self.reals, self.course.sampler.take(BATCH), 1, flip=True, rng=rng)
@@ -266,7 +266,7 @@ class Ours:
 
     def __call__(self) -> list[float]:
         """Take a step."""
-        from semforensics.gans.fastgan.training import take_step
+        from semforensics.generators.fastgan.training import take_step
 
         course = self.arguments[0]
         course.window.zero_()
@@ -278,7 +278,7 @@ def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, 
     """Give fresh networks, random images, LPIPS and parameters, the same in every process."""
     import torch
 
-    from semforensics.gans.fastgan.training import new_course
+    from semforensics.generators.fastgan.training import new_course
     from semforensics.params import read_params
     from semforensics.perceptual.lpips import LPIPS
 
@@ -301,7 +301,7 @@ def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, 
 def work(name: str, setting: Setting, weights: Path, threads: int) -> None:
     """Take a step whenever a line comes in; answer with wall and processor seconds and losses."""
     if name == "ours":
-        from semforensics.allocator import keep_memory
+        from semforensics.core.allocator import keep_memory
 
         keep_memory()
     import torch

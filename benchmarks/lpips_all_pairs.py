@@ -26,7 +26,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from semforensics.allocator import keep_memory
+from semforensics.core.allocator import keep_memory
 
 RESULTS = Path(__file__).parent / "results"
 SQUARES = (16, 32, 64, 128, 256)
@@ -66,7 +66,7 @@ def load_embedding(weights: Path, precision: str) -> Any:
 
 def load_package(weights: Path) -> Any:
     """Give the package's LPIPS-Alex with the published trunk."""
-    import semforensics.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
+    import semforensics.core.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
     from lpips import LPIPS as PackageLPIPS  # noqa: N811
     from safetensors.torch import load_file
 
@@ -83,7 +83,7 @@ def package_row(package: Any, image: Any, others: Any, batch: int) -> Any:
     """Give the distances of one image from many by the package, a batch of them at a time."""
     import torch
 
-    from semforensics.images import to_unit_range
+    from semforensics.core.images import to_unit_range
 
     one = to_unit_range(image[None]).expand(-1, 3, -1, -1)
     parts = [

@@ -61,7 +61,7 @@ def simulate(count: int, width: int, height: int) -> list[np.ndarray]:
 
 def read_real(folder: Path) -> list[np.ndarray]:
     """Read 1280 px wide 8-bit micrographs of a folder and cut their info bars off."""
-    from semforensics.images import read_grey
+    from semforensics.core.images import read_grey
 
     files = sorted(p for p in folder.rglob("*.tif") if "denoised" not in str(p))
     return [read_grey(file)[:890] for file in files]
@@ -77,7 +77,7 @@ def found_share(
     frames: Sequence[np.ndarray], size: int, shared: float, quality: int, gamma: float
 ) -> int:
     """Count the pairs of parts, of `CUTS`, whose shared area is found to the pixel."""
-    from semforensics.screening.reuse import find_reuse, turn
+    from semforensics.screening.judge.reuse import find_reuse, turn
 
     rng = np.random.default_rng(size)
     count = 0
@@ -96,7 +96,7 @@ def found_share(
 
 def chance(frames: Sequence[np.ndarray]) -> tuple[int, list[float]]:
     """Compare different areas with no limit; give the number of pairs and what they reach."""
-    from semforensics.screening import reuse
+    from semforensics.screening.judge import reuse
 
     landmarks = [reuse.find_landmarks(frame, reuse._MOST_LANDMARKS) for frame in frames]
     details = [reuse._high_passed(frame) for frame in frames]
@@ -113,7 +113,7 @@ def chance(frames: Sequence[np.ndarray]) -> tuple[int, list[float]]:
 
 def reuse_table(micrographs: Path | None) -> list[str]:
     """Write what is found of planted reuse, and what of different areas."""
-    from semforensics.screening.reuse import LEAST_CORRELATION, find_reuse
+    from semforensics.screening.judge.reuse import LEAST_CORRELATION, find_reuse
 
     sets = {"simulated": simulate(36, 1280, 890)}
     if micrographs:
@@ -172,7 +172,7 @@ def lattice(kind: str, period_px: float, noise: float, rng: np.random.Generator)
 
 def recurring_structures() -> list[str]:
     """Compare views of lattices with each other, with turned copies, and frames of one scene."""
-    from semforensics.screening.reuse import find_reuse, turn
+    from semforensics.screening.judge.reuse import find_reuse, turn
 
     rng = np.random.default_rng(0)
     pairs = listed = copies = 0

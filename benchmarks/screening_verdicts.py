@@ -20,16 +20,16 @@ import numpy as np
 from rich.progress import track
 
 from semforensics.acquire.folder import describe_name
-from semforensics.evaluation.metrics import wilson_interval
-from semforensics.evaluation.perturbations import crop_to_even, resize, shifted_jpeg
-from semforensics.gans.generate import load_generator
-from semforensics.gans.sampling import generate_grey
-from semforensics.processing import gaussian_blur, jpeg, median, resize_and_back
-from semforensics.screening import limits
-from semforensics.screening.intake import read_inputs
-from semforensics.screening.panels import split_panels
+from semforensics.core.processing import gaussian_blur, jpeg, median, resize_and_back
+from semforensics.detector.perturbations import crop_to_even, resize, shifted_jpeg
+from semforensics.generators.common.sampling import generate_grey
+from semforensics.generators.generate_fakes import load_generator
+from semforensics.screening.judge import limits
+from semforensics.screening.judge.screener import Screener
+from semforensics.screening.read.intake import read_inputs
 from semforensics.screening.records import Refusal
-from semforensics.screening.screener import Screener
+from semforensics.screening.split.panels import split_panels
+from semforensics.trials.metrics import wilson_interval
 
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "data/released/real_subset"
@@ -218,7 +218,8 @@ def page(
         "consistent is not measured here, and the real ones say that x0.75 is often overlooked.",
         "\n".join([head, "| --- | --- | --- | --- | --- | --- | --- |", *verdicts]),
         "## Signs of JPEG and resampling",
-        "Panels by the first test of `src/semforensics/screening/limits.py` that finds something. "
+        "Panels by the first test of `src/semforensics/screening/judge/limits.py` that finds "
+        "something. "
         "Steps: JPEG coefficients in steps; pattern: periods of interpolation; blocks: periods "
         "that divide 8 pixels; repeat: equal neighbours; detail: less of it than 19 of 20 training "
         'crops. What is not "none" in raw rows is a false alarm of a test, "none" in processed '

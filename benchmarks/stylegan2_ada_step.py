@@ -238,7 +238,7 @@ class Step:
 
         import torch
 
-        from semforensics.gans.stylegan2_ada import training
+        from semforensics.generators.stylegan2_ada import training
         from semforensics.params import read_params
 
         params = read_params(Path(__file__).parents[1] / "params.yaml").train_gan.stylegan2_ada
@@ -281,7 +281,7 @@ class Step:
 def work(name: str, setting: Setting, threads: int) -> None:
     """Take a step of the kind that comes in; answer with seconds and losses."""
     if name == "ours":
-        from semforensics.allocator import keep_memory
+        from semforensics.core.allocator import keep_memory
 
         keep_memory()
     import torch

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from semforensics import distributed
-from semforensics.classifier import training as classifier
-from semforensics.gans.fastgan import training as fastgan
-from semforensics.gans.resume import fingerprint
-from semforensics.gans.stylegan2_ada import training as stylegan2_ada
-from tests.classifier.conftest import SHARES, Folders, recipe
-from tests.gans.conftest import CPU, Place, flatten, tiny, tiny_style
+from semforensics.core import distributed
+from semforensics.core.resume import fingerprint
+from semforensics.detector import training as classifier
+from semforensics.generators.fastgan import training as fastgan
+from semforensics.generators.stylegan2_ada import training as stylegan2_ada
+from tests.detector.conftest import SHARES, Folders, recipe
+from tests.generators.conftest import CPU, Place, flatten, tiny, tiny_style
 
 
 def leave_digest(root: Path, name: str, state: dict[str, Any]) -> None:

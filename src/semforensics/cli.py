@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semforensics.allocator import keep_memory
+from semforensics.core.allocator import keep_memory
 from semforensics.params import read_params
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def _train_together(
     train: Callable[["torch.device"], str], processes: int, device: str, threads: int
 ) -> None:
     """Train in several processes where asked for; the first of them says what came of it."""
-    from semforensics import distributed
-    from semforensics.device import choose_device, set_threads
+    from semforensics.core import distributed
+    from semforensics.core.device import choose_device, set_threads
 
     if processes > 1 and not distributed.is_worker():
         raise typer.Exit(distributed.launch(processes))
@@ -186,7 +186,7 @@ def fetch_backbones(
     scratch: Scratch = Path(".scratch"),
 ) -> None:
     """Fetch the ImageNet trunks of LPIPS and check them by hash."""
-    from semforensics.perceptual.backbones import fetch_backbones as fetch
+    from semforensics.perceptual.weights import fetch_backbones as fetch
 
     names = fetch(read_params(params).fetch_backbones.nets, pretrained, scratch / "fetch_backbones")
     typer.echo(f"{', '.join(names)} in {pretrained}")
@@ -218,7 +218,7 @@ def train_gan(
     def train(device: "torch.device") -> str:
         match gan:
             case GanName.FASTGAN:
-                from semforensics.gans.fastgan.training import train_fastgan
+                from semforensics.generators.fastgan.training import train_fastgan
 
                 return train_fastgan(
                     *places,
@@ -229,7 +229,7 @@ def train_gan(
                     device=device,
                 )
             case GanName.STYLEGAN2_ADA:
-                from semforensics.gans.stylegan2_ada.training import train_stylegan2_ada
+                from semforensics.generators.stylegan2_ada.training import train_stylegan2_ada
 
                 return train_stylegan2_ada(
                     *places,
@@ -253,8 +253,8 @@ def generate_fakes(
     threads: Threads = 0,
 ) -> None:
     """Draw fakes, one per seed."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.gans.generate import generate_folder
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.generators.generate_fakes import generate_folder
 
     set_threads(threads)
     section = getattr(read_params(params).generate_fakes, gan)
@@ -276,7 +276,7 @@ def measure_distances(
     threads: Threads = 0,
 ) -> None:
     """Measure how near the fakes are to the reals."""
-    from semforensics.device import choose_device, set_threads
+    from semforensics.core.device import choose_device, set_threads
     from semforensics.distances.measure import measure_folder
 
     p = read_params(params)
@@ -315,7 +315,7 @@ def train_classifier(
     p = read_params(params)
 
     def train(device: "torch.device") -> str:
-        from semforensics.classifier.training import train_row
+        from semforensics.detector.training import train_row
 
         return train_row(
             row,
@@ -349,8 +349,8 @@ def evaluate_classifier(
     threads: Threads = 0,
 ) -> None:
     """Score the test side: the columns of the thesis's Table 4.3, with intervals."""
-    from semforensics.classifier.evaluate import evaluate_row
-    from semforensics.device import choose_device, set_threads
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.trials.evaluate import evaluate_row
 
     p = read_params(params)
     set_threads(threads)
@@ -380,8 +380,8 @@ def train_autoencoders(
     scratch: Scratch = Path(".scratch"),
 ) -> None:
     """Train small encoder-decoders, whose reconstructions of reals are fakes of another kind."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.resynthesis.training import train_autoencoders as train
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.generators.autoencoders.training import train_autoencoders as train
 
     p = read_params(params)
     set_threads(threads)
@@ -410,8 +410,8 @@ def resynthesise(
     threads: Threads = 0,
 ) -> None:
     """Make pseudo-fakes to learn from, and images of kinds that no classifier learns from."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.resynthesis.resynthesise import resynthesise as make
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.generators.autoencoders.resynthesise import resynthesise as make
 
     p = read_params(params)
     set_threads(threads)
@@ -441,8 +441,8 @@ def train_diffusion(
     scratch: Scratch = Path(".scratch"),
 ) -> None:
     """Train a small diffusion model; with 0 steps it is off."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.resynthesis.diffusion import train_diffusion as train
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.generators.diffusion.training import train_diffusion as train
 
     p = read_params(params)
     set_threads(threads)
@@ -468,8 +468,8 @@ def generate_diffusion(
     threads: Threads = 0,
 ) -> None:
     """Draw fakes of the diffusion model, one per seed."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.resynthesis.diffusion import generate_diffusion as generate
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.generators.diffusion.training import generate_diffusion as generate
 
     p = read_params(params)
     set_threads(threads)
@@ -491,8 +491,8 @@ def compare_detectors(
     threads: Threads = 0,
 ) -> None:
     """Test every detector on every generator, and the baselines beside them."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.evaluation.compare import compare_detectors as compare
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.trials.compare import compare_detectors as compare
 
     p = read_params(params)
     set_threads(threads)
@@ -529,8 +529,8 @@ def measure_robustness(
     threads: Threads = 0,
 ) -> None:
     """Score the test side again after every kind of processing, of one class and of both."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.evaluation.robustness import measure_robustness as measure
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.trials.robustness import measure_robustness as measure
 
     p = read_params(params)
     set_threads(threads)
@@ -553,7 +553,7 @@ def measure_robustness(
 @app.command()
 def list_benign(folder: InDir, listing: OutPath, params: ParamsFile = Path("params.yaml")) -> None:
     """List the micrographs from outside on which false alarms are counted, with their hashes."""
-    from semforensics.evaluation.false_alarms import write_benign_listing
+    from semforensics.trials.false_alarms import write_benign_listing
 
     sets = read_params(params).count_false_alarms.sets
     count = write_benign_listing(folder, listing, sets)
@@ -578,8 +578,8 @@ def count_false_alarms(
     threads: Threads = 0,
 ) -> None:
     """Count false alarms on benignly processed and on foreign micrographs."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.evaluation.false_alarms import measure_false_alarms
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.trials.false_alarms import measure_false_alarms
 
     p = read_params(params)
     set_threads(threads)
@@ -616,8 +616,8 @@ def audit_shortcuts(
     scratch: Scratch = Path(".scratch"),
 ) -> None:
     """Look for shortcuts that a detector could take; red gates do not stop the pipeline."""
-    from semforensics.device import choose_device, set_threads
-    from semforensics.evaluation.shortcuts import audit_shortcuts as audit
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.trials.audit import audit_shortcuts as audit
 
     p = read_params(params)
     set_threads(threads)
@@ -652,7 +652,7 @@ def check_release(
     ),
 ) -> None:
     """Say what stands for and against releasing a model; exit 1 if anything stands against it."""
-    from semforensics.evaluation.release import check_release as check
+    from semforensics.publish.release import check_release as check
 
     green, red = check(audit, classifier)
     for line in green:
@@ -669,7 +669,7 @@ def compare_protocols(clean: str, thesis: str, table: OutPath) -> None:
 
     CLEAN and THESIS are Git revisions or names of experiments.
     """
-    from semforensics.report.protocols import write_protocols_table
+    from semforensics.publish.protocols import write_protocols_table
 
     typer.echo(f"{write_protocols_table(clean, thesis, table)} lines in {table}")
 
@@ -677,7 +677,7 @@ def compare_protocols(clean: str, thesis: str, table: OutPath) -> None:
 @app.command()
 def tabulate(metrics: InDir, table: OutPath) -> None:
     """Put all classifiers' numbers into one table, the thesis's Table 4.3 beside them."""
-    from semforensics.report.tables import write_table
+    from semforensics.trials.tabulate import write_table
 
     typer.echo(f"{write_table(metrics, table)} lines in {table}")
 
@@ -691,7 +691,7 @@ def package_model(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Put classifier, calibration and references into the file that `screen` loads."""
-    from semforensics.screening.model import package_model as package
+    from semforensics.screening.judge.model import package_model as package
 
     p = read_params(params)
     summary = package(
@@ -717,7 +717,7 @@ def package_dataset(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Put crops and fakes into a dataset for others, with a manifest and a description."""
-    from semforensics.publish.package import package_dataset as package
+    from semforensics.publish.dataset import package_dataset as package
 
     p = read_params(params)
     summary = package(
@@ -743,7 +743,7 @@ def package_dataset(
 @app.command()
 def headline(metrics: InDir, headline: OutPath) -> None:
     """Gather the few numbers that `dvc metrics` shows of the classifier and the generators."""
-    from semforensics.report.headline import write_headline
+    from semforensics.trials.headline import write_headline
 
     typer.echo(f"{write_headline(metrics, headline)} entries in {headline}")
 
@@ -751,7 +751,7 @@ def headline(metrics: InDir, headline: OutPath) -> None:
 @app.command()
 def headline_trials(metrics: InDir, trials: OutPath) -> None:
     """Gather the few numbers that `dvc metrics` shows of the detector's trials."""
-    from semforensics.report.headline import write_trials
+    from semforensics.trials.headline import write_trials
 
     typer.echo(f"{write_trials(metrics, trials)} entries in {trials}")
 
@@ -769,8 +769,8 @@ def explain(
     threads: Threads = 0,
 ) -> None:
     """Draw Grad-CAM maps of test reals and test fakes on one scale."""
-    from semforensics.classifier.gradcam import explain_row
-    from semforensics.device import choose_device, set_threads
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.trials.explain import explain_row
 
     set_threads(threads)
     p = read_params(params)
@@ -800,7 +800,7 @@ def plot(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Draw the figures of one GAN: fakes beside reals, losses, spectra, nearest distances."""
-    from semforensics.report.figures import plot_gan
+    from semforensics.distances.plot import plot_gan
 
     source = read_params(params).acquire.source
     count = plot_gan(gan, cropped, fakes, training, distances, figures, data=source)
@@ -815,7 +815,7 @@ def render_plots(
     ] = None,
 ) -> None:
     """Draw the plots of dvc.yaml as PNG files, without a browser or a network."""
-    from semforensics.report.dvc_plots import render_plots as render
+    from semforensics.publish.dvc_plots import render_plots as render
 
     typer.echo(f"{len(render(Path(), revisions or [], folder))} plots in {folder}")
 
@@ -823,7 +823,7 @@ def render_plots(
 @app.command()
 def check_lock() -> None:
     """Check that dvc.lock belongs to code and parameters; end with 1 if stages would run."""
-    from semforensics.report.pull_request import stale_stages
+    from semforensics.publish.review import stale_stages
 
     stages = stale_stages(Path())
     for stage in stages:
@@ -840,7 +840,7 @@ def pull_request_report(
     out: OutPath,
 ) -> None:
     """Write what a change does to metrics, parameters and plots: out/report.md and pictures."""
-    from semforensics.report.pull_request import write_report
+    from semforensics.publish.review import write_report
 
     count = write_report(base, head, out, Path())
     typer.echo(f"{count} warnings in {out / 'report.md'}")
@@ -891,9 +891,13 @@ def screen(
     Exit code 0: done. 1: done, and what --fail-on names was found. 2: bad input or option, no
     report. 3: out of memory, or a mistake of this program; no report.
     """
-    from semforensics.device import choose_device, set_threads
-    from semforensics.screening.bulk import inputs_outside, repeating_command, screen_submission
-    from semforensics.screening.screener import Screener
+    from semforensics.core.device import choose_device, set_threads
+    from semforensics.screening.judge.screener import Screener
+    from semforensics.screening.submission import (
+        inputs_outside,
+        repeating_command,
+        screen_submission,
+    )
 
     if info_bar != "auto" and not info_bar.isdecimal():
         raise ValueError(f"--info-bar {info_bar!r}: expected auto or a number of rows")
@@ -944,11 +948,11 @@ def serve(
     threads: Threads = 0,
 ) -> None:
     """Open a page on this computer alone: drop files, read the report; nothing is kept."""
-    from semforensics.device import choose_device
-    from semforensics.screening.markup import SIMULATED, is_simulated
+    from semforensics.core.device import choose_device
+    from semforensics.screening.judge.screener import Screener
+    from semforensics.screening.page import serve_page
     from semforensics.screening.page_job import PageJob
-    from semforensics.screening.screener import Screener
-    from semforensics.screening.serve import serve_page
+    from semforensics.screening.write.markup import SIMULATED, is_simulated
 
     # Tried here: options that can never work are told before anybody waits for a page.
     tried = Screener.load(

@@ -14,7 +14,7 @@ from PIL import Image
 from semforensics.acquire.acquire import acquire_micrographs
 from semforensics.acquire.catalogue import COLUMNS, read_catalogue
 from semforensics.acquire.folder import write_listing
-from semforensics.files import sha256_of
+from semforensics.core.files import sha256_of
 from semforensics.params import AcquireParams, read_params
 
 

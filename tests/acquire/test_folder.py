@@ -17,7 +17,7 @@ from semforensics.acquire.folder import (
     select_files,
     write_listing,
 )
-from semforensics.files import sha256_of
+from semforensics.core.files import sha256_of
 from semforensics.params import FolderParams
 
 EVERYTHING = FolderParams(include=("**/*",), licence="CC0")

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semforensics.distances.flips import FLIPS
+from semforensics.core.flips import FLIPS
+from semforensics.core.images import to_unit_range
 from semforensics.distances.pairwise import pairwise_lpips, trunk_passes
-from semforensics.images import to_unit_range
 from semforensics.perceptual.lpips import LPIPS, Embedding
 
 CPU = torch.device("cpu")

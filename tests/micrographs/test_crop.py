@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from semforensics.images import read_crop, read_grey
+from semforensics.core.images import read_crop, read_grey
 from semforensics.micrographs.crop import COLUMNS, crop_folder, cut
 from semforensics.params import CropParams
 from tests.micrographs.conftest import MakeRaw, Raw, write_catalogue

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from semforensics.acquire.simulated import draw_area, simulate_view
-from semforensics.images import read_grey
+from semforensics.core.images import read_grey
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar
 from semforensics.params import SimulatedParams
 from tests.micrographs.drawing import as_jpeg, draw_bar, draw_scene, to_grey

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semforensics.gans.fastgan import diffaugment
+from semforensics.generators.fastgan import diffaugment
 
 
 @pytest.mark.parametrize("index", range(8))

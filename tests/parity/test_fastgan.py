@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semforensics.gans.fastgan.networks import Discriminator, Generator, _rename
+from semforensics.generators.fastgan.networks import Discriminator, Generator, _rename
 
 TOLERANCE = 1e-4
 

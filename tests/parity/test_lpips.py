@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from semforensics.core.images import read_grey, to_unit_range
 from semforensics.distances.pairwise import pairwise_lpips
-from semforensics.images import read_grey, to_unit_range
-from semforensics.perceptual.backbones import Source, fetch_archive, state_from_archive
 from semforensics.perceptual.lpips import LPIPS, Embedding
+from semforensics.perceptual.weights import Source, fetch_archive, state_from_archive
 
 CPU = torch.device("cpu")
 PYIQA = (
@@ -66,7 +66,7 @@ def test_all_pairs_agree_with_reference(alex):
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_distance_agrees_with_package(net):
     """With the same random trunk and the package's own heads, ours is the package's distance."""
-    import semforensics.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
+    import semforensics.core.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
     from lpips import LPIPS as PackageLPIPS  # noqa: N811
 
     with torch.random.fork_rng():
@@ -107,7 +107,7 @@ def with_weights(net: str, state: dict[str, Tensor]) -> LPIPS:
 
 def package_with_trunk(net: str, state: dict[str, Tensor]) -> torch.nn.Module:
     """The package's LPIPS with its own heads and the trunk of a weights file."""
-    import semforensics.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
+    import semforensics.core.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
     from lpips import LPIPS as PackageLPIPS  # noqa: N811
 
     package = PackageLPIPS(net=net, pnet_rand=True, verbose=False).eval()

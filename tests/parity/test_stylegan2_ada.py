@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 import torch
-from tests.gans.stylegan2_ada.test_resampling import upfirdn
+from tests.generators.stylegan2_ada.test_resampling import upfirdn
 from torch import Tensor, nn
 
-from semforensics.gans.stylegan2_ada import losses
-from semforensics.gans.stylegan2_ada.networks import (
+from semforensics.generators.stylegan2_ada import losses
+from semforensics.generators.stylegan2_ada.networks import (
     Discriminator,
     Generator,
     activate,
     append_deviation,
 )
-from semforensics.gans.stylegan2_ada.resampling import conv_down, conv_up, downsample, upsample
+from semforensics.generators.stylegan2_ada.resampling import (
+    conv_down,
+    conv_up,
+    downsample,
+    upsample,
+)
 
 TOLERANCE = 1e-4
 

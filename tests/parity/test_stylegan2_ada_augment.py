@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from semforensics.gans.stylegan2_ada.augment import _draw, augment, draw_at_percentile
-from semforensics.gans.stylegan2_ada.wavelets import band_filters, resampling_filter
+from semforensics.generators.stylegan2_ada.augment import _draw, augment, draw_at_percentile
+from semforensics.generators.stylegan2_ada.wavelets import band_filters, resampling_filter
 
 TOLERANCE = 1e-4
 NUM_PERCENTILE_CASES = 56

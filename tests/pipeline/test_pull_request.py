@@ -10,10 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from semforensics.report import pull_request
-from semforensics.report.dvc_plots import DrawnPlot
-from semforensics.report.pull_request import Change, stale_stages, write_report
-from tests.classifier.conftest import SHARES, recipe, write_data
+from semforensics.publish import review as pull_request
+from semforensics.publish.dvc_plots import DrawnPlot
+from semforensics.publish.review import Change, stale_stages, write_report
+from tests.detector.conftest import SHARES, recipe, write_data
 from tests.pipeline.conftest import ROOT
 
 STAGES = {
@@ -198,9 +198,9 @@ def test_names_from_a_stranger_do_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     """Markdown, HTML and mentions in revisions, keys and values come out as text."""
     evil = "a|b`c`<img src=x>@all\n# x"
     changes = [Change(evil, evil, "old", evil)]
-    monkeypatch.setattr("semforensics.report.pull_request._diff", lambda *_: changes)
-    monkeypatch.setattr("semforensics.report.pull_request._metrics_files", lambda *_: [])
-    monkeypatch.setattr("semforensics.report.pull_request.render_plots", lambda *_: [])
+    monkeypatch.setattr("semforensics.publish.review._diff", lambda *_: changes)
+    monkeypatch.setattr("semforensics.publish.review._metrics_files", lambda *_: [])
+    monkeypatch.setattr("semforensics.publish.review.render_plots", lambda *_: [])
 
     write_report(evil, "head", tmp_path / "report", tmp_path)
 

@@ -23,7 +23,7 @@ def pulled(checkout: Path, run: Run) -> Path:
 @pytest.mark.parametrize("gan", ["fastgan", "stylegan2_ada", "stylegan2_ada_best"])
 def test_the_released_generators_draw_fakes(pulled: Path, run: Run, gan: str) -> None:
     """Fakes of a released generator are 128 px, differ by seed, and come again."""
-    from semforensics.images import read_crop
+    from semforensics.core.images import read_crop
 
     (pulled / "generator").mkdir()
     for name in ("generator", "best"):
@@ -48,7 +48,7 @@ def test_the_released_generators_draw_fakes(pulled: Path, run: Run, gan: str) ->
 @pytest.mark.parametrize("row", ["fastgan", "stylegan2_ada", "both"])
 def test_the_released_classifiers_say_what_they_were_trained_on(pulled: Path, row: str) -> None:
     """The model carries its training domain, protocol and threshold."""
-    from semforensics.checkpoints import load_checkpoint
+    from semforensics.core.checkpoints import load_checkpoint
 
     _, meta = load_checkpoint(pulled / RELEASED / f"npr_tiny_{row}.safetensors")
 
@@ -61,8 +61,8 @@ def test_the_released_classifiers_say_what_they_were_trained_on(pulled: Path, ro
 
 def test_the_released_detectors_give_verdicts(pulled: Path, run: Run) -> None:
     """They carry calibration and domain: their fakes are suspected, noise is not judged."""
-    from semforensics.classifier.detector import Detector
-    from semforensics.images import read_crop
+    from semforensics.core.images import read_crop
+    from semforensics.detector.detector import Detector
 
     run("dvc", "pull", "-q", f"{RELEASED}_detector.dvc")
     folder = pulled / f"{RELEASED}_detector"

@@ -49,9 +49,9 @@ def screen(paths: Sequence[Path], out: Path, scratch: Path, names: Mapping[Path,
 
     Only pictures whose name begins with "figure" have evidence: it takes time to draw.
     """
-    from semforensics.screening.fragment import picture_fragment
     from semforensics.screening.records import Refusal
-    from semforensics.screening.report import write_report
+    from semforensics.screening.write.fragment import picture_fragment
+    from semforensics.screening.write.report import write_report
     from tests.screening.samples import HEAD, composite
 
     fragments, refusals = [], []

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semforensics.checkpoints import save_checkpoint
-from semforensics.classifier.domain import DOMAIN_FILE, Domain
-from semforensics.classifier.networks import build_network
-from semforensics.classifier.scoring import MODEL_FILE, score_images
-from semforensics.evaluation.calibration import fit_temperature
+from semforensics.core.checkpoints import save_checkpoint
+from semforensics.core.processing import gaussian_blur
+from semforensics.detector.calibration import fit_temperature
+from semforensics.detector.domain import DOMAIN_FILE, Domain
+from semforensics.detector.networks import build_network
+from semforensics.detector.scoring import MODEL_FILE, score_images
 from semforensics.params import PackageModelParams
-from semforensics.processing import gaussian_blur
 from semforensics.screening.records import Grey
 from tests.screening.samples import micrograph
 

@@ -93,7 +93,7 @@ def draw(folder: Path, levels: Sequence[int], first: int | None = None) -> list[
 
 def run(folder: str, out: str, scratch: str, workers: int, seconds: float, log: str) -> None:
     """Screen a folder; what a subprocess calls that is killed."""
-    from semforensics.screening.bulk import screen_submission
+    from semforensics.screening.submission import screen_submission
 
     screen_submission(
         [Path(folder)],

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semforensics.gans.generate import load_generator
-from semforensics.gans.sampling import generate_grey
-from semforensics.images import read_grey
+from semforensics.core.images import read_grey
+from semforensics.generators.common.sampling import generate_grey
+from semforensics.generators.generate_fakes import load_generator
 from semforensics.screening.records import Grey
 from tests.screening.documents import encoded, figure, pdf_with
 

@@ -1,255 +1,407 @@
-"""The local page in a real browser, by keyboard alone, and what it asks of the network."""
+"""The local page over the wire: what it answers, what it refuses, what it leaves behind."""
 
-import io
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from semforensics.screening.fragment import picture_fragment
-from semforensics.screening.report import write_report
-from semforensics.screening.serve import Page, ServeLimits
+from semforensics.screening.page import Page, ServeLimits, serve_page
 from semforensics.screening.upload import UploadLimits
 from tests.screening.jobs import screen
-from tests.screening.samples import HEAD, composite, micrograph
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's chromium; the tests skip where it is absent."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield browser
-        browser.close()
+LIMITS = ServeLimits(
+    upload=UploadLimits(max_files=4, max_file_mb=1, max_total_mb=2),
+    header_s=1.5,
+    stall_s=1.5,
+    screening_s=60,
+    max_waiting=0,
+)
 
 
-@pytest.fixture(scope="module")
-def server(pytestconfig: pytest.Config) -> Iterator[Page]:
-    """A page that takes four files of a megabyte."""
-    limits = ServeLimits(upload=UploadLimits(max_files=4, max_file_mb=1, max_total_mb=2))
+@contextmanager
+def running(root: Path, limits: ServeLimits = LIMITS) -> Iterator[Page]:
+    """A page that answers while the block runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(pytestconfig.rootpath)
-        with Page(screen, limits=limits, notice="A <notice>") as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        patch.syspath_prepend(root)  # the worker imports its job from the checkout
+        with Page(screen, limits=limits) as page:
+            thread = threading.Thread(target=page.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
-            yield server
-            server.shutdown()
+            yield page
+            page.shutdown()
             thread.join()
 
 
-class Tab:
-    """A tab, all that it requests, and all that it complains about."""
-
-    def __init__(self, context: Any, url: str) -> None:
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        context.on("request", lambda request: self.requests.append(request.url))
-        self.page = context.new_page()
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        # Listening from the start: the browser may not hear in time that a chooser is expected.
-        self.page.on("filechooser", lambda _: None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(url)
-
-    def hosts(self) -> set[str]:
-        """Where requests over the network went."""
-        addresses = [urlsplit(url) for url in self.requests]
-        return {a.netloc for a in addresses if a.scheme not in ("data", "blob", "about")}
-
-    def focus(self) -> str:
-        """The element that has the focus."""
-        return str(
-            self.page.evaluate("document.activeElement.id || document.activeElement.tagName")
-        )
+@pytest.fixture(scope="module")
+def page(pytestconfig: pytest.Config) -> Iterator[Page]:
+    """A page with small limits."""
+    with running(pytestconfig.rootpath) as page:
+        yield page
 
 
-@pytest.fixture
-def tab(browser: Any, server: Page) -> Iterator[Tab]:
-    """A fresh tab at the page."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(30_000)
-    yield Tab(context, server.url)
-    context.close()
+def talk(page: Page, *parts: bytes, pause_s: float = 0, close: bool = False) -> tuple[int, str]:
+    """Send bytes, slowly if asked to, and give the status and the body.
+
+    The status is 0 where there is none: no answer, or that of the protocol's first version.
+    """
+    with socket.create_connection((page.server_address[0], page.port), timeout=60) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause_s)
+            if close:
+                connection.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has answered already
+        answer = b""
+        while chunk := connection.recv(1 << 16):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/"):
+        return 0, answer.decode()
+    return int(head.split()[1]), body.decode()
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
-    """Two files to screen, one with a name that would be a tag."""
-    paths = [tmp_path / "figure_1.png", tmp_path / "<b>2<b>.tif"]
-    for path in paths:
-        Image.fromarray(micrograph(0)).save(path)
-    return paths
+def request(page: Page, body: bytes, **headers: str | None) -> bytes:
+    """A submission as our own page sends it, but for the headers given; None leaves one out."""
+    known: dict[str, str | None] = {
+        "Host": f"127.0.0.1:{page.port}",
+        "Origin": f"http://127.0.0.1:{page.port}",
+        "X-Semforensics-Token": page.token,
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(len(body)),
+    }
+    known |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{name}: {value}\r\n" for name, value in known.items() if value is not None]
+    return f"POST /screen HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body
 
 
-def choose_by_keyboard(tab: Tab, key: str, paths: list[Path]) -> None:
-    """Walk to the file button with the tabulator, press a key, choose files."""
-    for _ in range(4):
-        tab.page.keyboard.press("Tab")
-        if tab.focus() == "files":
-            break
-    with tab.page.expect_file_chooser() as chooser:
-        tab.page.keyboard.press(key)
-    chooser.value.set_files(paths)
+def body_of(*named: tuple[str, bytes]) -> bytes:
+    """The body of a submission of these files."""
+    listed = [{"name": name, "size": len(data)} for name, data in named]
+    return json.dumps(listed).encode() + b"\n" + b"".join(data for _, data in named)
 
 
-@pytest.mark.parametrize("key", ["Enter", "Space"])
-def test_two_files_are_judged_by_keyboard_alone(
-    tab: Tab, server: Page, pictures: list[Path], tmp_path: Path, key: str
-) -> None:
-    """The report of both files appears, its heading has the focus, and nothing leaves this host."""
-    choose_by_keyboard(tab, key, pictures)
-    report = tab.page.frame_locator("#report")
-    report.get_by_text("Method, and how to repeat it").wait_for()
-
-    tab.page.screenshot(path=tmp_path / "page.png", full_page=True)
-    assert tab.focus() == "result-title"
-    titles = report.locator("article h3").all_inner_texts()
-    assert titles == ["figure_1.png", "<b>2<b>.tif"]
-    assert report.get_by_text("AI-suspected: ask for the instrument files").count() >= 4
-    tab.page.wait_for_function("document.getElementById('report').offsetHeight > 1500")
-    with Image.open(tmp_path / "page.png") as image:
-        assert image.height > 1500
-        assert np.asarray(image.convert("L")).std() > 10
-    assert tab.hosts() == {f"127.0.0.1:{server.port}"}
-    assert tab.complaints == []
-    assert not list(server.folder.iterdir())
+def submit(page: Page, *named: tuple[str, bytes]) -> tuple[int, dict[str, str]]:
+    """Send files and give the status and the answer."""
+    status, answer = talk(page, request(page, body_of(*named)))
+    return status, json.loads(answer)
 
 
-def test_the_file_button_shows_where_the_focus_is(tab: Tab) -> None:
-    """Below what has to be known first, the label has a ring when the input has the focus."""
-    ring = "getComputedStyle(document.querySelector('label.button')).outlineStyle"
-    before = tab.page.evaluate(ring)
-
-    tab.page.keyboard.press("Tab")
-
-    assert tab.page.get_by_role("note").inner_text() == "A <notice>"
-    assert before == "none"
-    assert tab.page.evaluate(ring) == "solid"
-    assert tab.page.get_by_label("Choose files").count() == 1
+def get(page: Page, path: str = "/", host: str | None = None, method: str = "GET") -> bytes:
+    """A request for a page."""
+    return f"{method} {path} HTTP/1.1\r\nHost: {host or f'127.0.0.1:{page.port}'}\r\n\r\n".encode()
 
 
-DROP = """([name, text]) => {
-  const transfer = new DataTransfer();
-  transfer.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
-  for (const kind of ["dragenter", "dragover", "drop"])
-    document.getElementById("zone").dispatchEvent(
-      new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: transfer }));
-}"""
+PNG = b"\x89PNG and more"
 
 
-def test_dropped_files_are_judged_and_the_reports_can_be_saved(tab: Tab, server: Page) -> None:
-    """A dropped file gives the same report; the links save what was shown."""
-    import base64
+def test_files_are_reported_under_their_own_names(page: Page) -> None:
+    """A submission is answered with all three reports, and nothing of it stays."""
+    status, answer = submit(page, ("figure 1.png", PNG), ("notes.docx", b"PK.."))
 
-    buffer = io.BytesIO()
-    Image.fromarray(micrograph(1)).save(buffer, "PNG")
-
-    tab.page.evaluate(DROP, ["dropped.png", base64.b64encode(buffer.getvalue()).decode()])
-    report = tab.page.frame_locator("#report")
-    report.get_by_text("Method, and how to repeat it").wait_for()
-    with tab.page.expect_download() as saved:
-        tab.page.get_by_text("Save as JSON").click()
-
-    assert saved.value.suggested_filename == "report.json"
-    written = json.loads(Path(saved.value.path()).read_text())
-    assert [image["path"] for image in written["images"]] == ["dropped.png"]
-    assert tab.hosts() == {f"127.0.0.1:{server.port}"}
-    assert tab.complaints == []
+    assert status == 200
+    written = json.loads(answer["json"])
+    assert [image["path"] for image in written["images"]] == ["figure 1.png"]
+    assert [refusal["path"] for refusal in written["refusals"]] == ["notes.docx"]
+    assert "figure 1.png" in answer["html"]
+    assert answer["csv"].startswith("path,")
+    assert not list(page.folder.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("sizes", "message"),
-    [([10] * 5, "5 files at once; at most 4"), ([1_000_001], "too large; at most 1 MB")],
-)
-def test_too_much_is_said_before_anything_is_sent(
-    tab: Tab, tmp_path: Path, sizes: list[int], message: str
-) -> None:
-    """The page knows the limits, names them, and puts the focus back on the button."""
-    paths = [tmp_path / f"{number}.png" for number in range(len(sizes))]
-    for path, size in zip(paths, sizes, strict=True):
-        path.write_bytes(bytes(size))
+    "name",
+    ["../../etc/passwd.png", "/tmp/x.png", "..", "con.png", "a" * 1000, "x\x00.png",
+     "\udcff.png", "<img src=x onerror=alert(1)>.png", "-rf.png", "C:\\x\\y.png"],
+)  # fmt: skip
+def test_hostile_names_are_only_shown(page: Page, name: str) -> None:
+    """No name decides where a file is written; the report shows it as it was sent."""
+    status, answer = submit(page, (name, PNG))
 
-    choose_by_keyboard(tab, "Enter", paths)
-    tab.page.get_by_role("alert").wait_for()
-
-    assert message in tab.page.get_by_role("alert").inner_text()
-    assert tab.focus() == "files"
-    assert not [url for url in tab.requests if url.endswith("/screen")]
+    assert status == 200
+    assert json.loads(answer["json"])["images"][0]["path"] == name
+    assert not list(page.folder.iterdir())
 
 
-def test_what_the_judge_refuses_is_shown(tab: Tab, tmp_path: Path) -> None:
-    """An error of the server is read out with the name of the file, and another try is possible."""
-    bad = tmp_path / "bad.tif"
-    bad.write_bytes(b"do refuse")
-
-    choose_by_keyboard(tab, "Enter", [bad])
-    tab.page.get_by_role("alert").wait_for()
-
-    assert tab.page.get_by_role("alert").inner_text() == "bad.tif: not a picture"
-    assert tab.page.locator("#files").is_enabled()
-
-
-@pytest.fixture(scope="module")
-def saved_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report on disk, of a model trained on simulated micrographs."""
-    folder = tmp_path_factory.mktemp("report")
-    head = HEAD | {"model": HEAD["model"] | {"data": "simulated"}}
-    results = (
-        composite("a.tif", ("ai-suspected", "inconclusive")),
-        composite("b.tif", ("consistent",)),
+def test_files_of_one_name_are_both_judged(page: Page) -> None:
+    """Two files of one name stay two; a text beside a picture is its side-car, not an input."""
+    status, answer = submit(
+        page, ("a.png", PNG), ("a.png", PNG), ("a.txt", b"side-car"), ("b.txt", b"alone")
     )
-    fragments = [picture_fragment(result) for result in results]
-    write_report(folder, head, lambda: iter(fragments), [], [])
-    return folder / "report.html"
+
+    assert status == 200
+    written = json.loads(answer["json"])
+    assert [image["path"] for image in written["images"]] == ["a.png", "a.png"]
+    assert [refusal["path"] for refusal in written["refusals"]] == ["b.txt"]
 
 
-@pytest.mark.parametrize("width", [375, 1280])
-def test_a_saved_report_fits_its_screen(browser: Any, saved_report: Path, width: int) -> None:
-    """On a telephone as on a desktop nothing is scrolled sideways, and nothing is fetched."""
-    context = browser.new_context(viewport={"width": width, "height": 800})
-    tab = Tab(context, saved_report.as_uri())
-
-    wide = tab.page.evaluate("document.documentElement.scrollWidth")
-    context.close()
-
-    assert wide == width
-    assert [url for url in tab.requests if not url.startswith("data:")] == [saved_report.as_uri()]
-    assert tab.complaints == []
+def test_it_listens_on_this_computer_alone(page: Page) -> None:
+    """The address is the loopback's; from the network interface nobody answers."""
+    assert page.server_address[0] == "127.0.0.1"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", page.port), timeout=2)
 
 
-def test_a_printed_report_warns_on_every_page_and_splits_no_panel(
-    browser: Any, saved_report: Path, tmp_path: Path
+@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js"])
+def test_pages_carry_a_policy_that_lets_nothing_out(page: Page, path: str) -> None:
+    """Every answer forbids other sources, framing, sniffing and storing."""
+    with socket.create_connection((page.server_address[0], page.port), timeout=60) as connection:
+        connection.sendall(get(page, path))
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
+
+    assert answer.startswith("HTTP/1.1 200")
+    for words in (
+        "Content-Security-Policy: default-src 'none'; script-src 'self'; connect-src 'self'",
+        "frame-ancestors 'none'", "X-Content-Type-Options: nosniff", "Cache-Control: no-store",
+        "Referrer-Policy: no-referrer", "Cross-Origin-Resource-Policy: same-origin",
+    ):  # fmt: skip
+        assert words in answer
+    assert "http://" not in answer
+    assert "https://" not in answer
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost.evil:80"])
+def test_another_host_name_is_refused(page: Page, host: str) -> None:
+    """A name that somebody has pointed at this computer gets neither page nor secret."""
+    status, answer = talk(page, get(page, host=host))
+
+    assert status == 403
+    assert page.token not in answer
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": None}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Origin": None}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"X_Semforensics_Token": None}, 403),
+        ({"X_Semforensics_Token": "guess\xe9"}, 403),
+        ({"Content_Type": "multipart/form-data; boundary=x"}, 415),
+        ({"Content_Type": "text/plain"}, 415),
+        ({"Content_Length": None}, 411),
+        ({"Transfer_Encoding": "chunked"}, 411),
+        ({"Content_Length": "-5"}, 400),
+        ({"Content_Length": "1e9"}, 400),
+        ({"Content_Length": "٣"}, 400),
+        ({"Content_Length": "9" * 30}, 413),
+        ({"Content_Length": "3000000"}, 413),
+    ],
+)
+def test_submissions_from_elsewhere_or_of_no_length_are_refused(
+    page: Page, headers: dict[str, Any], status: int
 ) -> None:
-    """Each A4 page has the banner of a simulated model, and a panel is whole on one page."""
-    import pypdfium2
+    """Another origin, no secret, another kind of body: each is refused before the body is read."""
+    found, answer = talk(page, request(page, body_of(("a.png", PNG)), **headers))
 
-    context = browser.new_context()
-    tab = Tab(context, saved_report.as_uri())
-    tab.page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
-    context.close()
+    assert found == status
+    assert json.loads(answer)["error"]
 
-    with pypdfium2.PdfDocument(tmp_path / "report.pdf") as document:
-        sizes = [page.get_size() for page in document]
-        texts = [page.get_textpage().get_text_bounded() for page in document]
-    assert len(texts) >= 3
-    assert all(size == pytest.approx((595, 842), abs=2) for size in sizes)
-    assert all("trained on simulated micrographs" in text for text in texts)
-    for name in ("Panel a · ", "Panel b · ", "The whole picture · "):
-        (text,) = [text for text in texts if name in text]
-        after = text[text.index(name) :]
-        assert "resized to 1.25" in after  # the last line of its last table
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"", 400, "cannot be read"),
+        (b"no json\n", 400, "cannot be read"),
+        (b"[" * 60_000 + b"\n", 400, "cannot be read"),
+        (b'{"name": "a"}\n', 400, "holds a list"),
+        (b"[]\n", 400, "no files"),
+        (b'[{"name": "", "size": 1}]\nx', 400, "name and a size"),
+        (b'[{"name": "a", "size": -1}]\n', 400, "name and a size"),
+        (b'[{"name": "a", "size": true}]\nx', 400, "name and a size"),
+        (b'[{"name": "a", "size": 1}]\n', 400, "27 bytes sent, 28 announced"),
+        (b'[{"name": "a", "size": 1}]\nxx', 400, "29 bytes sent, 28 announced"),
+        (b'[{"name": "a", "size": 1000001}]\n', 413, "at most 1 MB"),
+        (body_of(*[("a", b"x")] * 5), 413, "5 files at once; at most 4"),
+        (b"x" * 70_000, 400, "cannot be read"),
+    ],
+)
+def test_bodies_that_are_wrong_are_refused(
+    page: Page, body: bytes, status: int, message: str
+) -> None:
+    """Lies about sizes, too much of something and nonsense get a clear message."""
+    found, answer = talk(page, request(page, body))
+
+    assert found == status
+    assert message in json.loads(answer)["error"]
+    assert not list(page.folder.iterdir())
+
+
+def test_too_much_is_answered_while_it_is_sent(page: Page) -> None:
+    """A browser that is still sending reads why it is refused."""
+    body = b"x" * 20_000_000
+
+    status, answer = talk(page, request(page, body))
+
+    assert status == 413
+    assert "at most 2 MB" in answer
+
+
+def test_a_body_that_ends_early_is_refused(page: Page) -> None:
+    """A connection that closes before the last file is complete leaves nothing behind."""
+    whole = request(page, body_of(("a.png", PNG * 100)))
+
+    status, answer = talk(page, whole[:-50], close=True)
+
+    assert status == 400
+    assert "ended before" in answer
+    assert not list(page.folder.iterdir())
+
+
+def test_slow_headers_are_cut_off(page: Page) -> None:
+    """A client that trickles its headers is closed after their time, however often it sends."""
+    start = time.monotonic()
+
+    status, _ = talk(page, *[bytes([byte]) for byte in get(page)[:40]], pause_s=0.1)
+
+    assert status == 0
+    assert time.monotonic() - start < 8
+
+
+def test_slow_bodies_are_cut_off(page: Page) -> None:
+    """A client that trickles a file is told so, and its file is removed."""
+    whole = request(page, body_of(("a.png", PNG * 9)))
+
+    status, answer = talk(page, whole[:-60], *[b"x"] * 25, pause_s=0.1)
+
+    assert status == 408
+    assert "too slowly" in answer
+    assert not list(page.folder.iterdir())
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"])
+def test_other_methods_are_refused(page: Page, method: str) -> None:
+    """Neither a preflight from another page nor any other method is answered with a yes."""
+    assert talk(page, get(page, method=method))[0] == 405
+
+
+@pytest.mark.parametrize("path", ["/../serve.py", "/page.html", "/report.css", "/?x", "/%2e"])
+def test_nothing_else_is_served(page: Page, path: str) -> None:
+    """Only the page, its style and its script have an address."""
+    assert talk(page, get(page, path))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"A" * 70_000,
+             b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n"],
+)  # fmt: skip
+def test_junk_does_not_stop_it(page: Page, junk: bytes) -> None:
+    """What is no request gets an error or silence, and the next person an answer."""
+    status, _ = talk(page, junk)
+
+    assert status == 0 or status >= 400
+    assert talk(page, get(page))[0] == 200
+
+
+def test_a_file_that_breaks_the_judge_breaks_nothing_else(page: Page) -> None:
+    """A crash, a bug and a refusal are answered in words, and the next submission is judged."""
+    crash, bug, refusal = (
+        submit(page, ("bad file.tif", b"do " + what)) for what in (b"crash", b"fail", b"refuse")
+    )
+    fine = submit(page, ("fine.png", PNG))
+
+    assert crash[0] == bug[0] == 500
+    assert "broke it" in crash[1]["error"]
+    assert "division by zero" in bug[1]["error"]
+    assert refusal == (422, {"error": "bad file.tif: not a picture"})
+    assert fine[0] == 200
+    assert not list(page.folder.iterdir())
+
+
+def test_a_second_submission_is_told_to_wait_and_a_gone_browser_makes_room(page: Page) -> None:
+    """While one is judged the next hears "busy"; when its browser leaves, its files go at once."""
+    address = (page.server_address[0], page.port)
+    with socket.create_connection(address, timeout=60) as connection:
+        connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
+        end = time.monotonic() + 30
+        while not [*page.folder.glob("*/files/000.tif")] and time.monotonic() < end:
+            time.sleep(0.02)
+
+        status, answer = submit(page, ("b.png", PNG))
+
+    assert status == 503
+    assert "busy" in answer["error"]
+    while [*page.folder.iterdir()] and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not list(page.folder.iterdir())
+    assert submit(page, ("b.png", PNG))[0] == 200
+
+
+def test_more_connections_than_allowed_are_closed(page: Page) -> None:
+    """Idle connections cannot use up the threads: beyond the bound each is turned away."""
+    address = (page.server_address[0], page.port)
+    idle = [socket.create_connection(address, timeout=60) for _ in range(16)]
+    time.sleep(0.3)
+
+    status, _ = talk(page, b"")
+    for connection in idle:
+        connection.close()
+
+    assert status == 503
+
+
+def test_the_end_leaves_nothing_behind(pytestconfig: pytest.Config) -> None:
+    """Closing the page ends its worker and removes its folder."""
+    with running(pytestconfig.rootpath) as page:
+        folder = page.folder
+        assert folder.stat().st_mode & 0o077 == 0
+
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_removes_files_that_are_being_judged(
+    root: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGTERM, Ctrl-C, a closed terminal during a submission: files and processes are gone."""
+    code = (
+        "from tests.screening.jobs import screen\n"
+        "from semforensics.screening.page import serve_page\n"
+        "if __name__ == '__main__':\n"
+        "    serve_page(screen, port=0, announce=lambda url: print(url, flush=True))\n"
+    )
+    script = tmp_path / "page.py"
+    script.write_text(code)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(root), "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
+        page = type("Known", (), {"port": port, "token": answer.split('token" content="')[1][:43]})
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
+            end = time.monotonic() + 60
+            file = None
+            while time.monotonic() < end and (file is None or b"do" in file.read_bytes()):
+                file = next(temporary.glob("*/*/files/000.tif"), None)
+                time.sleep(0.02)
+            assert file is not None
+            worker = int(file.read_text())  # it has written which process it is
+            process.send_signal(number)
+            assert process.wait(60) == 0
+
+    assert not list(temporary.iterdir())
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_taken_port_is_said(page: Page) -> None:
+    """A second page on one port is an error, with nothing left behind."""
+    with pytest.raises(OSError, match="in use"):
+        serve_page(screen, port=page.port)

@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return StandIn(settings["alpha"], settings["prevalence"], settings["pooling"])
 
     module = SimpleNamespace(Screener=SimpleNamespace(load=load))
-    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
+    monkeypatch.setitem(sys.modules, "semforensics.screening.judge.screener", module)
     return asked
 
 
@@ -122,7 +122,7 @@ def test_a_mistake_of_the_program_is_no_finding(
         raise error
 
     module = SimpleNamespace(Screener=SimpleNamespace(load=load))
-    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
+    monkeypatch.setitem(sys.modules, "semforensics.screening.judge.screener", module)
 
     assert screen(file, "--out", tmp_path / "report", "--fail-on", "refused") == 3
     assert told in capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_options_that_cannot_work_are_told_before_a_page_opens(
     """`serve` tries its model and options first: a wrong one ends with 2, and no page answers."""
     opened: list[Any] = []
     monkeypatch.setattr(
-        "semforensics.screening.serve.serve_page", lambda job, **_options: opened.append(job)
+        "semforensics.screening.page.serve_page", lambda job, **_options: opened.append(job)
     )
 
     assert screen("--alpha", 0.1, command="serve") == 0
@@ -145,7 +145,7 @@ def test_options_that_cannot_work_are_told_before_a_page_opens(
         raise ValueError(f"alpha {settings['alpha']} needs more images")
 
     module = SimpleNamespace(Screener=SimpleNamespace(load=refuse))
-    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
+    monkeypatch.setitem(sys.modules, "semforensics.screening.judge.screener", module)
     assert screen("--alpha", 1e-6, command="serve") == 2
     assert "alpha 1e-06 needs more images" in capsys.readouterr().err
     assert opened == []

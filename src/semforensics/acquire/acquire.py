@@ -7,7 +7,7 @@ from semforensics.acquire.boiko import acquire_boiko
 from semforensics.acquire.catalogue import describe_files, write_catalogue
 from semforensics.acquire.folder import acquire_folder
 from semforensics.acquire.simulated import simulate_set
-from semforensics.files import atomic_folder
+from semforensics.core.files import atomic_folder
 from semforensics.params import AcquireParams
 
 SIMULATED_LICENCE = "MIT"  # as this repository

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from semforensics.files import atomic_file, sha256_of
+from semforensics.core.files import atomic_file, sha256_of
 
 COLUMNS = (
     "file",

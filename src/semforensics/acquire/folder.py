@@ -17,7 +17,7 @@ from rich.progress import track
 
 from semforensics.acquire.catalogue import is_below, raise_problems
 from semforensics.acquire.names import parse_name
-from semforensics.files import atomic_file, sha256_of
+from semforensics.core.files import atomic_file, sha256_of
 from semforensics.params import FolderParams
 
 LISTING_COLUMNS = ("file", "size_bytes", "sha256")

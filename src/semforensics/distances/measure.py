@@ -16,7 +16,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from semforensics.distances.flips import FLIPS
+from semforensics.core.files import atomic_file
+from semforensics.core.flips import FLIPS
+from semforensics.core.images import read_crop
+from semforensics.core.noise import mse_noise_floor
 from semforensics.distances.memorisation import (
     Twins,
     copying_test,
@@ -26,11 +29,8 @@ from semforensics.distances.memorisation import (
     without_itself,
 )
 from semforensics.distances.nearest import nearest, summarise
-from semforensics.distances.noise import mse_noise_floor
 from semforensics.distances.pairwise import pairwise_lpips, pairwise_mse, trunk_passes
 from semforensics.distances.quality import SMALLEST_SET, Images, quality
-from semforensics.files import atomic_file
-from semforensics.images import read_crop
 from semforensics.micrographs.split import read_splits
 from semforensics.params import MeasureDistancesParams, Protocol
 from semforensics.perceptual.lpips import LPIPS, Embedding

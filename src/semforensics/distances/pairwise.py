@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 
-from semforensics.distances.flips import FLIPS, Flip
+from semforensics.core.flips import FLIPS, Flip
 from semforensics.perceptual.lpips import Embedding
 
 # Grey levels less 128 are integers up to 128 in size, so 1024 of their products add up to 2^24 at

@@ -18,8 +18,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from semforensics.files import atomic_file, atomic_folder
-from semforensics.images import read_samples, to_8_bit, write_grey_png
+from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.images import read_samples, to_8_bit, write_grey_png
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar
 from semforensics.params import CropParams
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from semforensics.files import atomic_file
+from semforensics.core.files import atomic_file
 from semforensics.params import Protocol, Side, SplitParams
 
 SIDES: tuple[Side, ...] = get_args(Side)

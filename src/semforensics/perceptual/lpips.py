@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from semforensics.images import to_unit_range
+from semforensics.core.images import to_unit_range
 from semforensics.params import Precision, Trunk
 
 # Each RGB channel, -1 … 1, is shifted and scaled to what the ImageNet networks were trained on.

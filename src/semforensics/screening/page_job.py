@@ -21,8 +21,8 @@ class PageJob:
 
     def warm(self) -> None:
         """Load the model."""
-        from semforensics.device import choose_device, set_threads
-        from semforensics.screening.screener import Screener
+        from semforensics.core.device import choose_device, set_threads
+        from semforensics.screening.judge.screener import Screener
 
         set_threads(self.threads)
         self._screener = Screener.load(
@@ -45,7 +45,7 @@ class PageJob:
             scratch: Folder for unfinished work.
             names: Stored file → the name that the report shows.
         """
-        from semforensics.screening.bulk import screen_submission
+        from semforensics.screening.submission import screen_submission
 
         if self._screener is None:
             self.warm()
@@ -61,7 +61,7 @@ class PageJob:
 
     def command(self, names: Sequence[str]) -> str:
         """Give the command that does the same with the same files."""
-        from semforensics.screening.bulk import repeating_command
+        from semforensics.screening.submission import repeating_command
 
         options = ["--alpha", f"{self.alpha:g}", "--prevalence", f"{self.prevalence:g}"]
         options += ["--pooling", self.pooling, "--maps" if self.maps else "--no-maps"]

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from semforensics.screening.bulk import (
+from semforensics.screening.read.intake import DEFAULT_LIMITS, Limits
+from semforensics.screening.records import Picture, Refusal
+from semforensics.screening.store import InputRecord, Store
+from semforensics.screening.submission import (
     PictureScreener,
     Totals,
     finish,
@@ -22,9 +25,6 @@ from semforensics.screening.bulk import (
     make_plan,
     read_shown,
 )
-from semforensics.screening.intake import DEFAULT_LIMITS, Limits
-from semforensics.screening.records import Picture, Refusal
-from semforensics.screening.store import InputRecord, Store
 
 # Ray reports how it is used unless told otherwise before it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from semforensics.files import atomic_file, sha256_of
+from semforensics.core.files import atomic_file, sha256_of
 from semforensics.screening.records import Grey, GreyOfAnySize, Picture, Refusal
 
 _OWN_FOLDER = ".semforensics-unfinished"

@@ -1,1 +1,0 @@
-"""Reals and fakes to verdicts."""

@@ -1,0 +1,1 @@
+"""Ground that every step stands on: files, images, checkpoints, devices, trainings."""

@@ -1,0 +1,64 @@
+"""Weights on disk: safetensors, with everything else as JSON in the file's header.
+
+A weights file may come from a stranger, so it is never a pickle: opening one runs no code.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from semforensics.core.files import atomic_file
+
+_KEY = "semforensics"
+
+
+def save_checkpoint(
+    path: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any], *, half: bool = False
+) -> None:
+    """Write a state dict and its description to one file, whole or not at all.
+
+    Args:
+        path: Ends in `.safetensors`.
+        state: Names and tensors.
+        meta: What rebuilds the network and says where it came from; anything JSON can hold.
+        half: Store floating-point tensors of two or more axes in 16 bit (IEEE half); vectors and
+            scalars, among them all normalisation statistics, keep 32.
+
+    Raises:
+        ValueError: A weight does not fit 16 bit.
+    """
+    stored = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if half and tensor.is_floating_point() and tensor.ndim >= 2:
+            if not bool((tensor.abs() <= torch.finfo(torch.float16).max).all()):
+                raise ValueError(f"{path}: {name} does not fit 16-bit floats")
+            tensor = tensor.half()
+        stored[name] = tensor.clone()
+    with atomic_file(path) as temporary:
+        # safetensors' own writer makes files that only their owner may read.
+        temporary.write_bytes(save(stored, {_KEY: json.dumps(dict(meta), sort_keys=True)}))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state dict, floating-point tensors as float32, and its description.
+
+    Raises:
+        ValueError: Not a safetensors file of this project.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_KEY)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file: {error}") from error
+    if header is None:
+        raise ValueError(f"{path}: no description of this project in its header")
+    state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    return state, json.loads(header)

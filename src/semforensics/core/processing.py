@@ -1,0 +1,146 @@
+"""What is done to micrographs between instrument and reader: 8-bit grey in, 8-bit grey out.
+
+One function for each, for augmentation, tests and controls alike. Edges are mirrored where a filter
+looks beyond them.
+"""
+
+import io
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+from scipy.ndimage import gaussian_filter, median_filter
+from skimage.exposure import equalize_adapthist
+from skimage.restoration import denoise_nl_means
+
+from semforensics.core.noise import noise_sigma
+
+Grey = UInt8[np.ndarray, "height width"]
+
+_LEAST_SIGMA = 1.0  # grey levels; an image without noise would divide by nothing
+
+
+def to_grey(levels: Float[np.ndarray, "height width"]) -> Grey:
+    """Round and clip to grey levels."""
+    return np.asarray(levels.round().clip(0, 255), dtype=np.uint8)
+
+
+def gaussian_blur(image: Grey, sigma: float) -> Grey:
+    """Blur with a Gaussian of `sigma` pixels, mirrored at the edges; 0 changes nothing."""
+    blurred = gaussian_filter(image.astype(np.float32), sigma, mode="reflect")
+    return np.asarray(blurred.round().clip(0, 255), dtype=np.uint8)
+
+
+def median(image: Grey, size_px: int) -> Grey:
+    """Take the median of the square of `size_px` pixels around each pixel."""
+    return np.asarray(median_filter(image, size=size_px, mode="reflect"))
+
+
+def unsharp(image: Grey, sigma: float, amount: float) -> Grey:
+    """Add `amount` times the difference from a Gaussian blur of `sigma` pixels."""
+    levels = image.astype(np.float32)
+    return to_grey(levels + amount * (levels - gaussian_filter(levels, sigma, mode="reflect")))
+
+
+def non_local_means(image: Grey, strength: float) -> Grey:
+    """Average each pixel with those whose 5x5 surroundings look alike, up to 6 pixels away.
+
+    Buades, Coll, Morel, "A non-local algorithm for image denoising", CVPR 2005, as scikit-image has
+    it; the noise is measured on the image itself.
+
+    Args:
+        image: Grey levels 0 … 255.
+        strength: Of the filter, in standard deviations of the noise.
+    """
+    sigma = max(float(noise_sigma(image[None])[0]), _LEAST_SIGMA)
+    denoised = denoise_nl_means(
+        image.astype(np.float32),
+        patch_size=5,
+        patch_distance=6,
+        h=strength * sigma,
+        sigma=sigma,
+        fast_mode=True,
+        preserve_range=True,
+    )
+    return to_grey(denoised)
+
+
+def gaussian_noise(image: Grey, rng: np.random.Generator, sigma: float) -> Grey:
+    """Add independent normal noise of `sigma` grey levels."""
+    return to_grey(image + rng.normal(0, sigma, image.shape))
+
+
+def lower_dose(image: Grey, rng: np.random.Generator, dose: float) -> Grey:
+    """Keep each electron with a chance of `dose`, and amplify what is left to the old brightness.
+
+    One grey level counts as one electron: the image of a third of a full scale has a noise of 10
+    grey levels more at half the dose. Binomial thinning of Poisson counts is exact.
+    """
+    return to_grey(rng.binomial(image, dose) / dose)
+
+
+def poisson_gaussian_noise(
+    image: Grey, rng: np.random.Generator, gain: float, sigma: float
+) -> Grey:
+    """Draw the image anew, as a detector would: shot noise and a constant one of the electronics.
+
+    Args:
+        image: Its levels are the means.
+        rng: Where the draws come from.
+        gain: Grey levels per electron; the shot noise has a variance of `gain` times the level.
+        sigma: Of the electronics, in grey levels.
+    """
+    return to_grey(rng.poisson(image / gain) * gain + rng.normal(0, sigma, image.shape))
+
+
+def gamma(image: Grey, exponent: float) -> Grey:
+    """Raise the levels, on 0 … 1, to a power: above 1 darkens."""
+    levels = 255 * (np.arange(256) / 255) ** exponent
+    return np.asarray(levels.round().astype(np.uint8)[image])
+
+
+def contrast(image: Grey, factor: float) -> Grey:
+    """Stretch the levels about their mean."""
+    mean = image.mean()
+    return to_grey(mean + factor * (image - mean))
+
+
+def clahe(image: Grey) -> Grey:
+    """Equalise histograms of eighths of the image, at a clip limit of 0.01 (scikit-image)."""
+    return to_grey(255 * equalize_adapthist(image, clip_limit=0.01))
+
+
+def fewer_bits(image: Grey, bits: int) -> Grey:
+    """Keep the highest bits; the others become 0."""
+    return image >> (8 - bits) << (8 - bits)
+
+
+def jpeg(image: Grey, quality: int) -> Grey:
+    """Write as grey JPEG and read again; the 8x8 grid begins at the top-left pixel.
+
+    Args:
+        image: Grey levels 0 … 255.
+        quality: Of Pillow's encoder, 1 … 100.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as decoded:
+        return np.array(decoded)
+
+
+def resize_and_back(image: Grey, factor: float) -> Grey:
+    """Shrink (or enlarge) an image, and bring it back to its size: bicubic, with antialiasing.
+
+    Args:
+        image: Grey levels.
+        factor: Of the side in between, rounded to whole pixels.
+
+    Raises:
+        ValueError: Nothing would be left.
+    """
+    height, width = image.shape
+    between = round(width * factor), round(height * factor)
+    if min(between) < 1:
+        raise ValueError(f"image of {width}x{height} px: nothing is left at a factor of {factor}")
+    resized = Image.fromarray(image).resize(between, Image.Resampling.BICUBIC)
+    return np.array(resized.resize((width, height), Image.Resampling.BICUBIC))

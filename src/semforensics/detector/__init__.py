@@ -1,0 +1,1 @@
+"""The classifier of real and fake micrographs, with its calibration."""

@@ -1,0 +1,303 @@
+"""Which images a classifier sees, on which side: reals by their split, fakes by their seed.
+
+Reals keep the side that the table of splits gives them. Fakes are numbered by their seeds. Under
+the clean protocol the seeds, in order, fall into three ranges, train, test and validation, in the
+shares of the split; under the thesis's each fake draws its side at random in the same shares.
+Pseudo-fakes are reconstructions of reals, named after them: each has the side and the group of its
+original.
+
+Every side is balanced, so that accuracy and average precision have a prevalence of one half: the
+larger class is thinned at random to the size of the smaller one. Reals are thinned evenly over
+their groups: one of every group, then a second of every group that has one, and so on.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from semforensics.core.images import read_crop
+from semforensics.micrographs.split import read_splits, split_by_file
+from semforensics.params import Protocol, Side, SplitParams
+
+ROWS: dict[str, tuple[str, ...]] = {
+    "fastgan": ("fastgan",),
+    "stylegan2_ada": ("stylegan2_ada",),
+    "both": ("fastgan", "stylegan2_ada"),
+    "both_pseudo": ("fastgan", "stylegan2_ada", "pseudo"),
+}
+"""The generators whose fakes each classifier learns from, in equal parts."""
+
+PSEUDO = "pseudo"
+"""The folder of fakes that were made out of reals."""
+
+MIN_SIZE_PX = 16
+"""Smaller images leave the last maps of the networks without room."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images in memory beside what is known of them."""
+
+    table: pd.DataFrame
+    """One row per image: file, class (real or fake), generator (empty for reals), side, group (a
+    fake is a group of its own, a pseudo-fake is in that of its original), path."""
+    images: UInt8[Tensor, "n 1 height width"]
+
+    @property
+    def is_fake(self) -> Bool[Tensor, " n"]:
+        """The class of each image."""
+        return torch.tensor((self.table["class"] == "fake").to_numpy())
+
+    @property
+    def num_groups(self) -> int:
+        """Groups of reals: what counts as independent."""
+        return int(self.table.loc[self.table["class"] == "real", "group"].nunique())
+
+
+def generators_of(row: str) -> tuple[str, ...]:
+    """Give the generators whose fakes a classifier learns from.
+
+    Raises:
+        ValueError: There is no such row.
+    """
+    if row not in ROWS:
+        raise ValueError(f"row {row!r}: expected one of {', '.join(ROWS)}")
+    return ROWS[row]
+
+
+def list_images(
+    cropped: Path,
+    splits: Path,
+    fakes: Path,
+    generators: tuple[str, ...],
+    *,
+    protocol: Protocol,
+    shares: SplitParams,
+    seed: int,
+) -> pd.DataFrame:
+    """List all reals and fakes with their sides, before any is left out.
+
+    Args:
+        cropped: Holds the reals.
+        splits: The table of crops with their sides.
+        fakes: Holds one folder per generator.
+        generators: Names of folders in `fakes`.
+        protocol: How fakes are divided.
+        shares: In which parts.
+        seed: Of the thesis protocol's draw.
+
+    Returns:
+        Rows as in `LabelledImages`, sorted by class and file.
+
+    Raises:
+        ValueError: A folder of fakes holds anything but PNG files named after seeds, or too few;
+            or the pseudo-fakes are not those of these reals.
+        FileNotFoundError: A folder of fakes is missing.
+    """
+    reals = read_splits(splits)[["file", "side", "group"]].sort_values("file")
+    reals["path"] = [cropped / file for file in reals["file"]]
+    parts = [reals.assign(**{"class": "real", "generator": ""})]
+    for generator in generators:
+        if generator == PSEUDO:
+            parts.append(_pseudo_fakes(reals, fakes / PSEUDO))
+            continue
+        files = _fake_files(fakes / generator)
+        names = [f"{generator}/{path.name}" for path in files]
+        match protocol:
+            case "clean":
+                sides = contiguous_sides(len(files), shares)
+            case "thesis":
+                sides = split_by_file(names, shares, seed)
+        columns = {"file": names, "side": sides, "group": names, "path": files}
+        parts.append(pd.DataFrame(columns).assign(**{"class": "fake", "generator": generator}))
+    order = ["file", "class", "generator", "side", "group", "path"]
+    return pd.concat(parts, ignore_index=True)[order]
+
+
+def _fake_files(folder: Path) -> list[Path]:
+    """List the fakes of one generator by growing seed."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of fakes")
+    files = sorted(folder.iterdir())
+    for path in files:
+        if not re.fullmatch(r"\d+\.png", path.name):
+            raise ValueError(f"{path}: not a fake, expected a name like 000042.png")
+    if len(files) < len(get_args(Side)):
+        raise ValueError(f"{folder}: {len(files)} fakes, need at least one for each side")
+    return sorted(files, key=lambda path: (int(path.stem), path.name))
+
+
+def _pseudo_fakes(reals: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """List the reconstructions of all reals, each on the side and in the group of its original."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of fakes")
+    odd = {path.name for path in folder.iterdir()} ^ set(reals["file"])
+    if odd:
+        raise ValueError(f"{folder}: not one pseudo-fake for each real, as {min(odd)} shows")
+    return reals.assign(
+        **{
+            "file": [f"{PSEUDO}/{file}" for file in reals["file"]],
+            "path": [folder / file for file in reals["file"]],
+            "class": "fake",
+            "generator": PSEUDO,
+        }
+    )
+
+
+def contiguous_sides(count: int, shares: SplitParams) -> list[Side]:
+    """Divide a row of fakes into train, test and validation, in this order.
+
+    Raises:
+        ValueError: A side would stay empty.
+    """
+    last_train = round(shares.train * count)
+    last_test = round((shares.train + shares.test) * count)
+    sizes = (last_train, last_test - last_train, count - last_test)
+    if min(sizes) < 1:
+        raise ValueError(f"{count} fakes: too few for three sides in the shares of the split")
+    sides: tuple[Side, ...] = ("train", "test", "validation")
+    return [side for side, size in zip(sides, sizes, strict=True) for _ in range(size)]
+
+
+def draw_training_side(table: pd.DataFrame, side: Side, seed: int) -> pd.DataFrame:
+    """Draw as many fakes as reals, in equal parts from each generator: to learn and to calibrate.
+
+    Raises:
+        ValueError: The side has no real for each generator.
+    """
+    num_generators = table.loc[table["class"] == "fake", "generator"].nunique()
+    num_reals = int(((table["class"] == "real") & (table["side"] == side)).sum())
+    per_generator = min(_fewest_fakes(table, side), num_reals // num_generators)
+    return _draw(table, side, per_generator * num_generators, per_generator, seed)
+
+
+def draw_test_side(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Draw reals once and as many fakes of each generator: every generator is tested by itself."""
+    num_reals = int(((table["class"] == "real") & (table["side"] == "test")).sum())
+    count = min(_fewest_fakes(table, "test"), num_reals)
+    return _draw(table, "test", count, count, seed)
+
+
+def _fewest_fakes(table: pd.DataFrame, side: Side) -> int:
+    fakes = table[(table["class"] == "fake") & (table["side"] == side)]
+    return int(fakes.groupby("generator").size().min())
+
+
+def _draw(
+    table: pd.DataFrame, side: Side, num_reals: int, per_generator: int, seed: int
+) -> pd.DataFrame:
+    if per_generator == 0:
+        raise ValueError(f"{side} side: {num_reals} reals, fewer than generators of fakes")
+    on_side = table[table["side"] == side]
+    parts = [draw_evenly(on_side[on_side["class"] == "real"], num_reals, seed)]
+    for _, fakes in on_side[on_side["class"] == "fake"].groupby("generator"):
+        parts.append(draw_evenly(fakes, per_generator, seed))
+    drawn = pd.concat(parts).sort_values(["class", "file"], ascending=[False, True])
+    return drawn.reset_index(drop=True)
+
+
+def draw_evenly(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Draw rows at random, spread evenly over their groups.
+
+    The draw hashes the seed with the file names, so it does not depend on the order of the rows,
+    and a larger `count` keeps every row of a smaller one.
+    """
+    hashes = [hashlib.sha256(f"{seed}:{file}".encode()).hexdigest() for file in rows["file"]]
+    shuffled = rows.assign(hash=hashes).sort_values("hash")
+    turn = shuffled.groupby("group").cumcount()
+    return shuffled.assign(turn=turn).sort_values(["turn", "hash"]).head(count)[rows.columns]
+
+
+def load_images(table: pd.DataFrame) -> LabelledImages:
+    """Read all images of a table into memory.
+
+    Raises:
+        ValueError: Images differ in size, have an odd side, are smaller than 16 px, or are no 8-bit
+            grey PNG files.
+        FileNotFoundError: A file is missing.
+    """
+    paths = [Path(path) for path in table["path"]]
+    first = read_crop(paths[0])
+    height, width = first.shape
+    if height % 2 or width % 2 or min(height, width) < MIN_SIZE_PX:
+        raise ValueError(
+            f"{paths[0]}: {width}x{height} px, expected even sides of at least {MIN_SIZE_PX} px"
+        )
+    images = np.empty((len(paths), 1, height, width), dtype=np.uint8)
+    for index, path in enumerate(paths):
+        image = read_crop(path)
+        if image.shape != first.shape:
+            raise ValueError(
+                f"{path}: {image.shape[1]}x{image.shape[0]} px, expected {width}x{height} px as "
+                f"{paths[0]}"
+            )
+        images[index, 0] = image
+    return LabelledImages(table, torch.from_numpy(images))
+
+
+def load_test_side(
+    row: str, meta: dict[str, Any], cropped: Path, splits: Path, fakes: Path
+) -> LabelledImages:
+    """Load the images that a classifier may be tested on, by the protocol it was trained under.
+
+    Args:
+        row: Whose fakes.
+        meta: What training wrote beside the weights.
+        cropped: Holds the reals.
+        splits: The table of crops with their sides.
+        fakes: Holds one folder per generator.
+
+    Raises:
+        ValueError: The model is another row's; images changed sides since it was trained, so that
+            test images might be among the training images; or they have another size.
+    """
+    if meta["row"] != row:
+        raise ValueError(f"the classifier is of row {meta['row']}, expected {row}")
+    table = list_images(
+        cropped,
+        splits,
+        fakes,
+        generators_of(row),
+        protocol=meta["protocol"],
+        shares=SplitParams(**meta["shares"]),
+        seed=meta["seed"],
+    )
+    if fingerprint(table) != meta["sides_sha256"]:
+        raise ValueError(
+            f"{splits} or {fakes}: not the images and sides that the classifier was trained on"
+        )
+    test = load_images(draw_test_side(table, meta["seed"]))
+    if list(test.images.shape[-2:]) != meta["size_px"]:
+        raise ValueError(
+            f"{cropped}: images of {list(test.images.shape[-2:])} px, trained on {meta['size_px']}"
+        )
+    return test
+
+
+def check_same_size(*sets: LabelledImages) -> None:
+    """Refuse sets whose images differ in size.
+
+    Raises:
+        ValueError: They do; the message names a file of each size.
+    """
+    sizes = {tuple(s.images.shape[-2:]): s.table["path"].iloc[0] for s in sets}
+    if len(sizes) > 1:
+        found = ", ".join(f"{path}: {w}x{h} px" for (h, w), path in sizes.items())
+        raise ValueError(f"images of one size expected; found {found}")
+
+
+def fingerprint(table: pd.DataFrame) -> str:
+    """Hash which images stand on which side, so that a test can tell that nothing moved.
+
+    Pixels are not part of it.
+    """
+    text = table[["file", "class", "generator", "side", "group"]].to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,133 @@
+"""A classifier with all that training stored beside it: from images to verdicts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped, UInt8
+from torch import Tensor
+
+from semforensics.detector.calibration import (
+    PValues,
+    calibration_sizes,
+    check_alpha,
+    decide,
+    largest_p_values,
+)
+from semforensics.detector.domain import DOMAIN_FILE, Domain
+from semforensics.detector.networks import NPRNetwork
+from semforensics.detector.scoring import MODEL_FILE, load_classifier, score_images
+
+Logits = Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network, its calibration and its training domain."""
+
+    network: NPRNetwork
+    meta: dict[str, Any]
+    """What training wrote beside the weights."""
+    domain: Domain
+    phases: int
+    """Of the 2x2 grid, averaged: 1 or 4. Threshold, temperature and calibration belong to it."""
+    device: torch.device
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, phases: int, device: torch.device, name: str = MODEL_FILE
+    ) -> "Detector":
+        """Load the classifier of a folder.
+
+        Args:
+            folder: As training writes it.
+            phases: 1 or 4.
+            device: Where to score.
+            name: Which training's model; its calibration comes with it.
+
+        Raises:
+            ValueError: The model is none of this project, or was trained before models carried
+                their calibration.
+            FileNotFoundError: Model or training domain are missing.
+        """
+        network, meta = load_classifier(folder, device, name)
+        if "calibration" not in meta:
+            raise ValueError(f"{folder / name}: a model without calibration; train it again")
+        return cls(network, meta, Domain.load(folder / DOMAIN_FILE), phases, device)
+
+    @property
+    def threshold(self) -> float:
+        """The logit above which an image is called fake."""
+        return float(self.meta["thresholds"][str(self.phases)])
+
+    @property
+    def temperature(self) -> float:
+        """What a logit is divided by to be that of a calibrated probability."""
+        return float(self.meta["temperature"][str(self.phases)])
+
+    def logits(self, images: UInt8[Tensor, "n 1 height width"]) -> Logits:
+        """Score images; positive means fake."""
+        return score_images(self.network, images, phases=self.phases, device=self.device)
+
+    def p_values(self, logits: Logits) -> tuple[PValues, PValues]:
+        """Give p_real and p_fake of logits.
+
+        p_real is the largest over the calibration reals as they are and after each kind of benign
+        processing that the training names, p_fake the largest over the generators: so they hold
+        for each of these.
+        """
+        sides = self.meta["calibration"][str(self.phases)]
+        reals, fakes = (
+            [np.array(logits, dtype=np.float64) for logits in kinds]
+            for kinds in (
+                [sides["real"], *sides["processed"].values()],
+                [*sides["generators"].values()],
+            )
+        )
+        return largest_p_values(logits, reals, fakes)
+
+    def borders(self, alpha: float) -> tuple[float, ...]:
+        """Give the logits at which something that is said of an image changes.
+
+        Returns:
+            The threshold; the logit above which no calibration says real any more (p_real is at
+            most alpha); the one below which none says fake. Infinite where alpha is too small.
+        """
+        sides = self.meta["calibration"][str(self.phases)]
+        reals = [sides["real"], *sides["processed"].values()]
+        fakes = [*sides["generators"].values()]
+        above = max(_order_statistic([float(z) for z in kind], alpha) for kind in reals)
+        below = min(-_order_statistic([-float(z) for z in kind], alpha) for kind in fakes)
+        return self.threshold, above, below
+
+    def verdicts(
+        self,
+        images: UInt8[Tensor, "n 1 height width"],
+        alpha: float,
+        logits: Logits | None = None,
+        inside: Bool[np.ndarray, " n"] | None = None,
+    ) -> Shaped[np.ndarray, " n"]:
+        """Give the verdict on each image, inconclusive outside the training domain.
+
+        Args:
+            images: Grey levels 0 … 255, of even size.
+            alpha: Chance that a true class is excluded.
+            logits: Of these images where they are known already.
+            inside: Whether they are inside the training domain, where that is known already.
+
+        Raises:
+            ValueError: The calibration cannot resolve `alpha`.
+        """
+        sides = self.meta["calibration"][str(self.phases)]
+        check_alpha(alpha, *calibration_sizes(sides))
+        p_real, p_fake = self.p_values(self.logits(images) if logits is None else logits)
+        inside = self.domain.is_inside(images) if inside is None else inside
+        return decide(p_real, p_fake, alpha, inside)
+
+
+def _order_statistic(logits: list[float], alpha: float) -> float:
+    """Give the calibration logit that a score must exceed for its p-value to be at most alpha."""
+    allowed = int(alpha * (len(logits) + 1) + 1e-9) - 1  # calibration images at or above a score
+    return sorted(logits, reverse=True)[allowed] if allowed >= 0 else float("inf")

@@ -1,0 +1,427 @@
+"""Train one NPR classifier, several times, and calibrate it.
+
+The recipe is the thesis's: Adam at a fixed learning rate, binary cross-entropy with logits, 100
+epochs. The last epoch is kept, and of several trainings the first. Nothing is selected on the
+validation side, because that side calibrates: threshold, temperature, conformal scores and the
+limits of the training domain. An epoch or a seed chosen for its validation scores would make them
+too good.
+"""
+
+import hashlib
+import json
+import math
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from semforensics.core import distributed
+from semforensics.core.checkpoints import save_checkpoint
+from semforensics.core.device import bf16_is_emulated, seed_everything
+from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.images import to_unit_range
+from semforensics.core.live import live_curves
+from semforensics.detector.augment import augment
+from semforensics.detector.calibration import choose_threshold, fit_temperature, log_loss
+from semforensics.detector.corpus import (
+    LabelledImages,
+    check_same_size,
+    draw_training_side,
+    fingerprint,
+    generators_of,
+    list_images,
+    load_images,
+)
+from semforensics.detector.domain import DOMAIN_FILE, Domain
+from semforensics.detector.networks import NPRNetwork, build_network, place
+from semforensics.detector.perturbations import apply_to_all, find
+from semforensics.detector.scoring import score_images, seed_file, sigmoid
+from semforensics.params import Protocol, SplitParams, TrainClassifierParams
+
+Losses = list[dict[str, int | float]]
+
+
+def train_row(
+    row: str,
+    cropped: Path,
+    splits: Path,
+    fakes: Path,
+    classifier: Path,
+    *,
+    params: TrainClassifierParams,
+    shares: SplitParams,
+    protocol: Protocol,
+    data: str,
+    seed: int,
+    scratch: Path,
+    device: torch.device,
+) -> str:
+    """Train the classifier of a row from each seed and write it with all that judges its scores.
+
+    The trainings share images and sides; weights and order differ. One that was killed goes on
+    where it stood when the stage is started again, and ends with the same bytes.
+
+    Args:
+        row: Whose fakes it learns from.
+        cropped: Holds the reals.
+        splits: The table of crops with their sides.
+        fakes: Holds one folder per generator.
+        classifier: Folder to write: the first seed's model and `losses.csv`; the others'
+            `seed_1.safetensors`, ..., and `losses_seeds.csv`; the training domain.
+        params: The recipe.
+        shares: In which parts fakes are divided over the sides.
+        protocol: How they are.
+        data: Where the reals come from, for the record.
+        seed: Of the draws and the first weights; the next training has the next seed.
+        scratch: Where an interrupted training waits to be resumed.
+        device: Where to train.
+
+    Returns:
+        One line: numbers of images, validation accuracy, threshold. Of several processes, the
+        first alone calibrates, writes and says so; the others give an empty line.
+
+    Raises:
+        ValueError: Images differ in size or form, or a side is too small.
+        FileNotFoundError: Images are missing.
+    """
+    generators = generators_of(row)
+    table = list_images(
+        cropped, splits, fakes, generators, protocol=protocol, shares=shares, seed=seed
+    )
+    train = load_images(draw_training_side(table, "train", seed))
+    validation = load_images(draw_training_side(table, "validation", seed))
+    check_same_size(train, validation)
+    if params.precision == "bfloat16" and bf16_is_emulated(device):
+        _say(f"note: {device} emulates bfloat16; float32 is faster here")
+
+    networks: list[NPRNetwork] = []
+    curves: list[Losses] = []
+    scratches = [scratch / f"training_{index}" for index in range(params.num_seeds)]
+    for index, own_scratch in enumerate(scratches):
+        seed_everything(seed + index)
+        network = place(build_network(params.network, params.channels), device)
+        curves.append(
+            train_network(
+                network,
+                train,
+                validation,
+                params=params,
+                seed=seed + index,
+                scratch=own_scratch,
+                device=device,
+            )
+        )
+        networks.append(network)
+    if not distributed.is_first():
+        return ""
+    rng = np.random.default_rng(seed)
+    domain = Domain.fit(train.images, validation.images, params.domain_quantile, rng)
+
+    meta = {
+        "network": params.network,
+        "channels": params.channels,
+        "row": row,
+        "generators": generators,
+        "protocol": protocol,
+        "data": data,
+        "seed": seed,
+        "shares": shares.model_dump(),
+        "params": params.model_dump(),
+        "epochs": params.epochs,
+        "size_px": list(train.images.shape[-2:]),
+        "n_train": len(train.images),
+        "n_train_groups": train.num_groups,
+        "n_validation_real": int((~validation.is_fake).sum()),
+        "n_validation_fake": int(validation.is_fake.sum()),
+        "n_validation_groups": validation.num_groups,
+        "calibration_groups": validation.num_groups,
+        "sides_sha256": fingerprint(table),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        **({"processes": distributed.num_processes()} if distributed.num_processes() > 1 else {}),
+    }
+    processed = process_reals(validation, params.calibrate_on, seed)
+    readings = [calibrate(network, validation, processed, params, device) for network in networks]
+    with atomic_folder(classifier) as folder:
+        for index, (network, reading) in enumerate(zip(networks, readings, strict=True)):
+            own = meta | reading | {"training_seed": seed + index}
+            save_checkpoint(folder / seed_file(index), network.state_dict(), own)
+        domain.save(folder / DOMAIN_FILE)
+        _write_losses(curves[:1], folder / "losses.csv")
+        _write_losses(curves[1:], folder / "losses_seeds.csv", first_seed=seed + 1)
+    for own_scratch in scratches:
+        shutil.rmtree(own_scratch)
+    return _summary(row, classifier, meta | readings[0], curves)
+
+
+def _write_losses(curves: list[Losses], path: Path, first_seed: int | None = None) -> None:
+    """Write losses per epoch; where a first seed is given, the seeds of the curves before them."""
+    names = ["epoch", "train_loss", "validation_loss", "validation_accuracy"]
+    table = pd.DataFrame([line for losses in curves for line in losses], columns=names)
+    if first_seed is not None:
+        seeds = [first_seed + index for index, losses in enumerate(curves) for _ in losses]
+        table.insert(0, "seed", seeds)
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def _summary(row: str, classifier: Path, meta: dict[str, Any], curves: list[Losses]) -> str:
+    accuracies = [f"{losses[-1]['validation_accuracy']:.3f}" for losses in curves]
+    count = meta["n_validation_real"] + meta["n_validation_fake"]
+    times = "once" if len(curves) == 1 else f"{len(curves)} times"
+    return (
+        f"{row}: {meta['network']} trained on {meta['n_train']} images {times}, validation "
+        f"accuracy {', '.join(accuracies)} on {count} images of {meta['n_validation_groups']} "
+        f"groups; threshold {sigmoid(meta['thresholds']['4']):.3f}, temperature "
+        f"{meta['temperature']['4']:.2f} in {classifier}"
+    )
+
+
+def train_network(
+    network: NPRNetwork,
+    train: LabelledImages,
+    validation: LabelledImages,
+    *,
+    params: TrainClassifierParams,
+    seed: int,
+    scratch: Path,
+    device: torch.device,
+) -> Losses:
+    """Train a network for all its epochs.
+
+    Every epoch draws from a generator of its own, seeded by `seed` and its number, so a training
+    that was killed goes on from its last whole epoch in `scratch` and ends with the same bytes.
+    Of several processes each augments whole batches and computes its share.
+
+    Returns:
+        Per epoch: the mean training loss, and loss and accuracy (at 0.5, one phase) on validation.
+
+    Raises:
+        ValueError: There are more processes than images in a batch.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=params.lr)
+    is_fake = train.is_fake.float()
+    num_batches = math.ceil(len(train.images) / params.batch)
+    smallest = len(train.images) // num_batches
+    if smallest < distributed.num_processes():
+        raise ValueError(
+            f"train_classifier.batch: batches of {smallest} images, fewer than the "
+            f"{distributed.num_processes()} processes"
+        )
+    stamp = _stamp(params, train, validation, seed, device)
+    losses = _resume(scratch, stamp, network, optimizer, params.epochs)
+
+    quiet = not (sys.stderr.isatty() and distributed.is_first())
+    with (
+        Progress(console=Console(stderr=True), disable=quiet) as progress,
+        live_curves(scratch, resumed=len(losses) > 0) as show,
+    ):
+        task = progress.add_task("training", total=params.epochs, completed=len(losses))
+        for epoch in range(len(losses) + 1, params.epochs + 1):
+            rng = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+            network.train()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(params, epoch)
+
+            # One pass in random order. Batches are of equal size up to one image, never larger than
+            # `batch`: a last one of few images would give batch norm poor statistics.
+            total = 0.0
+            for batch in torch.randperm(len(is_fake), generator=rng).tensor_split(num_batches):
+                share = distributed.share(len(batch))
+                images = augment(train.images[batch], params, rng)[share].to(device)
+                targets = is_fake[batch[share]].to(device)
+                images_in_range = to_unit_range(images).contiguous(
+                    memory_format=torch.channels_last
+                )
+
+                # Binary cross-entropy of the logit; fakes are the positive class.
+                with torch.autocast(
+                    device.type, torch.bfloat16, enabled=params.precision == "bfloat16"
+                ):
+                    logits = network(images_in_range)
+                loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+                loss = loss * (distributed.whole(len(targets)) / len(batch))  # shares are unequal
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                distributed.average_gradients(network.parameters())
+                optimizer.step()
+                distributed.average_buffers(network)
+                total += distributed.average(loss.detach()).item() * len(batch)
+
+            # Once per epoch: look at the validation side, log, keep the state.
+            losses.append(
+                {
+                    "epoch": epoch,
+                    "train_loss": total / len(is_fake),
+                    **validate(network, validation, device),
+                }
+            )
+            show(epoch, losses[-1])
+            _keep(scratch, stamp, network, optimizer, losses)
+            progress.update(task, advance=1, description=_describe(losses[-1]))
+    network.eval()
+    return losses
+
+
+def learning_rate(params: TrainClassifierParams, epoch: int) -> float:
+    """Give the learning rate of an epoch, counted from 1: decayed after every so many epochs."""
+    return params.lr * params.lr_decay ** ((epoch - 1) // params.lr_decay_every)
+
+
+def validate(
+    network: NPRNetwork, validation: LabelledImages, device: torch.device
+) -> dict[str, float]:
+    """Give loss and accuracy (at a probability of 0.5, one phase) on the validation side."""
+    network.eval()
+    logits = score_images(network, validation.images, phases=1, device=device)
+    targets = validation.is_fake.numpy()
+    accuracy = ((logits > 0) == targets).mean()
+    return {"validation_loss": log_loss(logits, targets), "validation_accuracy": float(accuracy)}
+
+
+def process_reals(
+    validation: LabelledImages, names: Sequence[str], seed: int
+) -> dict[str, UInt8[Tensor, "n 1 _ _"]]:
+    """Process the validation reals in every way that the calibration shall know.
+
+    Raises:
+        ValueError: The grid has no such cell, or it leaves less than the detector takes.
+    """
+    is_real = ~validation.is_fake
+    reals = validation.images[is_real, 0].numpy()
+    files = validation.table.loc[is_real.numpy(), "file"].tolist()
+    return {
+        name: torch.from_numpy(apply_to_all(cell, reals, files, seed))[:, None]
+        for name, cell in zip(names, find(names), strict=True)
+    }
+
+
+def calibrate(
+    network: NPRNetwork,
+    validation: LabelledImages,
+    processed: Mapping[str, UInt8[Tensor, "n 1 _ _"]],
+    params: TrainClassifierParams,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Take from the validation side what says how to read a logit.
+
+    Returns:
+        `thresholds`: logits above which an image is called fake; `temperature`; `calibration`: the
+        logits, in rising order, of reals (`real`), of reals after each kind of processing
+        (`processed`) and of the fakes of each generator (`generators`), for conformal p-values;
+        each under the number of phases that a test averages, "1" and "4".
+    """
+    is_fake = validation.is_fake.numpy()
+    found: dict[str, Any] = {"thresholds": {}, "temperature": {}, "calibration": {}}
+    for phases in (1, 4):
+        logits = score_images(network, validation.images, phases=phases, device=device)
+        real, fake = np.sort(logits[~is_fake]), np.sort(logits[is_fake])
+        key = str(phases)
+        found["thresholds"][key] = choose_threshold(real, fake, params.max_false_positive_rate)
+        found["temperature"][key] = fit_temperature(logits, is_fake)
+        # float32 to the last digit: a test image of the same logit is a tie.
+        found["calibration"][key] = {
+            "real": real.tolist(),
+            "generators": {
+                name: np.sort(logits[(validation.table["generator"] == name).to_numpy()]).tolist()
+                for name in sorted(set(validation.table.loc[is_fake, "generator"]))
+            },
+            "processed": {
+                name: np.sort(score_images(network, x, phases=phases, device=device)).tolist()
+                for name, x in processed.items()
+            },
+        }
+    return found
+
+
+def _describe(losses: dict[str, int | float]) -> str:
+    return (
+        f"loss {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}, "
+        f"accuracy {losses['validation_accuracy']:.3f}"
+    )
+
+
+def _stamp(
+    params: TrainClassifierParams,
+    train: LabelledImages,
+    validation: LabelledImages,
+    seed: int,
+    device: torch.device,
+) -> str:
+    """Hash all that decides the course of a training, but not how long it goes on."""
+    digest = hashlib.sha256()
+    for part in (train, validation):
+        digest.update(fingerprint(part.table).encode())
+        digest.update(part.images.numpy().tobytes())
+    recipe = params.model_dump(exclude={"epochs", "num_seeds", "calibrate_on", "domain_quantile"})
+    machine = [device.type, torch.get_num_threads(), torch.__version__, distributed.num_processes()]
+    digest.update(json.dumps([recipe, seed, machine], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _state_path(scratch: Path) -> Path:
+    return scratch / "state.pt"
+
+
+def _keep(
+    scratch: Path,
+    stamp: str,
+    network: NPRNetwork,
+    optimizer: torch.optim.Optimizer,
+    losses: Losses,
+) -> None:
+    """Write the state of a training after an epoch."""
+    if not distributed.is_first():
+        return
+    with atomic_file(_state_path(scratch)) as path:
+        torch.save(
+            {
+                "stamp": stamp,
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "losses": losses,
+            },
+            path,
+        )
+
+
+def _resume(
+    scratch: Path,
+    stamp: str,
+    network: NPRNetwork,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+) -> Losses:
+    """Restore the state of the same training if it was interrupted; give the epochs behind it."""
+    state: dict[str, Any] | None = None
+    if distributed.is_first() and _state_path(scratch).is_file():
+        state = torch.load(_state_path(scratch), weights_only=True)
+    state = distributed.from_first(state)
+    if state is None or state["stamp"] != stamp or len(state["losses"]) > epochs:
+        return []
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    losses: Losses = state["losses"]
+    _say(f"resumed after epoch {len(losses)}")
+    return losses
+
+
+def _say(text: str) -> None:
+    """Tell the user once, however many processes there are."""
+    if distributed.is_first():
+        print(text, file=sys.stderr)

@@ -1,0 +1,116 @@
+"""The figures of one GAN, from what the stages before have written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from semforensics.core.files import atomic_folder
+from semforensics.core.images import read_crop
+from semforensics.distances.spectra import radial_power_spectra
+from semforensics.figures.gallery import nearest_gallery, suspicious_gallery
+from semforensics.figures.grids import fakes_beside_reals, grid_shape, image_grid
+from semforensics.figures.histograms import memorisation_histograms, nearest_histograms
+from semforensics.figures.losses import COLUMNS, loss_curves
+from semforensics.figures.spectra import power_spectra
+from semforensics.figures.style import save_figure, source_line
+
+_NAMES = ("mse", "lpips")
+_NEAREST_COLUMNS = ("file", *(f"{name}_{what}" for name in _NAMES for what in ("min", "nearest")))
+_TWIN_COLUMNS = ("file", *(f"{name}{end}" for name in _NAMES for end in ("", "_nearest", "_flip")))
+
+
+def plot_gan(
+    gan: str,
+    cropped: Path,
+    fakes: Path,
+    training: Path,
+    distances: Path,
+    figures: Path,
+    *,
+    data: str,
+) -> int:
+    """Draw the figures of one GAN into a folder, as PNG files.
+
+    `fakes.png`, `losses.png`, `spectra.png`, `distances_mse.png`, `distances_lpips.png` and
+    `memorisation.png` show nothing but generated images and numbers. `reals.png` (fakes beside
+    reals), `nearest_pairs_mse.png`, `nearest_pairs_lpips.png` and `suspicious.png` hold pixels of
+    the reals, whose licence decides who may see them.
+
+    Args:
+        gan: Name of the generator.
+        cropped: The reals. Those that the GAN was trained on are shown: the table of distances
+            lists them.
+        fakes: The generated images.
+        training: Holds `losses.csv`.
+        distances: Holds `<gan>_per_real.csv`, `<gan>_per_fake.csv`, `<gan>_memorisation.csv` and
+            `<gan>_suspicious.csv`.
+        figures: Folder to write.
+        data: Where the reals come from; stands in every figure.
+
+    Returns:
+        The number of figures.
+
+    Raises:
+        ValueError: A table lacks a column.
+    """
+    per_real = _read_table(distances / f"{gan}_per_real.csv", _NEAREST_COLUMNS)
+    per_fake = _read_table(distances / f"{gan}_per_fake.csv", _NEAREST_COLUMNS)
+    twins = _read_table(distances / f"{gan}_memorisation.csv", ("kind", *_TWIN_COLUMNS))
+    suspicious = _read_table(distances / f"{gan}_suspicious.csv", ("by", *_TWIN_COLUMNS))
+    losses = _read_table(training / "losses.csv", COLUMNS)
+    source = source_line(gan, data)
+    real_images = _read_images(cropped, per_real["file"])
+    fake_images = _read_images(fakes, per_fake["file"])
+
+    frequency, real_spectra = radial_power_spectra(real_images)
+    _, fake_spectra = radial_power_spectra(fake_images)
+    drawn = {
+        "fakes": image_grid(_some(fake_images), source=source),
+        "reals": fakes_beside_reals(_some(fake_images), _some(real_images), source=source),
+        "losses": loss_curves(losses, source=source),
+        "spectra": power_spectra(frequency, real_spectra, fake_spectra, source=source),
+        "memorisation": memorisation_histograms(twins, source=source),
+    }
+    by_name = [
+        dict(zip(table["file"], images, strict=True))
+        for table, images in ((per_fake, fake_images), (per_real, real_images))
+    ]
+    drawn["suspicious"] = suspicious_gallery(suspicious, *by_name, source=source)
+    for name in _NAMES:
+        drawn[f"distances_{name}"] = nearest_histograms(
+            *(table[f"{name}_min"].to_numpy() for table in (per_real, per_fake)),
+            name=name,
+            source=source,
+        )
+        drawn[f"nearest_pairs_{name}"] = nearest_gallery(per_fake, *by_name, by=name, source=source)
+    with atomic_folder(figures) as folder:
+        for name, figure in drawn.items():
+            save_figure(figure, folder / f"{name}.png")
+    return len(drawn)
+
+
+def _some(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, "n height width"]:
+    """Take as many images as a grid holds, evenly from first to last: neighbours are alike."""
+    rows, columns = grid_shape(images.shape[-1])
+    count = min(len(images), rows * columns)
+    chosen: UInt8[np.ndarray, "n height width"] = images[
+        np.linspace(0, len(images) - 1, count).astype(int)
+    ]
+    return chosen
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(
+            f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}"
+        )
+    return table
+
+
+def _read_images(folder: Path, files: pd.Series) -> UInt8[np.ndarray, "n height width"]:
+    return np.stack([read_crop(folder / file) for file in files])

@@ -1,1 +1,0 @@
-"""How a detector is judged."""

@@ -1,0 +1,82 @@
+"""The gates of the shortcut audit: one panel each, and a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from semforensics.figures.style import NEUTRAL, styled
+
+# Bluish green and vermilion of Okabe and Ito's palette; the words say it, too.
+_PASSED, _FAILED = "#009E73", "#D55E00"
+_LONGEST_REMARK = 105  # letters in the width of the figure
+
+
+@styled
+def gates_figure(gates: Sequence[Mapping[str, Any]], *, source: str) -> Figure:
+    """Draw each gate's value with its interval beside its bound, on a scale of its own.
+
+    Args:
+        gates: `name`, `passed`, `value`, `low`, `high` (None where there was no test), `bound`,
+            `rule` and `remark` of each.
+        source: Line that says what the figure shows.
+    """
+    figure = Figure(figsize=(8, 1.5 * len(gates) + 0.3), layout="constrained")
+    for axes, gate in zip(figure.subplots(len(gates), squeeze=False)[:, 0], gates, strict=True):
+        colour, word = (_PASSED, "PASSED") if gate["passed"] else (_FAILED, "RED")
+        axes.set_title(f"{word}  {_words(gate['name'])}", loc="left", color=colour)
+        axes.set_title(_number(gate), loc="right", size=9, weight="normal")
+        axes.axvline(gate["bound"], color=NEUTRAL, linestyle="--", linewidth=1.2)
+        if gate["value"] is not None:
+            axes.hlines(0, gate["low"], gate["high"], color=colour, linewidth=5, alpha=0.4)
+            axes.plot(gate["value"], 0, "o" if gate["passed"] else "X", color=colour, markersize=9)
+        axes.set_ylim(-1, 1)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.1)
+        note = f"{gate['rule']}\n{_shortened(gate['remark'])}"
+        axes.set_xlabel(note, size=8, loc="left", color=NEUTRAL)
+    figure.supxlabel(f"dashed: bound · {source}", x=0.99, ha="right", size=8, color=NEUTRAL)
+    return figure
+
+
+def audit_markdown(
+    gates: Sequence[Mapping[str, Any]],
+    pixel_features: pd.DataFrame,
+    *,
+    source: str,
+) -> str:
+    """Write the gates as a table, and below it how well traces in the pixels tell the classes.
+
+    Args:
+        gates: As for `gates_figure`.
+        pixel_features: Columns feature, auroc, auroc_low, auroc_high, real and fake.
+        source: Line that says what the tables show.
+    """
+    lines = [f"Shortcut audit: {source}.", ""]
+    lines += ["| gate | | value (interval) | bound | rule | remark |", "| --- " * 6 + "|"]
+    for gate in gates:
+        word = "passed" if gate["passed"] else "**RED**"
+        cells = [_words(gate["name"]), word, _number(gate), f"{gate['bound']:g}", gate["rule"]]
+        lines.append(f"| {' | '.join([*cells, gate['remark']])} |")
+    lines += ["", "Traces in the pixels, for the record: no gate, since noise is one of them.", ""]
+    lines += ["| feature | AUROC (95 %) | mean of reals | of fakes |", "| --- " * 4 + "|"]
+    for row in pixel_features.to_dict("records"):
+        interval = f"{row['auroc']:.3f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})"
+        lines.append(f"| {row['feature']} | {interval} | {row['real']} | {row['fake']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize().replace("One sided", "One-sided")
+
+
+def _number(gate: Mapping[str, Any]) -> str:
+    if gate["value"] is None:
+        return "not tested"
+    return f"{gate['value']:.4f} ({gate['low']:.4f} to {gate['high']:.4f})"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_REMARK else f"{text[: _LONGEST_REMARK - 1]}…"

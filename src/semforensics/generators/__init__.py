@@ -1,0 +1,1 @@
+"""Generators of fake micrographs, trained on real ones."""

@@ -1,0 +1,1 @@
+"""Encoder-decoders, whose reconstructions of reals are fakes of another kind."""

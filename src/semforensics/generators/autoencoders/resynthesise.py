@@ -1,0 +1,179 @@
+"""Images from outside the trainings of the classifiers, one folder for each kind.
+
+`pseudo`, made of all crops, is there to be learnt from; a reconstruction has the name, side and
+group of its original. The other folders are columns of the cross-generator matrix, made of the
+crops of the test side under their names: reconstructions by other decoders, and as negative
+controls denoised and resized reals. The simulator's frames are cut into tiles of native pixels.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from rich.console import Console
+from rich.progress import track
+
+from semforensics.acquire.simulated import draw_area, simulate_view
+from semforensics.acquire.simulated_info_bar import bar_rows
+from semforensics.core.files import atomic_folder
+from semforensics.core.images import read_crop, to_uint8, to_unit_range, write_grey_png
+from semforensics.core.processing import non_local_means, resize_and_back
+from semforensics.generators.autoencoders.networks import RECIPES, Autoencoder, load_autoencoder
+from semforensics.micrographs.split import read_splits
+from semforensics.params import ResynthesiseParams, SimulatedParams
+
+Grey = UInt8[np.ndarray, "height width"]
+
+PSEUDO = "pseudo"
+RECONSTRUCTED = tuple(name for name in RECIPES if name != PSEUDO)
+PROCESSED = ("denoised", "resized")
+SIMULATOR = "simulator"
+OFF_FILE = "off.json"
+
+
+def resynthesise(
+    cropped: Path,
+    splits: Path,
+    autoencoders: Path,
+    pseudo: Path,
+    unseen: Path,
+    *,
+    params: ResynthesiseParams,
+    simulated: SimulatedParams,
+    source: str,
+    seed: int,
+    device: torch.device,
+) -> str:
+    """Write pseudo-fakes of all crops, and the columns of the test side.
+
+    Args:
+        cropped: Canonical crops.
+        splits: Table of crops and sides.
+        autoencoders: Folder of the trained encoder-decoders.
+        pseudo: Folder to write, one PNG per crop under the crop's name.
+        unseen: Folder whose subfolders `autoencoder`, `nearest`, `bilinear`, `transposed`,
+            `denoised`, `resized` and `simulator` are written, each whole; other subfolders are left
+            alone. `simulator` holds tiles named `000000.png` and so on, or `off.json` only.
+        params: Strengths of the processing, and how many tiles.
+        simulated: How the simulator draws.
+        source: Where the reals come from; of `simulated` ones the simulator is no outsider.
+        seed: Of the simulator.
+        device: Where to compute.
+
+    Returns:
+        One line: how many of each.
+
+    Raises:
+        FileNotFoundError: A crop or an encoder-decoder is missing.
+        ValueError: A file holds something else, or crops do not fit.
+    """
+    table = read_splits(splits)
+    everything = sorted(table["file"])
+    test = sorted(table.loc[table["side"] == "test", "file"])
+    networks = {
+        name: load_autoencoder(autoencoders / f"{name}.safetensors")[0].to(device)
+        for name in RECIPES
+    }
+    tiles: list[Grey] = []
+    if source != "simulated" and params.num_simulated > 0:
+        side = read_crop(cropped / everything[0]).shape[0]
+        tiles = draw_tiles(simulated, params.num_simulated, side, seed)
+
+    _write(cropped, everything, pseudo, _reconstructor(networks[PSEUDO]), PSEUDO)
+    for name in RECONSTRUCTED:
+        _write(cropped, test, unseen / name, _reconstructor(networks[name]), name)
+    processes: tuple[Callable[[Grey], Grey], ...] = (
+        lambda image: non_local_means(image, params.denoise_strength),
+        lambda image: resize_and_back(image, params.resize_factor),
+    )
+    for name, process in zip(PROCESSED, processes, strict=True):
+        _write(cropped, test, unseen / name, process, name)
+    with atomic_folder(unseen / SIMULATOR) as folder:
+        for index, tile in enumerate(tiles):
+            write_grey_png(folder / f"{index:06d}.png", tile)
+        if not tiles:
+            reason = "the reals are simulated" if source == "simulated" else "num_simulated is 0"
+            (folder / OFF_FILE).write_text(json.dumps({"reason": reason}) + "\n")
+    return (
+        f"{len(everything)} pseudo-fakes in {pseudo}; {len(test)} images of each of "
+        f"{', '.join((*RECONSTRUCTED, *PROCESSED))}, and {len(tiles)} of the simulator, in {unseen}"
+    )
+
+
+@torch.inference_mode()
+def reconstruct(network: Autoencoder, image: Grey) -> Grey:
+    """Give what an encoder-decoder makes of an image, computed alone.
+
+    Raises:
+        ValueError: A side cannot be halved as often as the network does.
+    """
+    device = next(network.parameters()).device
+    x = to_unit_range(torch.from_numpy(image)).to(device)[None, None]
+    return np.asarray(to_uint8(network(x).cpu())[0, 0].numpy())
+
+
+def _reconstructor(network: Autoencoder) -> Callable[[Grey], Grey]:
+    return lambda image: reconstruct(network, image)
+
+
+def _write(
+    cropped: Path, files: list[str], target: Path, process: Callable[[Grey], Grey], title: str
+) -> None:
+    """Write one image per crop, under the crop's name."""
+    with atomic_folder(target) as folder:
+        for file in _shown(files, title):
+            write_grey_png(folder / file, process(read_crop(cropped / file)))
+
+
+def _shown(files: Iterable[str], title: str) -> Iterable[str]:
+    console = Console(stderr=True)
+    return track(files, title, console=console, disable=not console.is_terminal)
+
+
+def draw_tiles(simulated: SimulatedParams, count: int, size_px: int, seed: int) -> list[Grey]:
+    """Cut tiles of native pixels out of simulated frames, without their info bars.
+
+    As many frames as the set has are drawn, more where they do not hold enough, fewer where fewer
+    tiles are asked for; each gives as many tiles as the others, or one less, evenly over it.
+
+    Args:
+        simulated: Areas, magnifications and size of the frames.
+        count: Of tiles.
+        size_px: Side of a tile.
+        seed: Of the set.
+
+    Raises:
+        ValueError: A frame is smaller than a tile.
+    """
+    bar = bar_rows(simulated.height_px)
+    room = ((simulated.height_px - bar) // size_px) * (simulated.width_px // size_px)
+    if room == 0:
+        raise ValueError(
+            f"simulated frames of {simulated.width_px}x{simulated.height_px} px with an info bar "
+            f"of {bar} px are too small for tiles of {size_px} px"
+        )
+    magnifications = simulated.magnifications_k
+    num_areas = max(simulated.num_areas, -(-count // (room * len(magnifications))))
+    drawn = simulated.model_copy(update={"num_areas": num_areas})
+    num_frames = min(count, num_areas * len(magnifications))
+    tiles: list[Grey] = []
+    for frame_index in range(num_frames):
+        # Areas run fastest: the first frames are of different areas.
+        area = draw_area(drawn, frame_index % num_areas, seed=seed)
+        magnification_k = magnifications[frame_index // num_areas]
+        frame = simulate_view(area, magnification_k, simulated.width_px, simulated.height_px)
+        number = count // num_frames + (frame_index < count % num_frames)
+        tiles += _spread_tiles(frame[: simulated.height_px - bar], size_px, number)
+    return tiles
+
+
+def _spread_tiles(image: Grey, size_px: int, number: int) -> Iterator[Grey]:
+    """Give some of the tiles of a grid, evenly spread over it."""
+    rows, columns = image.shape[0] // size_px, image.shape[1] // size_px
+    for index in range(number):
+        row, column = divmod((2 * index + 1) * rows * columns // (2 * number), columns)
+        top, left = row * size_px, column * size_px
+        yield image[top : top + size_px, left : left + size_px].copy()

@@ -1,0 +1,82 @@
+"""DVC's plots as pictures: what `dvc plots` shows in a browser, drawn without one or a network.
+
+DVC compares revisions and fills its Vega-Lite templates; vl-convert draws them.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semforensics.core.files import atomic_folder
+
+_SCALE = 1.5  # pixels of a picture per pixel of a template
+
+
+@dataclass(frozen=True)
+class DrawnPlot:
+    """A picture of one plot of dvc.yaml."""
+
+    name: str
+    """Of the plot, as dvc.yaml defines it."""
+    revisions: tuple[str, ...]
+    """That it shows: all that have it for curves, one for a picture that a stage made."""
+    path: Path
+
+
+def render_plots(repository: Path, revisions: Sequence[str], folder: Path) -> list[DrawnPlot]:
+    """Draw the plots of dvc.yaml as PNG files, of several revisions into one picture.
+
+    Args:
+        repository: A folder of the checkout.
+        revisions: Of Git or DVC; "workspace" is what lies there. None: the workspace.
+        folder: To write; an older one is replaced.
+
+    Returns:
+        What was drawn, in the order of dvc.yaml. A plot without data in any revision is left out.
+
+    Raises:
+        ValueError: DVC refuses, such as a revision that does not exist.
+    """
+    import vl_convert  # slow to import; a report needs it, nothing else does
+
+    drawn = []
+    with tempfile.TemporaryDirectory() as name, atomic_folder(folder) as pictures:
+        for plot, entries in _plots(repository, revisions, Path(name)).items():
+            for entry in entries:
+                shown = tuple(str(revision) for revision in entry["revisions"])
+                if entry["type"] == "vega":
+                    path = pictures / f"{_file_name(plot)}.png"
+                    path.write_bytes(vl_convert.vegalite_to_png(entry["content"], scale=_SCALE))
+                else:
+                    source = Path(entry["url"])
+                    stem = _file_name(f"{Path(plot).with_suffix('')}_{'_'.join(shown)}")
+                    # A plot of a folder is one entry per file.
+                    inner = f"_{_file_name(source.stem)}" if len(entries) > len(shown) * 2 else ""
+                    path = pictures / f"{stem}{inner}{source.suffix}"
+                    shutil.copy(source, path)
+                drawn.append(DrawnPlot(plot, shown, folder / path.name))
+    return drawn
+
+
+def _plots(
+    repository: Path, revisions: Sequence[str], pictures: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Ask DVC for all plots: filled templates, and pictures copied into a folder."""
+    command = ["dvc", "plots", *(["diff", *revisions] if revisions else ["show"])]
+    command += ["--json", "-o", str(pictures)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{' '.join(command[:-3])}: {done.stderr.strip()}")
+    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)["data"]
+    return found
+
+
+def _file_name(text: str) -> str:
+    """Turn the name of a plot into that of a file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.")

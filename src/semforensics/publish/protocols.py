@@ -1,0 +1,237 @@
+"""One table out of two experiments: the thesis's protocol beside the clean one.
+
+The numbers are read from the metrics that Git keeps of each experiment. Intervals of a difference
+are put together from those of its two sides (Zou and Donner, "Construction of confidence limits
+about effect measures", Statistics in Medicine 27, 2008, equation 5). They take the two experiments
+as independent. Both cut up the same micrographs, so a true interval is rather narrower.
+"""
+
+import json
+import math
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from semforensics.core.files import atomic_file
+from semforensics.params import Protocol
+
+CLASSIFIERS = "metrics/classifier"
+DETECTORS = "metrics/detectors.json"
+
+_NUMBERS = {
+    "accuracy_at_half": "accuracy at 0.5",
+    "accuracy": "accuracy",
+    "accuracy_real": "accuracy real",
+    "accuracy_fake": "accuracy fake",
+    "average_precision": "average precision",
+    "auroc": "AUROC",
+}
+_ABSENT = "-"
+
+Estimate = tuple[float, float, float]
+"""A value with the bounds of its interval."""
+Key = tuple[str, str, str, str]
+"""Detector, learned from, tested on, number."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one revision says."""
+
+    revision: str
+    commit: str
+    protocol: Protocol
+    data: str
+    numbers: dict[Key, Estimate]
+    counts: str
+
+
+def write_protocols_table(clean: str, thesis: str, out: Path) -> int:
+    """Write the results of two experiments of this repository as one Markdown table.
+
+    Args:
+        clean: A Git revision, or the name of a DVC experiment.
+        thesis: Another one.
+        out: File to write.
+
+    Returns:
+        The number of lines made of measurements.
+
+    Raises:
+        ValueError: As `protocols_table`.
+    """
+    text = protocols_table(clean, thesis, Path.cwd())
+    with atomic_file(out) as path:
+        path.write_text(text)
+    return sum(line.startswith("| ") for line in text.splitlines()) - 2  # names, rule
+
+
+def protocols_table(revision_a: str, revision_b: str, repository: Path) -> str:
+    """Put the results of two experiments side by side, in per cent with 95 % intervals.
+
+    Which one is clean and which one the thesis's, their metrics say; the order does not matter.
+
+    Args:
+        revision_a: A Git revision, or the name of a DVC experiment.
+        revision_b: Another one.
+        repository: A folder of the checkout.
+
+    Returns:
+        Markdown: two sentences and the table. A detector that only one experiment has is shown
+        without a difference.
+
+    Raises:
+        ValueError: A revision is unknown or ambiguous, holds no metrics or not those of this
+            project, or both have the same protocol or different data.
+    """
+    experiments = [read_experiment(name, repository) for name in (revision_a, revision_b)]
+    by_protocol = {experiment.protocol: experiment for experiment in experiments}
+    if len(by_protocol) == 1:
+        raise ValueError(
+            f"{revision_a} and {revision_b}: both of protocol {experiments[0].protocol}, expected "
+            "clean and thesis"
+        )
+    clean, thesis = by_protocol["clean"], by_protocol["thesis"]
+    if clean.data != thesis.data:
+        raise ValueError(
+            f"different data: {clean.data} in {clean.revision}, {thesis.data} in {thesis.revision}"
+        )
+    names = ["detector", "learned from", "tested on", "number", "clean", "thesis", "difference"]
+    lines = [_line(names), _line(["---"] * len(names))]
+    for key in dict.fromkeys([*clean.numbers, *thesis.numbers]):
+        pair = [experiment.numbers.get(key) for experiment in (clean, thesis)]
+        lines.append(_line([*key, *(_cell(estimate) for estimate in pair), _difference(*pair)]))
+    head = (
+        f"Per cent, 95 % interval; difference: thesis minus clean. Data: {clean.data}. "
+        + " ".join(
+            f"{e.protocol.capitalize()}: {e.revision} ({e.commit[:10]}), {e.counts}."
+            for e in (clean, thesis)
+        )
+    )
+    return "\n".join([head, "", *lines]) + "\n"
+
+
+def read_experiment(revision: str, repository: Path) -> Experiment:
+    """Read the metrics of one revision or DVC experiment.
+
+    Raises:
+        ValueError: There is no such revision, or it does not hold whole metrics of one protocol.
+    """
+    commit = _commit(revision, repository)
+    listing = _git(
+        repository, "ls-tree", "-z", "--full-name", "--name-only", commit, f":/{CLASSIFIERS}/"
+    )
+    files = sorted(name for name in (listing or "").split("\0") if name.endswith(".json"))
+    if not files:
+        raise ValueError(f"{revision}: no {CLASSIFIERS}/*.json")
+    rows = {file: _read(commit, file, revision, repository) for file in files}
+    protocols = {str(row.get("protocol")) for row in rows.values()}
+    data = {str(row.get("data")) for row in rows.values()}
+    if len(protocols) != 1 or len(data) != 1 or not protocols <= set(get_args(Protocol)):
+        raise ValueError(
+            f"{revision}: metrics of protocol {', '.join(sorted(protocols))} and data "
+            f"{', '.join(sorted(data))}, expected one of each"
+        )
+    numbers: dict[Key, Estimate] = {}
+    for file, row in rows.items():
+        numbers |= dict(_classifier_numbers(row, f"{revision}: {file}"))
+    if _git(repository, "cat-file", "-e", f"{commit}:{DETECTORS}") is not None:
+        numbers |= dict(_detector_numbers(_read(commit, DETECTORS, revision, repository)))
+    first = next(value for value in rows[files[0]].values() if isinstance(value, dict))
+    return Experiment(
+        revision=revision,
+        commit=commit,
+        protocol="clean" if protocols == {"clean"} else "thesis",
+        data=data.pop(),
+        numbers=numbers,
+        counts=f"{first['n_real']} test reals of {first['n_groups']} groups",
+    )
+
+
+def _commit(revision: str, repository: Path) -> str:
+    """Find the commit of a revision or experiment."""
+    # An experiment is no branch: DVC keeps it under refs/exps/<two>/<rest of its base>/<name>.
+    listed = _git(repository, "for-each-ref", "--format=%(refname)", "refs/exps") or ""
+    refs = [ref for ref in listed.split() if ref.rsplit("/", 1)[-1] == revision]
+    if len(refs) > 1:
+        raise ValueError(f"{revision}: {len(refs)} experiments of this name; give the commit")
+    name = refs[0] if refs else revision
+    options = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    found = _git(repository, *options)
+    if not found:
+        raise ValueError(f"{revision}: no such revision or experiment in {repository}")
+    return found.strip()
+
+
+def _read(commit: str, file: str, revision: str, repository: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_git(repository, "show", f"{commit}:{file}") or "")
+    except ValueError as error:
+        raise ValueError(f"{revision}: {file}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{revision}: {file}: not metrics")
+    return content
+
+
+def _git(repository: Path, *arguments: str) -> str | None:
+    """Give what a Git command prints; None where it fails."""
+    command = ["git", "-C", str(repository), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout if result.returncode == 0 else None
+
+
+def _classifier_numbers(row: dict[str, Any], where: str) -> Iterator[tuple[Key, Estimate]]:
+    tests = {name: value for name, value in row.items() if isinstance(value, dict)}
+    if not tests or "row" not in row:
+        raise ValueError(f"{where}: not the metrics of a classifier")
+    for generator, measured in tests.items():
+        for number, title in _NUMBERS.items():
+            if number not in measured:
+                raise ValueError(f"{where}: no number {number} for {generator}")
+            if measured[number] is not None:
+                key = ("NPR", row["row"], generator, title)
+                yield key, _estimate(measured, number)
+
+
+def _detector_numbers(metrics: dict[str, Any]) -> Iterator[tuple[Key, Estimate]]:
+    for method, measured in metrics.get("leave_one_out", {}).items():
+        key = (method, "one generator", "the other", "mean AUROC")
+        yield key, _estimate(measured, "auroc")
+
+
+def _estimate(measured: dict[str, Any], number: str) -> Estimate:
+    value, low, high = (float(measured[f"{number}{end}"]) for end in ("", "_low", "_high"))
+    return value, low, high
+
+
+def difference_interval(minuend: Estimate, subtrahend: Estimate) -> Estimate:
+    """Subtract two independent estimates, and put an interval together from theirs.
+
+    The lower bound lies as far below the difference as the lower bound of the one and the upper
+    bound of the other are from their values, as the two legs of a right triangle.
+    """
+    a, a_low, a_high = minuend
+    b, b_low, b_high = subtrahend
+    below = math.hypot(a - a_low, b_high - b)
+    above = math.hypot(a_high - a, b - b_low)
+    return a - b, a - b - below, a - b + above
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return _ABSENT
+    value, low, high = (100 * number for number in estimate)
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _difference(clean: Estimate | None, thesis: Estimate | None) -> str:
+    if clean is None or thesis is None:
+        return _ABSENT
+    value, low, high = (100 * number for number in difference_interval(thesis, clean))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,97 @@
+"""May a model be released? Its shortcut audit, and whether the audit is of this very model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.files import sha256_of
+from semforensics.detector.calibration import calibration_sizes, check_alpha
+from semforensics.detector.domain import DOMAIN_FILE
+from semforensics.detector.scoring import MODEL_FILE
+
+GATES = (
+    "file_features",
+    "encoder_swap",
+    "one_sided_processing",
+    "controls_inconclusive",
+    "permuted_labels",
+)
+"""What an audit must hold, each with its answer."""
+
+
+def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]]:
+    """List what stands for and against the release of a model.
+
+    Args:
+        metrics: What `audit-shortcuts` wrote.
+        classifier: Folder of the model.
+
+    Returns:
+        What is green and what is red, one line each. The model may be released if nothing is red.
+
+    Raises:
+        FileNotFoundError: There is no audit or no model.
+        ValueError: The file is no audit, or the model no model.
+    """
+    audit = _read_audit(metrics)
+    model = classifier / MODEL_FILE
+    if not model.is_file():
+        raise FileNotFoundError(f"{model}: no such model")
+    green: list[str] = []
+    red: list[str] = []
+    for name in GATES:
+        gate = audit["gates"].get(name)
+        if gate is None:
+            red.append(f"{name}: not in the audit")
+        else:
+            value = "not tested" if gate["value"] is None else f"{gate['value']:.4g}"
+            line = f"{name}: {value}, bound {gate['bound']:g}"
+            (green if gate["passed"] is True else red).append(line)
+
+    for name, path in (("model", model), ("domain", classifier / DOMAIN_FILE)):
+        audited = audit[f"{name}_sha256"]
+        found = sha256_of(path) if path.is_file() else "missing"
+        if found == audited:
+            green.append(f"{name}: the audited one, SHA-256 {found[:12]}")
+        else:
+            red.append(f"{name}: {found[:12]}, but {audited[:12]} was audited")
+
+    _, meta = load_checkpoint(model)
+    calibration = meta.get("calibration", {}).get(str(audit["phases"]))
+    counts = calibration_sizes(calibration) if calibration else (0, 0)
+    try:
+        check_alpha(audit["alpha"], *counts)
+    except ValueError as error:
+        red.append(f"calibration: {error}")
+    else:
+        green.append(
+            f"calibration: {counts[0]} reals and {counts[1]} fakes resolve alpha {audit['alpha']:g}"
+        )
+    return green, red
+
+
+def _read_audit(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `audit-shortcuts` writes it")
+    try:
+        audit = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    expected = {
+        "gates": dict,
+        "model_sha256": str,
+        "domain_sha256": str,
+        "phases": int,
+        "alpha": float,
+    }
+    if not isinstance(audit, dict):
+        raise ValueError(f"{path}: not an audit")
+    for key, kind in expected.items():
+        if not isinstance(audit.get(key), kind):
+            raise ValueError(f"{path}: not an audit: no {key}")
+    for name, gate in audit["gates"].items():
+        missing = {"passed", "value", "bound"} - set(gate)
+        if missing:
+            raise ValueError(f"{path}: gate {name} without {', '.join(sorted(missing))}")
+    return audit

@@ -1,1 +1,0 @@
-"""Metrics to figures."""

@@ -1,1 +1,0 @@
-"""Images from outside the trainings of the classifiers: re-synthesised, processed, diffused."""

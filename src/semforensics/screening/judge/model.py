@@ -1,0 +1,247 @@
+"""The model that `screen` loads: one file with network, calibration, training domain, references.
+
+It says of itself what it was trained on, how it was calibrated and what it cannot judge, so that a
+report can, wherever the file travels. It holds weights and statistics, no pixels.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+
+from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.core.files import atomic_folder, sha256_of
+from semforensics.core.images import read_crop
+from semforensics.detector.calibration import calibration_sizes
+from semforensics.detector.detector import Detector
+from semforensics.detector.domain import DOMAIN_FILE, Domain, feature_names
+from semforensics.detector.networks import NetworkName, build_network, place
+from semforensics.detector.scoring import MODEL_FILE, load_classifier
+from semforensics.micrographs.split import read_splits
+from semforensics.params import PackageModelParams
+from semforensics.screening.judge.references import References
+from semforensics.screening.records import Grey
+
+ENVIRONMENT = "SEMFORENSICS_MODEL"
+RELEASED = Path("data/released/screening_model")
+_KIND = "semforensics screening model"
+_DOMAIN = ("mean", "spread", "whitening", "direction")
+
+
+@dataclass(frozen=True)
+class ScreeningModel:
+    """What a model file holds."""
+
+    detector: Detector
+    references: References
+    about: dict[str, Any]
+    """`name`, `data`, `training_domain`, `limits`, and `size_px`, the side of a tile."""
+    sha256: str
+    """Of the file."""
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> "ScreeningModel":
+        """Rebuild a model from its file alone.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no screening model of this version.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such model; `package-model` makes one")
+        state, meta = load_checkpoint(path)
+        if meta.get("kind") != _KIND or meta.get("network") not in get_args(NetworkName):
+            raise ValueError(f"{path}: not a screening model; `package-model` makes one")
+        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "domain": {}, "references": {}}
+        for name, tensor in state.items():
+            part, _, rest = name.partition(".")
+            parts.get(part, {})[rest] = tensor
+        try:
+            if meta["domain"]["features"] != feature_names():
+                raise ValueError("a training domain of other statistics; package it again")
+            network = build_network(meta["network"], meta["channels"])
+            network.load_state_dict(parts["network"], strict=True)
+            arrays = {n: parts["domain"][n].double().numpy() for n in _DOMAIN}
+            low, high = meta["domain"]["limits"]
+            domain = Domain(**arrays, limits=(float(low), float(high)))
+            references = References.restore(parts["references"], meta["references"])
+            detector = Detector(
+                place(network, device).eval(), meta, domain, int(meta["phases"]), device
+            )
+            detector.borders(0.5)  # threshold and calibration are there
+            about = {k: meta[k] for k in ("name", "data", "training_domain", "limits")}
+            about["size_px"] = references.size_px
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not the model it says it is: {error!r}") from error
+        return cls(detector, references, about, sha256_of(path))
+
+    def describe(self) -> dict[str, Any]:
+        """Say what a report says of the model."""
+        meta = self.detector.meta
+        sides = meta["calibration"][str(self.detector.phases)]
+        n_real, n_fake = calibration_sizes(sides)
+        return {
+            **{k: self.about[k] for k in ("name", "data", "training_domain", "limits")},
+            "sha256": self.sha256,
+            "calibration": {
+                "reals": n_real,
+                "generated": n_fake,
+                "groups": meta["n_validation_groups"],
+                "benign processing": list(meta["params"]["calibrate_on"]),
+                "least alpha": round(max(1 / (n_real + 1), 1 / (n_fake + 1)), 4),
+            },
+        }
+
+
+def package_model(
+    classifier: Path,
+    cropped: Path,
+    splits: Path,
+    folder: Path,
+    *,
+    params: PackageModelParams,
+    phases: int,
+    data: str,
+) -> str:
+    """Put a trained classifier and the statistics of its reals into one file.
+
+    Args:
+        classifier: Folder of the classifier.
+        cropped: The crops it was trained and calibrated on.
+        splits: Their sides; those of the train side become references.
+        folder: To write `model.safetensors` into.
+        params: What the model says of itself.
+        phases: Averaged when it scores.
+        data: Where the reals come from: "simulated", "boiko" or "folder".
+
+    Returns:
+        One line about the file.
+
+    Raises:
+        ValueError: The classifier knows other data, another number of groups or other sizes.
+        FileNotFoundError: A file is missing.
+    """
+    network, meta = load_classifier(classifier, torch.device("cpu"))
+    if "calibration" not in meta:
+        raise ValueError(f"{classifier}: a model without calibration; train it again")
+    if meta["data"] != data:
+        raise ValueError(f"{classifier}: trained on data {meta['data']!r}, expected {data!r}")
+    domain = Domain.load(classifier / DOMAIN_FILE)
+    table = read_splits(splits)
+    size_px = int(meta["size_px"][0])
+    train, held_out = (table[table["side"] == side] for side in ("train", "validation"))
+    for part, key in ((train, "n_train_groups"), (held_out, "n_validation_groups")):
+        if part["group"].nunique() != meta[key]:
+            raise ValueError(
+                f"{splits}: {key} {part['group'].nunique()}, the classifier's are {meta[key]}; "
+                "not the sides it was trained on"
+            )
+    reals = np.stack([read_crop(cropped / file) for file in train["file"]])
+    if reals.shape[1:] != (size_px, size_px):
+        raise ValueError(
+            f"{cropped}: crops of {reals.shape[1:]} px, the classifier's have {size_px}"
+        )
+    others = [_whole(cropped, part, size_px) for _, part in held_out.groupby("micrograph")]
+    references = References.measure(reals, tuple(train["file"]), others)
+    state = {f"network.{n}": t for n, t in network.state_dict().items()}
+    state |= {f"domain.{n}": torch.from_numpy(getattr(domain, n)).float() for n in _DOMAIN}
+    state |= {f"references.{n}": tensor for n, tensor in references.tensors().items()}
+    about = {
+        "kind": _KIND,
+        "name": params.name,
+        "data": data,
+        "phases": phases,
+        "size_px": size_px,
+        "training_domain": {
+            "data": data,
+            "material": params.material,
+            "instrument": params.instrument,
+            "magnifications": sorted({f"{m:g}k" for m in table["magnification_k"].dropna()}),
+            "source": params.source,
+            "generators": list(meta["generators"]),
+            "train": f"{len(train)} crops of {train['group'].nunique()} sample areas",
+            "tiles_px": size_px,
+        },
+        "limits": list(params.limits),
+        "domain": {"features": feature_names(), "limits": domain.limits},
+        "references": references.numbers(),
+        "classifier_sha256": sha256_of(classifier / MODEL_FILE),
+    }
+    with atomic_folder(folder) as temporary:
+        save_checkpoint(temporary / MODEL_FILE, state, {**meta, **about})
+        size = (temporary / MODEL_FILE).stat().st_size
+    return (
+        f"{params.name}: {len(references.names)} marks of {len(train)} reals, near below "
+        f"{references.nearest:.3f}; {size / 1000:.0f} kB in {folder / MODEL_FILE}"
+    )
+
+
+def find_model(name: str | Path | None) -> Path:
+    """Find a model file.
+
+    Args:
+        name: A path; or `REPOSITORY#ARTIFACT`, whose latest version (a tag such as
+            `screening-model@v1.0.0`) `dvc artifacts get` fetches from a folder or a Git address;
+            None: what the environment variable SEMFORENSICS_MODEL names, else the
+            one that is released with the checkout.
+
+    Raises:
+        FileNotFoundError: It is nowhere; the message says how to get it.
+        ValueError: DVC cannot give the artifact.
+    """
+    name = name or os.environ.get(ENVIRONMENT)
+    if name is None:
+        folder = Path(__file__).parents[4] / RELEASED
+        if (folder / MODEL_FILE).is_file():
+            return folder / MODEL_FILE
+        if folder.with_suffix(".dvc").is_file():
+            raise FileNotFoundError(f"{folder}: not pulled yet; run `dvc pull {RELEASED}.dvc`")
+        raise FileNotFoundError(
+            f"no released model beside this installation; give --model, or set {ENVIRONMENT}"
+        )
+    path = Path(name)
+    if path.is_dir():
+        return path / MODEL_FILE
+    if not path.exists() and "#" in str(name):
+        return _fetch_artifact(*str(name).rsplit("#", 1))
+    return path
+
+
+def _fetch_artifact(repository: str, artifact: str) -> Path:
+    """Fetch an artifact through DVC into this user's cache; an older copy is replaced."""
+    if not repository or not artifact or repository.startswith("-") or artifact.startswith("-"):
+        raise ValueError(f"{repository}#{artifact}: expected REPOSITORY#ARTIFACT")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(f"{repository}#{artifact}".encode()).hexdigest()[:16]
+    folder = cache / "semforensics" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        target = Path(scratch) / "artifact"
+        # The DVC beside this Python, which need not be on the path.
+        command = [sys.executable, "-m", "dvc", "artifacts", "get", repository, artifact]
+        done = subprocess.run(
+            [*command, "-o", str(target)], capture_output=True, text=True, check=False
+        )
+        found = target / MODEL_FILE if target.is_dir() else target
+        if done.returncode or not found.is_file():
+            lines = done.stderr.strip().splitlines()
+            reason = lines[-1] if lines else f"no {MODEL_FILE} in it"
+            raise ValueError(f"{repository}#{artifact}: dvc artifacts get: {reason}")
+        return found.replace(folder / MODEL_FILE)
+
+
+def _whole(cropped: Path, part: pd.DataFrame, size_px: int) -> Grey:
+    """Put the crops of one micrograph together again."""
+    tops, lefts = part["top_px"] - part["top_px"].min(), part["left_px"] - part["left_px"].min()
+    whole = np.zeros((int(tops.max()) + size_px, int(lefts.max()) + size_px), dtype=np.uint8)
+    for file, top, left in zip(part["file"], tops, lefts, strict=True):
+        whole[top : top + size_px, left : left + size_px] = read_crop(cropped / file)
+    return whole

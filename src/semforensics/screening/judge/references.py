@@ -1,0 +1,334 @@
+"""What a model keeps of its training reals: their spectra and marks to know them again by.
+
+No pixel is kept. A mark is the signs of the lowest frequencies of a crop, 255 bits: enough to find
+the crop again, flipped, turned, compressed or inside a larger panel; far too little to draw it.
+
+A panel is searched in two steps: the 63 lowest frequencies at every second cell of the shrunk
+panel, against all crops in all eight positions; then all 255 bits around the best places, to the
+pixel around the very best.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int8, UInt8
+from torch import Tensor
+
+from semforensics.detector.tiling import cut_tiles
+from semforensics.distances.spectra import radial_power_spectra
+from semforensics.screening.records import Box, Grey, GreyOfAnySize
+
+FREQUENCIES = 16
+"""Of each direction that a mark holds."""
+CELLS = 32
+"""Side of the shrunk crop that a mark is taken of."""
+PERCENTILES = (5, 50, 95)
+
+_COARSE = 8  # frequencies of each direction in the first step
+_PLACES = 192  # looked at again in the second
+_BEST = 24  # of them, to the pixel
+_ROUNDING = 1 / 12  # grey levels squared: what whole grey levels add to every spectrum
+_SAFETY = 0.9  # of the smallest distance of a picture of another group
+_WINDOWS = 4096  # at a time
+_HIGH, _MIDDLE = (0.55, 0.7), (0.3, 0.4)  # cycles per pixel
+
+_TURNS = (
+    "as it is",
+    "mirrored left to right",
+    "mirrored top to bottom",
+    "turned by 180 degrees",
+    "mirrored along the diagonal",
+    "turned by 90 degrees clockwise",
+    "turned by 90 degrees counter-clockwise",
+    "mirrored along the other diagonal",
+)
+
+Marks = Int8[np.ndarray, "n bits"]
+Windows = Float[np.ndarray, "n cells cells"]
+
+
+@dataclass(frozen=True)
+class References:
+    """Statistics of the training reals."""
+
+    frequencies: Float[np.ndarray, " rings"]
+    """In cycles per pixel."""
+    spectra_db: Float[np.ndarray, "percentiles rings"]
+    """Their power, 10 log10 of grey levels squared times pixels squared, at `PERCENTILES`."""
+    fineness_db: float
+    """The fifth percentile of their `fineness`: of twenty training reals one is below."""
+    marks: Marks
+    """Of their crops, each bit -1 or 1."""
+    names: tuple[str, ...]
+    """Of the crops."""
+    nearest: float
+    """Share of bits below which a distance between marks is suspicious."""
+    size_px: int
+    """Side of the crops."""
+
+    @classmethod
+    def measure(
+        cls,
+        reals: UInt8[np.ndarray, "n side side"],
+        names: Sequence[str],
+        others: Sequence[GreyOfAnySize],
+    ) -> "References":
+        """Measure training reals.
+
+        Args:
+            reals: Crops that the model has learned from.
+            names: Their file names.
+            others: Pictures of other groups, at least as large as a crop. Each is searched as a
+                panel would be; nine tenths of the smallest distance found is the border of what is
+                suspicious.
+
+        Raises:
+            ValueError: There are none of either, or the crops are too small for a mark.
+        """
+        if len(reals) == 0 or len(others) == 0:
+            raise ValueError(f"{len(reals)} training reals and {len(others)} others, need both")
+        size_px = int(reals.shape[-1])
+        if size_px < CELLS:
+            raise ValueError(f"crops of {size_px} px, need at least {CELLS}")
+        frequencies, power = radial_power_spectra(reals)
+        spectra = to_db(power)
+        step = size_px // CELLS
+        marks = np.concatenate(
+            [_marks(_shrink(real, step)[None, :CELLS, :CELLS]) for real in reals]
+        )
+        found = [_search(other, marks, step) for other in others]
+        distances = [one[0] for one in found if one is not None]
+        if not distances:
+            raise ValueError(f"{len(others)} others, all smaller than a crop of {size_px} px")
+        return cls(
+            frequencies.astype(np.float32),
+            np.percentile(spectra, PERCENTILES, axis=0).astype(np.float32),
+            float(np.percentile(fineness(frequencies, spectra), 5)),
+            marks,
+            tuple(names),
+            _SAFETY * min(distances),
+            size_px,
+        )
+
+    def find(self, panel: Grey) -> dict[str, Any] | None:
+        """Search a panel for any training real.
+
+        Returns:
+            The nearest real with `distance` (share of differing bits), `threshold`, `crop` (its
+            name), the `box` of the panel it lies in, and its `transform`: how the panel shows it;
+            None where none is suspiciously near, or the panel is smaller than a crop.
+        """
+        step = self.size_px // CELLS
+        found = _search(panel, self.marks, step)
+        if found is None or found[0] >= self.nearest:
+            return None
+        distance, top, left, crop, turn = found
+        return {
+            "distance": distance,
+            "threshold": self.nearest,
+            "crop": self.names[crop],
+            "transform": _TURNS[turn],
+            "box": Box(top, left, top + CELLS * step, left + CELLS * step),
+        }
+
+    def spectrum_of(self, panel: Grey) -> Float[np.ndarray, " rings"]:
+        """Give the mean spectrum of a panel's tiles, in decibels, at `frequencies`.
+
+        Raises:
+            ValueError: The panel is smaller than a tile.
+        """
+        tiles = cut_tiles(panel, self.size_px)[:, 0].numpy()
+        return np.asarray(to_db(radial_power_spectra(tiles)[1]).mean(axis=0))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give what goes into a model file; the bits of the marks are packed."""
+        return {
+            "frequencies": torch.from_numpy(self.frequencies),
+            "spectra_db": torch.from_numpy(self.spectra_db),
+            "marks": torch.from_numpy(np.packbits(self.marks > 0, axis=1)),
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        """Give the rest, for the header."""
+        return {
+            "fineness_db": self.fineness_db,
+            "names": list(self.names),
+            "nearest": self.nearest,
+            "size_px": self.size_px,
+        }
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> "References":
+        """Rebuild from `tensors` and `numbers`.
+
+        Raises:
+            ValueError: They do not belong together.
+        """
+        bits = FREQUENCIES**2 - 1
+        packed = tensors["marks"].numpy()
+        if packed.shape != (len(numbers["names"]), -(-bits // 8)):
+            raise ValueError(
+                f"marks of shape {packed.shape}, expected {-(-bits // 8)} bytes for each of "
+                f"{len(numbers['names'])} crops"
+            )
+        marks = np.unpackbits(packed, axis=1, count=bits).astype(np.int8) * 2 - 1
+        return cls(
+            tensors["frequencies"].numpy(),
+            tensors["spectra_db"].numpy(),
+            float(numbers["fineness_db"]),
+            marks.astype(np.int8),
+            tuple(numbers["names"]),
+            float(numbers["nearest"]),
+            int(numbers["size_px"]),
+        )
+
+
+def to_db(power: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Give power in decibels, with what rounding to grey levels adds to all of it."""
+    return np.asarray(10 * np.log10(power + _ROUNDING))
+
+
+def fineness(
+    frequencies: Float[np.ndarray, " rings"], spectra_db: Float[np.ndarray, "*n rings"]
+) -> Float[np.ndarray, "*n"]:
+    """Give how much power there is at the corners of the spectrum, in dB over its middle.
+
+    The corners are what resampling loses first: noise of the instrument is about as strong there as
+    anywhere, pixels that were interpolated have less.
+    """
+    high, middle = (
+        spectra_db[..., (frequencies >= low) & (frequencies < stop)].mean(axis=-1)
+        for low, stop in (_HIGH, _MIDDLE)
+    )
+    return np.asarray(high - middle)
+
+
+def _shrink(grey: GreyOfAnySize, step: int) -> Float[np.ndarray, "rows columns"]:
+    """Average cells of `step` x `step` pixels."""
+    rows, columns = (side // step for side in grey.shape)
+    cells = grey[: rows * step, : columns * step].reshape(rows, step, columns, step)
+    return np.asarray(cells.mean(axis=(1, 3)), dtype=np.float32)
+
+
+def _basis(count: int) -> Float[np.ndarray, "count cells"]:
+    """Give the lowest cosines (DCT-II); the signs need no scale."""
+    places = (np.arange(CELLS) + 0.5) / CELLS
+    waves = np.cos(np.pi * np.arange(count)[:, None] * places)
+    return np.asarray(waves, dtype=np.float32)
+
+
+def _marks(windows: Windows, count: int = FREQUENCIES) -> Marks:
+    """Take the signs of the lowest frequencies of windows, the mean left out."""
+    basis = _basis(count)
+    waves = basis @ windows @ basis.T  # [n, count, count]
+    signs = np.where(waves >= 0, 1, -1).astype(np.int8)
+    return np.asarray(signs.reshape(len(windows), -1)[:, 1:])
+
+
+def _square(marks: Marks) -> Int8[np.ndarray, "n count count"]:
+    """Put marks into squares, with something in the place of the mean."""
+    count = round((marks.shape[1] + 1) ** 0.5)
+    return np.concatenate([np.ones((len(marks), 1), np.int8), marks], axis=1).reshape(
+        -1, count, count
+    )
+
+
+def _lowest(marks: Marks, count: int) -> Marks:
+    """Keep the lowest frequencies of marks."""
+    kept = np.ascontiguousarray(_square(marks)[:, :count, :count])
+    return np.asarray(kept.reshape(len(marks), -1)[:, 1:])
+
+
+def _all_turns(marks: Marks) -> list[Marks]:
+    """Give the marks of the eight flips and quarter turns, in the order of their names.
+
+    A flip changes the signs of the odd frequencies of its direction, a transpose swaps directions.
+    """
+    waves = _square(marks)
+    odd = np.where(np.arange(waves.shape[1]) % 2, -1, 1).astype(np.int8)
+    turned = []
+    for swapped in (waves, waves.swapaxes(1, 2)):
+        for down, across in ((1, 1), (1, odd), (odd[:, None], 1), (odd[:, None], odd)):
+            turned.append((swapped * down * across).reshape(len(marks), -1)[:, 1:])
+    return turned
+
+
+def _search(
+    picture: GreyOfAnySize, marks: Marks, step: int
+) -> tuple[float, int, int, int, int] | None:
+    """Find the place of a picture that is most like a crop.
+
+    Returns:
+        Distance, row and column of the pixel where it begins, which crop, and which turn of it;
+        None where the picture is smaller than a crop.
+    """
+    shrunk = _shrink(picture, step)
+    if min(shrunk.shape) < CELLS:
+        return None
+    windows = np.lib.stride_tricks.sliding_window_view(shrunk, (CELLS, CELLS))
+    turns = np.stack(_all_turns(marks))  # [8, n, bits]
+    found = []
+    for row, column, crop, turn in _coarse(windows[::2, ::2], marks).tolist():
+        around = _around(2 * row, 2 * column, 1, windows.shape)
+        near = np.stack([windows[place] for place in around])
+        found.append((*_nearest(near, around, turns[turn, crop]), crop, turn))
+
+    # The best places to the pixel: half a cell aside, the highest frequencies are lost.
+    means = _box_means(picture, step)
+    limits = [side - CELLS * step + 1 for side in picture.shape]
+    best = (2.0, 0, 0, 0, 0)
+    for _, row, column, crop, turn in sorted(found)[:_BEST]:
+        around = _around(row * step, column * step, step // 2, limits)
+        near = np.stack(
+            [means[y : y + CELLS * step : step, x : x + CELLS * step : step] for y, x in around]
+        )
+        best = min(best, (*_nearest(near, around, turns[turn, crop]), crop, turn))
+    return best
+
+
+def _around(row: int, column: int, reach: int, limits: Sequence[int]) -> list[tuple[int, int]]:
+    """List the places around one that are not out of the limits."""
+    return [
+        (y, x)
+        for y in range(max(0, row - reach), min(limits[0], row + reach + 1))
+        for x in range(max(0, column - reach), min(limits[1], column + reach + 1))
+    ]
+
+
+def _nearest(
+    windows: Windows, places: Sequence[tuple[int, int]], mark: Int8[np.ndarray, " bits"]
+) -> tuple[float, int, int]:
+    """Give the smallest distance of windows from a mark, and the place of that window."""
+    distances = (_marks(windows) != mark).mean(axis=1)
+    index = int(distances.argmin())
+    return (float(distances[index]), *places[index])
+
+
+def _box_means(grey: GreyOfAnySize, step: int) -> Float[np.ndarray, "rows columns"]:
+    """Average the `step` x `step` pixels that begin at each pixel."""
+    sums = np.pad(grey.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    corners = sums[step:, step:] - sums[step:, :-step] - sums[:-step, step:] + sums[:-step, :-step]
+    return np.asarray(corners / step**2, dtype=np.float32)
+
+
+def _coarse(
+    windows: Float[np.ndarray, "rows columns cells cells"], marks: Marks
+) -> Int[np.ndarray, "places 4"]:
+    """Give the best places by the lowest frequencies: row, column, crop and turn."""
+    rows, columns = windows.shape[:2]
+    low = _all_turns(_lowest(marks, _COARSE))
+    crops = np.concatenate(low).astype(np.float32).T  # [bits, 8 n]
+    scores, picks = [], []
+    for start in range(0, rows * columns, _WINDOWS):
+        index = np.arange(start, min(start + _WINDOWS, rows * columns))
+        found = _marks(windows[index // columns, index % columns], _COARSE)
+        agreement = found.astype(np.float32) @ crops
+        picks.append(agreement.argmax(axis=1))
+        scores.append(agreement[np.arange(len(index)), picks[-1]])
+    score, pick = np.concatenate(scores), np.concatenate(picks)
+    order = np.argsort(-score, kind="stable")[:_PLACES]
+    turn, crop = np.divmod(pick[order], len(marks))
+    return np.stack([order // columns, order % columns, crop, turn], axis=1)

@@ -1,0 +1,311 @@
+"""Any file from outside → pictures as 8-bit grey, or a reason why not.
+
+Bytes from a stranger: the content decides what a file is, not its name; sizes are asked of headers
+before anything is decoded, and structures that make decoders run wild are refused; archives are
+read in memory, PDFs by a process of their own. Nothing is written anywhere. One input never stops
+the others.
+"""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+
+from semforensics.core.images import MAX_MEGAPIXELS, to_8_bit
+from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
+from semforensics.screening.read.bombs import refuse_bombs
+from semforensics.screening.read.pdf import PdfPicture, is_pdf, read_pdf
+from semforensics.screening.read.provenance import read_provenance
+from semforensics.screening.records import FORMATS, Grey, Picture, Provenance, Refusal
+
+_LOSSY = ("JPEG", "MPO", "WEBP")
+_TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
+_GREY_16 = ("I;16", "I;16B", "I;16L")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is read at most; more is refused by name."""
+
+    max_file_mb: float = 512.0
+    """Of one file, in 10^6 bytes."""
+    max_megapixels: float = MAX_MEGAPIXELS
+    """Of one picture."""
+    max_total_megapixels: float = 4000.0
+    """Of all frames of one file together."""
+    max_pictures: int = 1000
+    """Frames of a file, images of a PDF, members of an archive."""
+    max_pages: int = 300
+    """Of a PDF."""
+    max_unpacked_mb: float = 1024.0
+    """Of all members of an archive together."""
+    render_dpi: int = 300
+    """At which pages are drawn whose figures are no whole images."""
+    least_px: int = 32
+    """Smaller images of a PDF (icons, rules) are left out without a word."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def list_inputs(paths: Sequence[Path]) -> list[Path]:
+    """Expand folders into their files, sorted; hidden files and side-car texts are left out.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and not _is_hidden(p, path))
+            stems = {p.with_suffix("") for p in files if p.suffix.lower() != ".txt"}
+            found += [
+                p for p in files if p.suffix.lower() != ".txt" or p.with_suffix("") not in stems
+            ]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    return found
+
+
+def read_inputs(
+    paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS
+) -> Iterator[Picture | Refusal]:
+    """Read files, folders, PDFs and ZIP archives picture by picture.
+
+    Args:
+        paths: What to read, in this order; folders sorted.
+        limits: On what is read.
+
+    Yields:
+        Pictures, and a refusal for whatever cannot be one. Memory holds one input at a time.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+    """
+    for path in list_inputs(paths):
+        try:
+            if not path.is_file():  # a pipe or a device may never end
+                yield Refusal(str(path), "", None, "not a file")
+                continue
+            size = path.stat().st_size
+            if size > limits.max_file_mb * 1e6:
+                reason = f"{size / 1e6:.0f} MB, more than {limits.max_file_mb:g}"
+                yield Refusal(str(path), "", None, reason)
+                continue
+            data = path.read_bytes()
+            side_car = _side_car_of(path)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or type(error).__name__}"
+            yield Refusal(str(path), "", None, reason)
+            continue
+        yield from _read_bytes(str(path), data, side_car, limits, depth=0)
+
+
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey, list[str], bool]]:
+    """Decode an image file frame by frame.
+
+    Yields:
+        Grey levels; what had to be decided; whether the samples went through a lossy codec.
+
+    Raises:
+        ValueError: It is no image, or one that is not taken, with the reason.
+    """
+    refuse_bombs(data, limits.max_pictures)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            _verify_png(data)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                frames = getattr(image, "n_frames", 1)
+                if frames > limits.max_pictures:
+                    raise ValueError(f"{frames} frames, more than {limits.max_pictures}")
+                pixels = 0
+                for index in range(frames):
+                    image.seek(index)
+                    _check_size(image.size, limits)
+                    _check_samples(image)
+                    pixels += image.size[0] * image.size[1]
+                    if pixels > limits.max_total_megapixels * 1e6:
+                        most = limits.max_total_megapixels
+                        raise ValueError(f"its frames have more than {most:g} megapixels")
+                    image.load()
+                    is_lossy = _is_lossy(image, data)
+                    yield *to_grey(image), is_lossy
+        except UnidentifiedImageError:
+            raise ValueError("not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(f"too large: {error}") from error
+        except ValueError:
+            raise
+        except Exception as error:  # a decoder may raise anything on bytes from outside
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"cannot be decoded: {reason}") from error
+
+
+def _read_bytes(
+    name: str, data: bytes, side_car: str | None, limits: Limits, depth: int
+) -> Iterator[Picture | Refusal]:
+    """Read one file's bytes."""
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        if not data:
+            raise ValueError("empty file")
+        if is_pdf(data):
+            yield from _read_pdf(name, data, digest, limits)
+        elif is_zip(data):
+            if depth:
+                raise ValueError("an archive inside an archive; unpack it first")
+            yield from _read_zip(name, data, limits)
+        else:
+            yield from _read_image(name, data, digest, side_car, limits)
+    except ValueError as error:
+        yield Refusal(name, "", digest, str(error))
+
+
+def _read_image(
+    name: str, data: bytes, digest: str, side_car: str | None, limits: Limits
+) -> Iterator[Picture]:
+    provenance: Provenance | None = None
+    number = 0
+    frames = decode(data, limits)
+    while True:
+        try:
+            grey, notes, is_lossy = next(frames)
+        except StopIteration:
+            return
+        except ValueError as error:
+            where = f"frame {number + 1}: " if number else ""
+            raise ValueError(f"{where}{error}") from error
+        number += 1
+        provenance = provenance or read_provenance(data, name, side_car)
+        location = "" if number == 1 else f"frame {number}"
+        yield Picture(name, location, digest, grey, provenance, is_lossy, False, tuple(notes))
+
+
+def _read_pdf(name: str, data: bytes, digest: str, limits: Limits) -> Iterator[Picture | Refusal]:
+    document = read_provenance(data, name, None)
+    found = read_pdf(
+        data,
+        max_pages=limits.max_pages,
+        max_pictures=limits.max_pictures,
+        max_megapixels=limits.max_megapixels,
+        least_px=limits.least_px,
+        dpi=limits.render_dpi,
+    )
+    for one in found:
+        if isinstance(one, PdfPicture):
+            provenance = Provenance(
+                one.codec, software=document.software, c2pa=document.c2pa, notes=document.notes
+            )
+            yield Picture(
+                name, one.location, digest, one.grey, provenance,
+                one.is_lossy, one.is_resampled, one.notes,
+            )  # fmt: skip
+        else:
+            yield Refusal(name, one.location, digest, one.reason)
+
+
+def _read_zip(name: str, data: bytes, limits: Limits) -> Iterator[Picture | Refusal]:
+    for found in read_zip(
+        data,
+        max_members=limits.max_pictures,
+        max_file_mb=limits.max_file_mb,
+        max_unpacked_mb=limits.max_unpacked_mb,
+    ):
+        shown = f"{name}/{found.name}"
+        if isinstance(found, Member):
+            yield from _read_bytes(shown, found.data, found.side_car, limits, depth=1)
+        else:
+            yield Refusal(shown, "", None, found.reason)
+
+
+def _side_car_of(path: Path) -> str | None:
+    """Read the text that Hitachi's and JEOL's programs write beside an image."""
+    for ending in (".txt", ".TXT"):
+        text = path.with_suffix(ending)
+        if text != path and text.is_file() and text.stat().st_size <= SIDE_CAR_MB * 1e6:
+            return text.read_bytes().decode("utf-8", "replace")
+    return None
+
+
+def _verify_png(data: bytes) -> None:
+    """Check what Pillow leaves unchecked or cuts to fewer bits."""
+    if data.startswith(_PNG_START):
+        if data[24:25] == b"\x10" and data[25:26] not in (b"\0", b""):
+            raise ValueError("16 bits per colour channel, expected 8")
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.verify()  # the checksums of all chunks
+
+
+def _check_samples(image: Image.Image) -> None:
+    """Refuse samples that Pillow takes for unsigned, or cuts to fewer bits."""
+    if not isinstance(image, TiffImageFile):
+        return
+    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+    formats = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))
+    if any(kind != _UNSIGNED for kind in formats):
+        raise ValueError("samples that are signed or floating-point numbers, expected unsigned")
+    if len(bits) > 1 and max(bits) > 8:
+        raise ValueError(f"{max(bits)} bits per colour channel, expected 8")
+
+
+def _is_lossy(image: Image.Image, data: bytes) -> bool:
+    """Say whether the samples went through a lossy codec, as far as the container tells."""
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2.get(_TIFF_COMPRESSION) in _LOSSY_TIFF
+    if image.format == "WEBP":
+        return b"VP8L" not in data[:4096]  # the lossless kind; further on, lossy is the safe guess
+    return image.format in _LOSSY
+
+
+def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
+    """Turn an image of any mode into 8-bit grey, and say what had to be decided.
+
+    Raises:
+        ValueError: Its samples are neither of 8 nor of 16 bits.
+    """
+    notes: list[str] = []
+    if image.mode in _GREY_16:
+        samples = np.asarray(image).astype(np.uint16)
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+            samples = np.invert(samples)
+        notes.append("16 bits became 8: the 0.1th percentile is black, the 99.9th white")
+        return to_8_bit(samples), notes
+    if image.mode in ("I", "F"):
+        raise ValueError(f"samples of mode {image.mode}, expected 8 or 16 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            notes.append("transparent parts were laid on white")
+        white = Image.new("RGBA", rgba.size, "white")
+        white.alpha_composite(rgba)
+        image = white.convert("RGB")
+    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        notes.append(f"{image.mode} became RGB, then grey")
+        image = image.convert("RGB")
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGB")
+    return np.array(image.convert("L")), notes
+
+
+def _check_size(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if width * height > limits.max_megapixels * 1e6:
+        raise ValueError(
+            f"too large: {width}x{height} px, more than {limits.max_megapixels:g} megapixels"
+        )
+
+
+def _is_hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)

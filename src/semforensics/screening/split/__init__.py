@@ -1,0 +1,1 @@
+"""Split pictures into panels."""

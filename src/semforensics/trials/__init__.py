@@ -1,0 +1,1 @@
+"""Tests of a detector: metrics, baselines, robustness, false alarms, shortcuts, explanations."""

@@ -1,0 +1,224 @@
+"""All detectors that learned from one training side: the network, the baselines and their stack.
+
+The baselines see the images that the network was trained on, and no others. Their thresholds come
+from the validation side by the network's rule. The stack is a logistic regression on the scores of
+the network's first seed and of the four baselines. It is fitted on the validation side, where none
+of them was trained; so that side cannot calibrate it any more, and its threshold comes from scores
+that are cross-fitted inside validation, every group scored by a stack that did not see it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Float32, Shaped
+
+from semforensics.detector.calibration import choose_threshold
+from semforensics.detector.corpus import load_images
+from semforensics.detector.networks import NPRNetwork
+from semforensics.detector.scoring import score_images
+from semforensics.trials.baselines import (
+    BASELINES,
+    BaselineName,
+    LinearModel,
+    fit_features,
+    fit_logistic,
+    group_folds,
+    measure_features,
+)
+
+METHODS = ("npr", *BASELINES, "stack")
+Networks = Mapping[tuple[str, int], NPRNetwork]
+"""By row and number of the training, the first seed's is 0."""
+
+_CHUNK_PX = 2**24  # pixels in memory at a time: 1024 images of 128 px, 64 of 512 px
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the detectors need to know of images, whose pixels can then be forgotten."""
+
+    paths: pd.Index
+    features: Mapping[BaselineName, Float32[np.ndarray, "n features"]]
+    logits: Mapping[tuple[str, int], Float32[np.ndarray, " n"]]
+
+    def pick(self, paths: pd.Series) -> "Measured":
+        """Give some of the images, in the order of `paths`; each must be among them."""
+        index = self.paths.get_indexer(pd.Index(paths.map(str)))
+        assert (index >= 0).all(), "an image was not measured"
+        return Measured(
+            self.paths[index],
+            {name: values[index] for name, values in self.features.items()},
+            {key: values[index] for key, values in self.logits.items()},
+        )
+
+    def join(self, other: "Measured") -> "Measured":
+        """Give these images, then those of `other`."""
+        return Measured(
+            self.paths.append(other.paths),
+            {n: np.concatenate([v, other.features[n]]) for n, v in self.features.items()},
+            {k: np.concatenate([v, other.logits[k]]) for k, v in self.logits.items()},
+        )
+
+
+def measure_images(
+    table: pd.DataFrame,
+    networks: Networks,
+    *,
+    tile_px: int,
+    size_px: tuple[int, int],
+    phases: int,
+    device: torch.device,
+) -> Measured:
+    """Measure the features of all baselines, and score the images with all networks.
+
+    Args:
+        table: Holds a column `path`; each file is read once.
+        networks: May be none.
+        tile_px: Of the features.
+        size_px: Height and width; larger images are cut to their centre.
+        phases: Of the networks.
+        device: Where the networks are.
+
+    Raises:
+        ValueError: An image is no crop, or the images of the table differ in size, or are smaller
+            than `size_px`.
+    """
+    files = table.drop_duplicates("path")
+    features: dict[BaselineName, list[Float32[np.ndarray, "n features"]]] = {
+        name: [] for name in BASELINES
+    }
+    logits: dict[tuple[str, int], list[Float32[np.ndarray, " n"]]] = {key: [] for key in networks}
+    shapes: set[tuple[int, ...]] = set()
+    step = max(1, _CHUNK_PX // (size_px[0] * size_px[1]))
+    for start in range(0, len(files), step):
+        chunk = files.iloc[start : start + step]
+        whole = load_images(chunk).images
+        shapes.add(tuple(whole.shape[-2:]))
+        if len(shapes) > 1:
+            raise ValueError(
+                f"{chunk['path'].iloc[0]}: images of one size expected; found {shapes}"
+            )
+        images = _centre(whole, size_px, chunk)
+        for name, parts in features.items():
+            parts.append(measure_features(name, images[:, 0].numpy(), tile_px))
+        for key, network in networks.items():
+            logits[key].append(score_images(network, images, phases=phases, device=device))
+    return Measured(
+        pd.Index(files["path"].map(str)),
+        {name: np.concatenate(parts) for name, parts in features.items()},
+        {key: np.concatenate(parts) for key, parts in logits.items()},
+    )
+
+
+def _centre(images: torch.Tensor, size_px: tuple[int, int], table: pd.DataFrame) -> torch.Tensor:
+    """Cut images to their centre, from an even row and column on: the 2x2 grid keeps its phase."""
+    height, width = images.shape[-2:]
+    new_height, new_width = size_px
+    if height < new_height or width < new_width:
+        raise ValueError(
+            f"{table['path'].iloc[0]}: {width}x{height} px, expected {new_width}x{new_height} px"
+        )
+    top, left = (height - new_height) // 4 * 2, (width - new_width) // 4 * 2
+    return images[..., top : top + new_height, left : left + new_width]
+
+
+@dataclass(frozen=True)
+class RowDetectors:
+    """The detectors of one row, each with the threshold above which an image is called fake."""
+
+    row: str
+    num_seeds: int
+    baselines: Mapping[BaselineName, LinearModel]
+    stack: LinearModel
+    thresholds: Mapping[str, Float[np.ndarray, " models"]]
+    """Of every method; the network has one per seed, the others one."""
+
+    def score(self, images: Measured) -> dict[str, Float32[np.ndarray, "models n"]]:
+        """Score images with every method; the network has one row per seed, the others one."""
+        scores = _parts(self.row, self.num_seeds, self.baselines, images)
+        return scores | {"stack": self.stack.score(_stacked(scores))[None]}
+
+
+def fit_row(
+    row: str,
+    network_thresholds: list[float],
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    train_images: Measured,
+    validation_images: Measured,
+    *,
+    max_false_positive_rate: float,
+) -> RowDetectors:
+    """Fit baselines and stack of a row, and choose their thresholds.
+
+    Args:
+        row: Whose networks' logits are taken.
+        network_thresholds: One per seed, as training stored them.
+        train: Images as in `LabelledImages`.
+        validation: Likewise.
+        train_images: Holds the training images.
+        validation_images: Holds the validation images, with logits.
+        max_false_positive_rate: Of the thresholds, on validation.
+    """
+    learned = train_images.pick(train["path"])
+    is_fake, groups = _labels(train)
+    baselines = {
+        name: fit_features(name, learned.features[name], is_fake, groups) for name in BASELINES
+    }
+
+    held_out = validation_images.pick(validation["path"])
+    is_fake, groups = _labels(validation)
+    scores = _parts(row, len(network_thresholds), baselines, held_out)
+    stack = fit_logistic(_stacked(scores), is_fake, groups)
+    scores["stack"] = cross_fitted(_stacked(scores), is_fake, groups)[None]
+    thresholds = {"npr": np.array(network_thresholds)}
+    for name in (*BASELINES, "stack"):
+        reals, fakes = scores[name][0][~is_fake], scores[name][0][is_fake]
+        thresholds[name] = np.array([choose_threshold(reals, fakes, max_false_positive_rate)])
+    return RowDetectors(row, len(network_thresholds), baselines, stack, thresholds)
+
+
+def cross_fitted(
+    features: Float[np.ndarray, "n features"],
+    is_fake: Bool[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
+) -> Float32[np.ndarray, " n"]:
+    """Score every image by a logistic regression that was fitted without its group.
+
+    With one group of either class there is nothing to leave out, and the scores are those of the
+    fit itself.
+    """
+    folds = group_folds(is_fake, groups)
+    if (folds < 0).all():
+        return fit_logistic(features, is_fake, groups).score(features)
+    scores = np.empty(len(features), dtype=np.float32)
+    for fold in range(int(folds.max()) + 1):
+        held_out = folds == fold
+        model = fit_logistic(features[~held_out], is_fake[~held_out], groups[~held_out])
+        scores[held_out] = model.score(features[held_out])
+    return scores
+
+
+def _parts(
+    row: str, num_seeds: int, baselines: Mapping[BaselineName, LinearModel], images: Measured
+) -> dict[str, Float32[np.ndarray, "models n"]]:
+    """Score with the networks of a row and with its baselines."""
+    npr = np.stack([images.logits[row, seed] for seed in range(num_seeds)])
+    scores: dict[str, Float32[np.ndarray, "models n"]] = {"npr": npr}
+    for name, model in baselines.items():
+        scores[name] = model.score(images.features[name])[None]
+    return scores
+
+
+def _stacked(
+    scores: Mapping[str, Float32[np.ndarray, "models n"]],
+) -> Float32[np.ndarray, "n methods"]:
+    """Put the scores side by side, of the network those of its first seed."""
+    return np.stack([scores[name][0] for name in ("npr", *BASELINES)], axis=1)
+
+
+def _labels(table: pd.DataFrame) -> tuple[Bool[np.ndarray, " n"], Shaped[np.ndarray, " n"]]:
+    return (table["class"] == "fake").to_numpy(), table["group"].to_numpy(dtype=str)

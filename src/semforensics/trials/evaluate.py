@@ -1,0 +1,284 @@
+"""Score the test side of one classifier: numbers with intervals, verdicts, curves.
+
+The headline holds the columns of the thesis's Table 4.3 and what becomes of the images once a
+detector may abstain. Accuracies stand at a probability of 0.5 (`..._at_half`) and at the threshold
+that training chose on the validation side.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.detector.calibration import calibration_sizes, check_alpha, fake_probability
+from semforensics.detector.corpus import LabelledImages, generators_of, load_test_side
+from semforensics.detector.detector import Detector
+from semforensics.detector.scoring import model_files, sigmoid
+from semforensics.params import EvaluateClassifierParams
+from semforensics.trials.metrics import precision_by_recall, share_at_or_above
+from semforensics.trials.numbers import (
+    Number,
+    arrays,
+    best_of_table,
+    measure,
+    number_table,
+    predictive_table,
+    reliability_table,
+    spread_over_seeds,
+)
+
+_HEADLINE = (
+    "accuracy",
+    "accuracy_at_half",
+    "average_precision",
+    "accuracy_real",
+    "accuracy_fake",
+    "auroc",
+    "ece",
+    "decided_real",
+    "decided_fake",
+    "false_alarms_of_decided",
+    "misses_of_decided",
+)
+"""What the metrics file holds; numbers.csv holds all."""
+
+
+def evaluate_row(
+    row: str,
+    classifier: Path,
+    cropped: Path,
+    splits: Path,
+    fakes: Path,
+    metrics: Path,
+    plots: Path,
+    *,
+    params: EvaluateClassifierParams,
+    seed: int,
+    device: torch.device,
+) -> str:
+    """Score the test side and write metrics and plots.
+
+    Args:
+        row: Whose fakes the classifier learned from, and is tested on.
+        classifier: Folder of the model.
+        cropped: Holds the reals.
+        splits: The table of crops with their sides.
+        fakes: Holds one folder per generator.
+        metrics: JSON file to write: one object per generator.
+        plots: Folder to write: scores.csv, numbers.csv, seeds.csv, roc.csv, pr.csv, confusion.csv,
+            reliability.csv, best_of.csv, predictive_values.csv.
+        params: Phases, resamples, alpha of the verdicts.
+        seed: Of the resamples. The test side itself is drawn with the seed of the training.
+        device: Where to score.
+
+    Returns:
+        One line per generator.
+
+    Raises:
+        ValueError: The model is another row's, images changed sides since it was trained, or its
+            calibration cannot resolve `alpha`.
+        FileNotFoundError: Images or model are missing.
+    """
+    names = model_files(classifier)
+    detectors = [
+        Detector.load(classifier, phases=params.phases, device=device, name=name) for name in names
+    ]
+    detector, meta = detectors[0], detectors[0].meta
+    sizes = calibration_sizes(meta["calibration"][str(params.phases)])
+    n_calibration_real, n_calibration_fake = sizes
+    check_alpha(params.alpha, *sizes)
+    test = load_test_side(row, meta, cropped, splits, fakes)
+    inside = detector.domain.is_inside(test.images)
+    tables = [score_table(d, test, inside, params.alpha) for d in detectors]
+    generators = generators_of(row)
+    numbers, seeds = _measure_all(detectors, tables, generators, params, seed)
+
+    result: dict[str, Any] = {
+        "row": row,
+        "network": meta["network"],
+        "protocol": meta["protocol"],
+        "data": meta["data"],
+        "threshold": sigmoid(detector.threshold),
+        "threshold_logit": detector.threshold,
+        "max_false_positive_rate": meta["params"]["max_false_positive_rate"],
+        "temperature": detector.temperature,
+        "alpha": params.alpha,
+        "phases": params.phases,
+        "bootstrap_resamples": params.bootstrap_resamples,
+        "num_seeds": len(detectors),
+        "n_calibration_real": n_calibration_real,
+        "n_calibration_fake": n_calibration_fake,
+        "n_calibration_groups": meta["calibration_groups"],
+    }
+    for generator in generators:
+        result[generator] = _headline(numbers[generator], _part(tables[0], generator))
+
+    with atomic_folder(plots) as folder:
+        written = curves(tables[0], detector.threshold)
+        written |= _tables(detector, tables[0], numbers)
+        written |= {"scores": tables[0], "seeds": seeds}
+        for name, table in written.items():
+            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    with atomic_file(metrics) as path:
+        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return "\n".join(_summary(row, name, result[name]) for name in generators)
+
+
+def score_table(
+    detector: Detector, test: LabelledImages, inside: np.ndarray, alpha: float
+) -> pd.DataFrame:
+    """Give one row per test image with all that the detector says of it.
+
+    Returns:
+        What is known of the image; logit; probability of a fake, as the network states it and
+        calibrated, both at a prevalence of one half; p_real and p_fake; verdict; whether it is
+        inside the training domain.
+    """
+    columns = ["file", "class", "generator", "side", "group"]
+    logits = detector.logits(test.images)
+    p_real, p_fake = detector.p_values(logits)
+    return test.table[columns].assign(
+        logit=logits,
+        probability=fake_probability(logits),
+        calibrated=fake_probability(logits / detector.temperature),
+        p_real=p_real,
+        p_fake=p_fake,
+        verdict=detector.verdicts(test.images, alpha, logits, inside),
+        inside=inside,
+    )
+
+
+def _part(scores: pd.DataFrame, generator: str) -> pd.DataFrame:
+    """Take the test reals and the fakes of one generator."""
+    return scores[scores["generator"].isin(["", generator])]
+
+
+def _measure_all(
+    detectors: list[Detector],
+    tables: list[pd.DataFrame],
+    generators: tuple[str, ...],
+    params: EvaluateClassifierParams,
+    seed: int,
+) -> tuple[dict[str, list[Number]], pd.DataFrame]:
+    """Measure the classifier on each generator, and the spread over its trainings.
+
+    Returns:
+        The numbers of each generator, and one row per training, generator and number.
+    """
+    numbers: dict[str, list[Number]] = {}
+    parts = []
+    for generator in generators:
+        for detector, table in zip(detectors, tables, strict=True):
+            # The first training carries the intervals; of the others the numbers alone are wanted.
+            resamples = params.bootstrap_resamples if generator not in numbers else 1
+            found = measure(
+                _part(table, generator),
+                detector.threshold,
+                detector.temperature,
+                resamples,
+                np.random.default_rng(seed),
+            )
+            numbers.setdefault(generator, found)
+            values = number_table(found)[["name", "value"]]
+            parts.append(
+                values.assign(training_seed=detector.meta["training_seed"], generator=generator)
+            )
+    seeds = pd.concat(parts, ignore_index=True)
+    if len(detectors) > 1:
+        for generator in generators:
+            numbers[generator] += spread_over_seeds(seeds[seeds["generator"] == generator])
+    return numbers, seeds[["training_seed", "generator", "name", "value"]]
+
+
+def _headline(numbers: list[Number], part: pd.DataFrame) -> dict[str, int | float | None]:
+    """Give the numbers of the metrics file; null where nothing could be counted."""
+    by_name = {number.name: number for number in numbers}
+    result: dict[str, int | float | None] = {}
+    for name in _HEADLINE:
+        number = by_name[name]
+        result[name] = None if math.isnan(number.value) else number.value
+        result |= {f"{name}_low": number.low, f"{name}_high": number.high}
+    return result | {"prevalence": float((part["class"] == "fake").mean())} | _counts(part)
+
+
+def _counts(part: pd.DataFrame) -> dict[str, int]:
+    reals = part[part["class"] == "real"]
+    return {
+        "n_real": len(reals),
+        "n_fake": len(part) - len(reals),
+        "n_groups": int(reals["group"].nunique()),
+    }
+
+
+def _tables(
+    detector: Detector, scores: pd.DataFrame, numbers: dict[str, list[Number]]
+) -> dict[str, pd.DataFrame]:
+    """Give the tables of numbers, calibration, forger's choices and predictive values."""
+    found: dict[str, list[pd.DataFrame]] = {"numbers": [], "best_of": [], "predictive_values": []}
+    reliability = []
+    for generator, measured in numbers.items():
+        part = _part(scores, generator)
+        table = number_table(measured)
+        found["numbers"].append(table.assign(**_counts(part)))
+        found["best_of"].append(best_of_table(part, detector.threshold))
+        found["predictive_values"].append(predictive_table(part, detector.threshold))
+        for tables in found.values():
+            tables[-1].insert(0, "generator", generator)
+        table = reliability_table(part, detector.temperature, generator)
+        reliability.append(table.set_index("bin"))
+    together = {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+    return together | {"reliability": pd.concat(reliability, axis=1).sort_index().reset_index()}
+
+
+def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
+    """Give the tables behind the ROC, precision-recall and confusion plots.
+
+    The generators share the reals and have as many fakes each, so a curve has one x column and one
+    y column per generator, as DVC needs to draw a line for each.
+    """
+    logits, is_fake = arrays(scores)
+    thresholds = np.unique(logits)[::-1]
+    # Infinity: above all scores nothing is called fake.
+    thresholds = np.concatenate([[np.inf], thresholds]).astype(logits.dtype)
+    roc = {"fpr": share_at_or_above(logits[~is_fake], thresholds)}
+    pr: dict[str, np.ndarray] = {}
+    for generator in sorted(set(scores["generator"]) - {""}):
+        ones = scores["generator"] == generator
+        roc[f"tpr_{generator}"] = share_at_or_above(logits[ones], thresholds)
+        precision = precision_by_recall(*arrays(scores[~is_fake | ones]))
+        pr["recall"] = np.arange(1, len(precision) + 1) / len(precision)
+        pr[f"precision_{generator}"] = precision
+    called = np.where(logits > threshold, "fake", "real")
+    confusion = {
+        "actual": scores["class"],
+        "predicted": called,
+        "generator": scores["generator"],
+    }
+    return {
+        "roc": pd.DataFrame(roc),
+        "pr": pd.DataFrame(pr),
+        "confusion": pd.DataFrame(confusion),
+    }
+
+
+def _summary(row: str, generator: str, numbers: dict[str, int | float | None]) -> str:
+    def percent(name: str) -> str:
+        values = [numbers[name + end] for end in ("", "_low", "_high")]
+        value, low, high = ("-" if v is None else f"{100 * v:.1f}" for v in values)
+        return f"{value} ({low}-{high})"
+
+    calls = ("accuracy", "average_precision", "accuracy_real", "accuracy_fake")
+    verdicts = ("decided_real", "decided_fake", "false_alarms_of_decided", "misses_of_decided")
+    called, decided = (
+        ", ".join(f"{name.replace('_', ' ')} {percent(name)}" for name in names)
+        for names in (calls, verdicts)
+    )
+    return (
+        f"{row} on {generator}: {called} % at the validation threshold; verdicts: {decided} %; "
+        f"{numbers['n_real']} reals of {numbers['n_groups']} groups, {numbers['n_fake']} fakes"
+    )

@@ -1,0 +1,159 @@
+"""What a Grad-CAM map is worth: does it depend on the weights, and how compact is it?
+
+Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, arXiv:1810.03292, section 3: a map
+that stays the same while weights are drawn anew explains the image, not the network. Their
+cascading randomisation runs from the logit down. Ours differs: several draws are averaged, because
+one fresh last layer turns the sign of the evidence around or does not, by chance.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from semforensics.detector.networks import NetworkName, NPRNetwork, build_network
+from semforensics.trials.metrics import Interval, cluster_resamples, percentile_interval
+
+STEPS = ("fc1", "layer2", "layer1", "stem")
+"""What is drawn anew, one after the other, each on top of those before it."""
+
+MAX_CORRELATION = 0.5
+"""Of maps before and after all weights are drawn anew, on average. Adebayo et al. give no number;
+at a rank correlation of one half a quarter of the ranks' variance is still shared."""
+
+ClaimVerdict = Literal["supported", "not supported", "undecided"]
+
+_PARTS = {step: (step,) for step in STEPS} | {"stem": ("conv1", "bn1")}
+
+
+def randomised(network: NPRNetwork, name: NetworkName, last_step: str, seed: int) -> NPRNetwork:
+    """Copy a network with fresh weights from the logit down to one part.
+
+    Args:
+        network: In eval mode; it is left as it is.
+        name: Of its architecture.
+        last_step: The lowest part that is drawn anew, of `STEPS`.
+        seed: Of the draw. The same weights are drawn whatever the step.
+
+    Returns:
+        The copy, in eval mode on the same device; fresh normalisations have mean 0 and variance 1.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = build_network(name, network.channels).state_dict()
+    drawn = [part for step in STEPS[: STEPS.index(last_step) + 1] for part in _PARTS[step]]
+    changed = copy.deepcopy(network)
+    state = network.state_dict()
+    changed.load_state_dict(
+        {key: fresh[key] if key.split(".")[0] in drawn else state[key] for key in state}
+    )
+    return changed.eval()
+
+
+def rank_correlation(
+    before: Float[Tensor, "n map_height map_width"], after: Float[Tensor, "n map_height map_width"]
+) -> Float[np.ndarray, " n"]:
+    """Give Spearman's rank correlation of each map with its changed one; ties share a mean rank.
+
+    Returns:
+        -1 … 1; 0 where the changed map is constant, NaN where the first one is: there was nothing
+        to lose.
+    """
+    ranks = []
+    for maps in (before, after):
+        ranked = rankdata(maps.flatten(1).numpy(), axis=1)
+        ranks.append(ranked - ranked.mean(axis=1, keepdims=True))
+    one, two = ranks  # [n, map_height * map_width]
+    norms = [np.sqrt((r**2).sum(axis=1)) for r in ranks]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = (one * two).sum(axis=1) / (norms[0] * norms[1])
+    correlation = np.where(norms[1] == 0, 0.0, correlation)
+    result: Float[np.ndarray, " n"] = np.where(norms[0] == 0, np.nan, correlation)
+    return result
+
+
+def half_mass_share(
+    maps: Float[Tensor, "n map_height map_width"],
+) -> Float[np.ndarray, " n"]:
+    """Give the smallest share of a map's pixels that holds half of its sum.
+
+    The last pixel counts by the part of it that is needed, so a constant map has exactly 0.5.
+
+    Args:
+        maps: 0 or more, at the layer's own resolution: up-sampling would spread every peak.
+
+    Returns:
+        Above 0, at most 0.5, smaller is more compact; NaN for a map that is zero everywhere.
+    """
+    values = -np.sort(-maps.flatten(1).double().numpy(), axis=1)  # float64: sums are compared
+    sums = values.cumsum(axis=1)
+    half = sums[:, -1:] / 2
+    whole = (sums < half).sum(axis=1)  # pixels that are needed as a whole
+    rows = np.arange(len(values))
+    last = values[rows, whole]
+    before = sums[rows, whole] - last
+    with np.errstate(invalid="ignore", divide="ignore"):
+        part = (half[:, 0] - before) / last
+    share: Float[np.ndarray, " n"] = (whole + part) / values.shape[1]
+    return np.where(sums[:, -1] == 0, np.nan, share)
+
+
+def mean_resamples(
+    values: Float[np.ndarray, " n"],
+    groups: list[str],
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[float, Float[np.ndarray, " resamples"]]:
+    """Give the mean of what is known, and the means of its cluster bootstrap.
+
+    Args:
+        values: One per image; NaN is left out.
+        groups: What each image belongs to; whole groups are drawn.
+        resamples: How many times.
+        rng: Of the draws.
+
+    Returns:
+        NaN throughout where no value is known.
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        return float("nan"), np.full(resamples, np.nan)
+    clusters = np.unique(np.array(groups)[known], return_inverse=True)[1]
+    weights = cluster_resamples(clusters, resamples, rng)
+    means: Float[np.ndarray, " resamples"] = (weights * values[known]).sum(axis=1)
+    return float(values[known].mean()), means / weights.sum(axis=1)
+
+
+def judge_claim(difference: Interval) -> ClaimVerdict:
+    """Judge "reals are compact, fakes are broad" by the interval of real minus fake.
+
+    A compact map holds half of its mass in few pixels, so the claim says that the difference is
+    below 0.
+    """
+    low, high = difference
+    if high < 0:
+        return "supported"
+    return "not supported" if low > 0 else "undecided"
+
+
+def join_verdicts(verdicts: Sequence[ClaimVerdict]) -> ClaimVerdict:
+    """Judge the claim over both signs of the evidence.
+
+    A claim about images must hold whichever sign is asked for: one that turns around with the sign
+    is about the maps.
+    """
+    if "not supported" in verdicts:
+        return "not supported"
+    return "undecided" if "undecided" in verdicts else "supported"
+
+
+def interval_of(resampled: Float[np.ndarray, " resamples"]) -> Interval:
+    """Give the 95 % interval of bootstrap values; NaN where there are none."""
+    if np.isnan(resampled).any():
+        return float("nan"), float("nan")
+    return percentile_interval(resampled)

@@ -1,0 +1,258 @@
+"""All numbers that judge one classifier on one generator, each with its interval and its remark.
+
+Proportions carry Wilson's interval, which takes images as independent: crops of one group are not,
+so the number of groups stands beside it. The others carry a cluster bootstrap: reals are resampled
+by group, fakes by image, and reconstructions of reals together with their originals.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from semforensics.detector.calibration import Labels, Scores, fake_probability, log_loss_terms
+from semforensics.trials.metrics import (
+    aurocs,
+    average_precisions,
+    best_of_pass_rate,
+    brier_terms,
+    equal_error_rates,
+    equal_mass_bins,
+    expected_calibration_errors,
+    percentile_interval,
+    posterior,
+    stratified_resamples,
+    tprs_at_fpr,
+    wilson_interval,
+)
+
+FALSE_POSITIVE_RATE = 0.01
+_ENOUGH_REALS = 300  # where no false alarm at all bounds their rate to 1 % (the rule of three)
+PREVALENCES = (0.01, 0.05, 0.1, 0.5)
+CHOICES = (1, 10, 100)
+
+
+@dataclass(frozen=True)
+class Number:
+    """One measured number."""
+
+    name: str
+    value: float
+    """Not a number where nothing could be counted."""
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    """Upper end."""
+    remark: str = ""
+
+
+def measure(
+    scores: pd.DataFrame,
+    threshold: float,
+    temperature: float,
+    resamples: int,
+    rng: np.random.Generator,
+) -> list[Number]:
+    """Compute all numbers of one generator.
+
+    Args:
+        scores: All test reals and the test fakes of the generator: class, group, logit, verdict,
+            inside.
+        threshold: A logit; above it an image is called fake.
+        temperature: What logits are divided by for calibrated probabilities.
+        resamples: Of the bootstrap.
+        rng: Of the bootstrap.
+    """
+    logits, is_fake = arrays(scores)
+    numbers = []
+    for suffix, limit in (("", threshold), ("_at_half", 0.0)):
+        right = (logits > limit) == is_fake
+        numbers += [
+            _proportion(f"accuracy{suffix}", right),
+            _proportion(f"accuracy_real{suffix}", right[~is_fake]),
+            _proportion(f"accuracy_fake{suffix}", right[is_fake]),
+        ]
+
+    weights = stratified_resamples(scores["group"].to_numpy(), is_fake, resamples, rng)
+    once = np.ones((1, len(logits)), dtype=np.int64)
+    tpr_remark = f"at most {FALSE_POSITIVE_RATE:.0%} of the test reals called fake"
+    if (n_real := int((~is_fake).sum())) < _ENOUGH_REALS:
+        tpr_remark += f"; {n_real} reals, fewer than {_ENOUGH_REALS}, cannot resolve that rate"
+    for name, metric, remark in (
+        ("average_precision", average_precisions, f"prevalence {is_fake.mean():.3f}"),
+        ("auroc", aurocs, ""),
+        ("equal_error_rate", equal_error_rates, ""),
+        ("tpr_at_fpr_1_percent", _tprs, tpr_remark),
+    ):
+        values = metric(logits, is_fake, weights)
+        value = float(metric(logits, is_fake, once)[0])
+        numbers.append(Number(name, value, *percentile_interval(values), remark))
+
+    for suffix, z in (("", logits / temperature), ("_uncalibrated", logits)):
+        for name, terms, unit in (
+            ("brier_score", brier_terms(z, is_fake), "0 ... 1"),
+            ("log_loss", log_loss_terms(z, is_fake), "nats"),
+        ):
+            interval = percentile_interval(weights @ terms / weights.sum(axis=1))
+            numbers.append(Number(f"{name}{suffix}", float(terms.mean()), *interval, unit))
+        value = float(expected_calibration_errors(z, is_fake, once)[0])
+        interval = percentile_interval(expected_calibration_errors(z, is_fake, weights))
+        remark = "15 bins of equal mass; resampling adds to it, so the interval lies high"
+        numbers.append(Number(f"ece{suffix}", value, *interval, remark))
+    return numbers + _of_verdicts(scores, is_fake)
+
+
+def _of_verdicts(scores: pd.DataFrame, is_fake: Labels) -> list[Number]:
+    """Count decided images, and the errors among them."""
+    verdict, inside = scores["verdict"].to_numpy(), scores["inside"].to_numpy()
+    decided = verdict != "inconclusive"
+    suspected, consistent = verdict == "ai-suspected", verdict == "consistent"
+    return [
+        _proportion("decided_real", decided[~is_fake]),
+        _proportion("decided_fake", decided[is_fake]),
+        _proportion("false_alarms_of_decided", suspected[~is_fake & decided]),
+        _proportion("misses_of_decided", consistent[is_fake & decided]),
+        _proportion("false_alarms_of_all", suspected[~is_fake]),
+        _proportion("misses_of_all", consistent[is_fake]),
+        _proportion("inside_real", inside[~is_fake]),
+        _proportion("inside_fake", inside[is_fake]),
+    ]
+
+
+def _proportion(name: str, chosen: Labels) -> Number:
+    if len(chosen) == 0:
+        return Number(name, np.nan, 0.0, 1.0, "none to count")
+    interval = wilson_interval(int(chosen.sum()), len(chosen))
+    return Number(name, float(chosen.mean()), *interval, f"of {len(chosen)}")
+
+
+def _tprs(scores: Scores, is_fake: Labels, weights: np.ndarray) -> np.ndarray:
+    return tprs_at_fpr(scores, is_fake, weights, FALSE_POSITIVE_RATE)
+
+
+def arrays(scores: pd.DataFrame) -> tuple[Scores, Labels]:
+    """Give logits and classes of a table of scores."""
+    return scores["logit"].to_numpy(), (scores["class"] == "fake").to_numpy()
+
+
+def number_table(numbers: list[Number]) -> pd.DataFrame:
+    """Give one row per number."""
+    return pd.DataFrame([asdict(number) for number in numbers])
+
+
+def reliability_table(
+    scores: pd.DataFrame, temperature: float, generator: str, bins: int = 15
+) -> pd.DataFrame:
+    """Compare stated probabilities with shares of fakes, in bins of equal mass.
+
+    Temperature scaling keeps the order, so the bins before and after it hold the same images.
+
+    Args:
+        scores: Test reals and the test fakes of the generator.
+        temperature: Of the calibration.
+        generator: Ends the names of the columns, so that one table holds several.
+        bins: At most so many rows; images of one score share a bin.
+
+    Returns:
+        Per bin: its number from the least suspicious on, images, share of fakes with Wilson's
+        interval, mean probability of a fake before and after the temperature.
+    """
+    logits, is_fake = arrays(scores)
+    members = equal_mass_bins(logits, bins)
+    rows = []
+    for index in np.unique(members):
+        chosen = members == index
+        low, high = wilson_interval(int(is_fake[chosen].sum()), int(chosen.sum()))
+        values = {
+            "n": int(chosen.sum()),
+            "share_of_fakes": is_fake[chosen].mean(),
+            "low": low,
+            "high": high,
+            "before": fake_probability(logits[chosen]).mean(),
+            "after": fake_probability(logits[chosen] / temperature).mean(),
+        }
+        named = {f"{name}_{generator}": value for name, value in values.items()}
+        rows.append({"bin": int(index) + 1} | named)
+    return pd.DataFrame(rows)
+
+
+def best_of_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Give a forger's chances who makes several fakes and shows the least suspicious one.
+
+    The forger knows the logits. By the threshold a fake passes when it is not called fake, by the
+    verdict when it is not "ai-suspected"; how often it is even called "consistent" stands beside.
+    All are exact means over all choices from the test fakes, without replacement; a number of
+    choices above theirs is left out.
+
+    Args:
+        scores: Holds the test fakes of one generator.
+        threshold: A logit.
+    """
+    fakes = scores[scores["class"] == "fake"]
+    logits = fakes["logit"].to_numpy()
+    passes = {
+        "passes_threshold": logits <= threshold,
+        "passes_verdict": (fakes["verdict"] != "ai-suspected").to_numpy(),
+        "called_consistent": (fakes["verdict"] == "consistent").to_numpy(),
+    }
+    rows = [
+        {"choices": choices, "n_fake": len(fakes)}
+        | {name: best_of_pass_rate(passing, logits, choices) for name, passing in passes.items()}
+        for choices in CHOICES
+        if choices <= len(fakes)
+    ]
+    return pd.DataFrame(rows)
+
+
+def predictive_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Say what a call is worth where fakes are rare: Bayes' rule on the rates of the test side.
+
+    Args:
+        scores: Test reals and the test fakes of one generator.
+        threshold: A logit.
+
+    Returns:
+        Per rule (the threshold, and the verdict) and prevalence: the share of fakes among images
+        called fake, and of reals among images called real. The ends join the Wilson ends of both
+        rates, so they hold the truth at least as often as 95 %.
+    """
+    logits, is_fake = arrays(scores)
+    verdict = scores["verdict"].to_numpy()
+    rules = {
+        "threshold": (logits > threshold, logits <= threshold),
+        "verdict": (verdict == "ai-suspected", verdict == "consistent"),
+    }
+    rows = []
+    for rule, (fake_called, real_called) in rules.items():
+        for prevalence in PREVALENCES:
+            row: dict[str, str | float] = {"rule": rule, "prevalence": prevalence}
+            row |= _posteriors("fake_if_called_fake", fake_called, is_fake, prevalence)
+            row |= _posteriors("real_if_called_real", real_called, ~is_fake, 1 - prevalence)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _posteriors(name: str, called: Labels, is_so: Labels, prevalence: float) -> dict[str, float]:
+    value, low, high = np.nan, 0.0, 1.0
+    if called.any():
+        right, wrong = called[is_so], called[~is_so]
+        best, worst = (wilson_interval(int(c.sum()), len(c)) for c in (right, wrong))
+        value = posterior(float(right.mean()), float(wrong.mean()), prevalence)
+        low = posterior(best[0], worst[1], prevalence)
+        high = posterior(best[1], worst[0], prevalence)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def spread_over_seeds(seeds: pd.DataFrame) -> list[Number]:
+    """Give the mean over the trainings of every number, with the lowest and highest as its ends.
+
+    Args:
+        seeds: One row per training and number: training_seed, name, value.
+    """
+    remark = f"mean, lowest and highest of {seeds['training_seed'].nunique()} trainings"
+    return [
+        Number(
+            f"{name}_over_seeds", values.mean(), float(values.min()), float(values.max()), remark
+        )
+        for name, values in seeds.groupby("name", sort=False)["value"]
+    ]

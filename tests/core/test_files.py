@@ -1,0 +1,67 @@
+"""Files and folders are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from semforensics.core.files import atomic_file, atomic_folder, sha256_of
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    """An error inside the block keeps the former content and no temporary file."""
+    target = tmp_path / "table.csv"
+    target.write_text("old")
+
+    with pytest.raises(RuntimeError, match="disk"), atomic_file(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
+
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    """The target does not exist until the block ends, and keeps its suffix meanwhile."""
+    target = tmp_path / "new" / "image.png"
+
+    with atomic_file(target) as temporary:
+        temporary.write_text("pixels")
+        assert not target.exists()
+        assert temporary.suffix == ".png"
+
+    assert target.read_text() == "pixels"
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    """A second run leaves nothing of the first one's files."""
+    target = tmp_path / "crops"
+
+    for name in ("first", "second"):
+        with atomic_folder(target) as temporary:
+            (temporary / name).write_text(name)
+
+    assert [p.name for p in target.iterdir()] == ["second"]
+    assert [p.name for p in tmp_path.iterdir()] == ["crops"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    """An error inside the block keeps the former folder and removes the new one."""
+    target = tmp_path / "crops"
+    target.mkdir()
+    (target / "old").write_text("old")
+
+    with pytest.raises(RuntimeError, match="disk"), atomic_folder(target) as temporary:
+        (temporary / "half").write_text("half")
+        raise RuntimeError("disk full")
+
+    assert [p.name for p in target.iterdir()] == ["old"]
+    assert [p.name for p in tmp_path.iterdir()] == ["crops"]
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    """The hash is the published one of the text `abc` (FIPS 180-2, appendix B.1)."""
+    (tmp_path / "abc").write_text("abc")
+
+    digest = sha256_of(tmp_path / "abc")
+
+    assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

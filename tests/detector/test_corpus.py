@@ -1,0 +1,259 @@
+"""Which images stand on which side, and how they are read."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from semforensics.detector.corpus import (
+    check_same_size,
+    contiguous_sides,
+    draw_evenly,
+    draw_test_side,
+    draw_training_side,
+    fingerprint,
+    generators_of,
+    list_images,
+    load_images,
+)
+from tests.detector.conftest import SHARES, Folders, labelled
+
+
+def listing(folders: Folders, protocol: str = "clean", seed: int = 0) -> pd.DataFrame:
+    """The images of row fastgan."""
+    return list_images(
+        folders.cropped, folders.splits, folders.fakes, ("fastgan",),
+        protocol=protocol, shares=SHARES, seed=seed,
+    )  # fmt: skip
+
+
+def test_clean_fakes_have_disjoint_ranges_of_seeds(folders: Folders) -> None:
+    """Under the clean protocol the seeds, in order, fall into train, test and validation."""
+    table = listing(folders)
+    fakes = table[table["class"] == "fake"]
+
+    assert fakes["file"].tolist() == [f"fastgan/{seed:06d}.png" for seed in range(60)]
+    assert fakes["side"].tolist() == ["train"] * 36 + ["test"] * 18 + ["validation"] * 6
+
+
+def test_thesis_fakes_are_drawn_at_random(folders: Folders) -> None:
+    """Under the thesis's protocol the sides mix, in the same shares, by the seed."""
+    table = listing(folders, "thesis")
+    sides = table[table["class"] == "fake"]["side"].tolist()
+
+    assert sorted(sides) == ["test"] * 18 + ["train"] * 36 + ["validation"] * 6
+    assert sides != sorted(sides, key=["train", "test", "validation"].index)
+    assert sides == listing(folders, "thesis")[table["class"] == "fake"]["side"].tolist()
+    assert sides != listing(folders, "thesis", seed=1)[table["class"] == "fake"]["side"].tolist()
+
+
+def test_seeds_count_as_numbers(folders: Folders) -> None:
+    """The seed after 999999 follows it, though its name has a digit more."""
+    folder = folders.fakes / "fastgan"
+    for seed in range(60):
+        (folder / f"{seed:06d}.png").rename(folder / f"{seed + 999_970:06d}.png")
+
+    table = listing(folders)
+
+    files = table[table["class"] == "fake"]["file"].tolist()
+    assert files[29:31] == ["fastgan/999999.png", "fastgan/1000000.png"]
+
+
+@given(st.integers(10, 3000))
+def test_ranges_hold_the_shares(count: int) -> None:
+    """Every fake has one side, in numbers within one of the shares."""
+    sides = contiguous_sides(count, SHARES)
+
+    assert len(sides) == count
+    for side in ("train", "test", "validation"):
+        assert abs(sides.count(side) - getattr(SHARES, side) * count) <= 1
+
+
+def test_a_side_without_fakes_is_refused() -> None:
+    """Too few fakes for three sides are refused."""
+    with pytest.raises(ValueError, match="3 fakes: too few"):
+        contiguous_sides(3, SHARES)
+
+
+def test_sides_are_balanced_and_disjoint(folders: Folders) -> None:
+    """Every side has as many fakes as reals; no image stands on two; groups of reals stay whole."""
+    table = listing(folders)
+
+    sides = [draw_training_side(table, s, 0) for s in ("train", "validation")]
+    sides.append(draw_test_side(table, 0))
+
+    assert [len(side) for side in sides] == [72, 12, 36]
+    for side in sides:
+        assert (side["class"] == "fake").sum() == (side["class"] == "real").sum()
+    drawn = pd.concat(sides)
+    assert drawn["file"].is_unique
+    reals = drawn[drawn["class"] == "real"]
+    assert (reals.groupby("group")["side"].nunique() == 1).all()
+
+
+def test_two_generators_share_the_training_and_are_tested_alone() -> None:
+    """A classifier learns from half of each generator, and each is tested with as many as reals."""
+    parts = [{"file": f"r{i}", "class": "real", "generator": "", "group": i % 3} for i in range(9)]
+    for generator, count in (("a", 20), ("b", 7)):
+        parts += [
+            {"file": f"{generator}{i}", "class": "fake", "generator": generator, "group": i}
+            for i in range(count)
+        ]
+    table = pd.DataFrame(parts)
+
+    train = draw_training_side(table.assign(side="train"), "train", 0)
+    test = draw_test_side(table.assign(side="test"), 0)
+
+    assert train["generator"].value_counts().to_dict() == {"": 8, "a": 4, "b": 4}
+    assert test["generator"].value_counts().to_dict() == {"": 7, "a": 7, "b": 7}
+
+
+@given(st.lists(st.integers(1, 8), min_size=1, max_size=6), st.integers(1, 48), st.integers(0, 9))
+def test_reals_are_thinned_evenly_over_groups(sizes: list[int], count: int, seed: int) -> None:
+    """No group gives two images more than another that has some left, in any order of the rows."""
+    rows = [{"file": f"{g}_{i}", "group": g} for g, n in enumerate(sizes) for i in range(n)]
+    table = pd.DataFrame(rows)
+
+    drawn = draw_evenly(table, count, seed)
+
+    assert len(drawn) == min(count, len(table))
+    taken = [(drawn["group"] == g).sum() for g in range(len(sizes))]
+    unexhausted = [t for t, size in zip(taken, sizes, strict=True) if t < size]
+    assert not unexhausted or max(taken) - min(unexhausted) <= 1
+    backwards = draw_evenly(table[::-1], count, seed)
+    assert drawn["file"].tolist() == backwards["file"].tolist()
+
+
+def test_images_are_read_as_they_are(folders: Folders) -> None:
+    """Pixels come unchanged, in the order of the table, with their class."""
+    table = draw_test_side(listing(folders), 0)
+
+    loaded = load_images(table)
+
+    assert loaded.images.shape == (36, 1, 32, 32)
+    assert loaded.is_fake.tolist() == [False] * 18 + [True] * 18
+    assert loaded.num_groups == 3
+    for index in (0, 35):
+        with Image.open(table["path"][index]) as image:
+            assert np.array_equal(loaded.images[index, 0].numpy(), np.asarray(image))
+
+
+@pytest.mark.parametrize(
+    ("size", "found"), [((33, 33), "33x33 px, expected even"), ((8, 8), "8x8 px, expected even")]
+)
+def test_odd_and_tiny_images_are_refused(
+    folders: Folders, size: tuple[int, int], found: str
+) -> None:
+    """A set whose images are of odd size or below 16 px is refused by its first file."""
+    table = draw_test_side(listing(folders), 0)
+    for path in table["path"]:
+        Image.new("L", size).save(path)
+
+    with pytest.raises(ValueError, match=found):
+        load_images(table)
+
+
+def test_a_file_of_another_size_is_named(folders: Folders) -> None:
+    """One image of another size is refused, with both sizes and both names."""
+    table = draw_test_side(listing(folders), 0)
+    Image.new("L", (64, 32)).save(table["path"][20])
+
+    with pytest.raises(ValueError, match=r"0000\d\d.png: 64x32 px, expected 32x32 px as .*S1-A6_0"):
+        load_images(table)
+
+
+def test_sets_of_two_sizes_are_refused() -> None:
+    """Two sets whose images differ in size do not go together."""
+    one, other = labelled(2, 0), labelled(2, 1)
+    other = type(other)(other.table, other.images[..., :16, :16])
+
+    check_same_size(one, one)
+    with pytest.raises(ValueError, match=r"32x32 px.*16x16 px"):
+        check_same_size(one, other)
+
+
+def test_foreign_files_among_the_fakes_are_refused(folders: Folders) -> None:
+    """A file that is not named after a seed is refused, not skipped."""
+    (folders.fakes / "fastgan/notes.txt").write_text("")
+
+    with pytest.raises(ValueError, match=r"notes.txt: not a fake"):
+        listing(folders)
+
+
+def test_missing_images_are_named(folders: Folders) -> None:
+    """A missing folder of fakes, and a missing real, are named."""
+    next(folders.cropped.glob("S1-A0_*")).unlink()
+    with pytest.raises(FileNotFoundError, match="S1-A0_"):
+        load_images(draw_training_side(listing(folders), "train", 0))
+
+    (folders.fakes / "fastgan").rename(folders.fakes / "other")
+    with pytest.raises(FileNotFoundError, match="fastgan: no such folder of fakes"):
+        listing(folders)
+
+
+def write_pseudo(folders: Folders) -> None:
+    """Write a pseudo-fake of every real, and fakes of both generators."""
+    shutil.copytree(folders.cropped, folders.fakes / "pseudo")
+    shutil.copytree(folders.fakes / "fastgan", folders.fakes / "stylegan2_ada")
+
+
+def list_all(folders: Folders) -> pd.DataFrame:
+    """The images of row both_pseudo."""
+    return list_images(
+        folders.cropped, folders.splits, folders.fakes, generators_of("both_pseudo"),
+        protocol="clean", shares=SHARES, seed=0,
+    )  # fmt: skip
+
+
+def test_a_pseudo_fake_stands_where_its_original_does(folders: Folders) -> None:
+    """It has the name, the side and the group of its original; every real has one."""
+    write_pseudo(folders)
+
+    table = list_all(folders)
+
+    pseudo = table[table["generator"] == "pseudo"].reset_index(drop=True)
+    reals = table[table["class"] == "real"].reset_index(drop=True)
+    assert (pseudo["file"] == "pseudo/" + reals["file"]).all()
+    assert pseudo[["side", "group"]].equals(reals[["side", "group"]])
+    assert set(pseudo["class"]) == {"fake"}
+    train = draw_training_side(table, "train", 0)
+    assert train["generator"].value_counts().to_dict() == {
+        "": 36, "fastgan": 12, "stylegan2_ada": 12, "pseudo": 12,
+    }  # fmt: skip
+    test = load_images(draw_test_side(table, 0))
+    assert test.num_groups == 3
+    assert test.images.shape[0] == 4 * 18
+
+
+@pytest.mark.parametrize("change", ["missing", "stray"])
+def test_pseudo_fakes_of_other_reals_are_refused(folders: Folders, change: str) -> None:
+    """A real without its reconstruction, or the reverse, is named."""
+    write_pseudo(folders)
+    path = folders.fakes / "pseudo/S1-A0_0.png"
+    path.unlink() if change == "missing" else path.rename(path.with_name("S1-A0_00.png"))
+
+    with pytest.raises(ValueError, match=r"not one pseudo-fake for each real, as S1-A0_0\.png"):
+        list_all(folders)
+
+
+def test_unknown_rows_are_refused() -> None:
+    """A row that is no classifier of the pipeline is refused with the names of those that are."""
+    assert generators_of("fastgan") == ("fastgan",)
+    with pytest.raises(ValueError, match="'stylegan9': expected one of fastgan"):
+        generators_of("stylegan9")
+
+
+def test_the_fingerprint_changes_with_a_side(folders: Folders, tmp_path: Path) -> None:
+    """The fingerprint is of names and sides, not of where the folders lie."""
+    table = listing(folders)
+    moved = table.assign(path=[tmp_path / "elsewhere" / p.name for p in table["path"]])
+    other = table.copy()
+    other.loc[0, "side"] = "test"
+
+    assert fingerprint(table) == fingerprint(moved)
+    assert fingerprint(table) != fingerprint(other)

@@ -1,0 +1,76 @@
+"""A generator sees the images its protocol allows, all of them equally often."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.generators.conftest import write_blobs
+
+from semforensics.core.images import read_crop, to_unit_range
+from semforensics.core.training import EndlessPermutations
+from semforensics.generators.common.reals import load_reals, take, training_files
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    """A folder with 24 crops and their splits."""
+    write_blobs(tmp_path / "cropped", tmp_path / "splits.csv", 24)
+    return tmp_path
+
+
+def test_clean_shows_the_train_side_only(crops: Path) -> None:
+    """Under `clean` test and validation reals stay unseen; under `thesis` all are shown."""
+    clean = training_files(crops / "cropped", crops / "splits.csv", "clean")
+    thesis = training_files(crops / "cropped", crops / "splits.csv", "thesis")
+
+    assert [path.name for path in clean] == [f"{i:03d}.png" for i in range(24) if i % 4 != 3]
+    assert [path.name for path in thesis] == [f"{i:03d}.png" for i in range(24)]
+
+
+def test_reals_are_the_files(crops: Path) -> None:
+    """Images come in the order of their files, pixel for pixel."""
+    files = training_files(crops / "cropped", crops / "splits.csv", "thesis")
+
+    reals = load_reals(files)
+
+    assert reals.shape == (24, 1, 64, 64)
+    assert torch.equal(reals[5, 0], torch.from_numpy(read_crop(files[5]).copy()))
+
+
+def test_reals_of_different_sizes_are_refused(crops: Path) -> None:
+    """The first file of another size is named."""
+    write_blobs(crops / "other", crops / "other.csv", 1, size_px=32)
+    files = [crops / "cropped/000.png", crops / "other/000.png"]
+
+    with pytest.raises(ValueError, match=r"other/000.png: 32x32 px, expected 64x64 px"):
+        load_reals(files)
+    with pytest.raises(ValueError, match="no training images"):
+        load_reals([])
+
+
+def test_flips_happen_half_the_time() -> None:
+    """Each image is mirrored with probability 1/2, or never; three channels repeat the grey one."""
+    reals = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(1, 1, 4, 4).contiguous()
+    indices = torch.zeros(2000, dtype=torch.int64)
+
+    x = take(reals, indices, 3, flip=True, rng=torch.Generator().manual_seed(0))
+    straight = take(reals, indices, 1, flip=False, rng=torch.Generator().manual_seed(0))
+
+    expected = to_unit_range(reals)
+    mirrored = (x == expected.flip(3)).all(dim=(1, 2, 3))
+    assert bool((mirrored | (x == expected).all(dim=(1, 2, 3))).all())
+    assert 900 < int(mirrored.sum()) < 1100
+    assert x.shape == (2000, 3, 4, 4)
+    assert torch.equal(straight, expected.expand(2000, -1, -1, -1))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_sampler_shows_every_image_once_per_permutation(batch: int) -> None:
+    """Batches of any size walk through whole permutations, without leaving out a remainder."""
+    sampler = EndlessPermutations(10, torch.Generator().manual_seed(0))
+
+    taken = torch.cat([sampler.take(batch) for _ in range(40)])
+
+    first, second = taken[:10], taken[10:20]
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
+    assert not torch.equal(first, second)

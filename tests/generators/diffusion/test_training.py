@@ -1,0 +1,245 @@
+"""The diffusion model learns, resumes to the same bytes, and draws one fake per seed."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from tests.generators.autoencoders.conftest import CPU, Place, files_in, tiny_diffusion
+from tests.generators.conftest import rows_of
+
+from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.core.images import read_crop, to_uint8
+from semforensics.generators.common.reals import load_reals
+from semforensics.generators.diffusion.training import (
+    Denoiser,
+    draw_times,
+    generate_diffusion,
+    load_denoiser,
+    new_course,
+    sample,
+    scheduler,
+    train,
+)
+from semforensics.params import GenerateDiffusionParams
+
+KILLED = """
+from pathlib import Path
+import torch
+from tests.generators.autoencoders.conftest import Place, tiny_diffusion
+torch.set_num_threads({threads})
+Place(Path({root!r})).diffuse(tiny_diffusion(steps=2000), seconds_between_saves=0)
+"""
+
+
+def draw(place: Place, **changes: object) -> str:
+    """Draw fakes into the folder `fakes` of a place."""
+    values = {"num_images": 3, "first_seed": 7, "sampling_steps": 5, "under_trained": True}
+    params = GenerateDiffusionParams.model_validate(values | changes)
+    return generate_diffusion(
+        place.root / "diffusion", place.root / "fakes", params=params, device=CPU
+    )
+
+
+def test_outputs_are_the_promised_files(place: Place) -> None:
+    """Weights in 16 bit, the loss curve, and a grid of the first seeds' fakes."""
+    summary = place.diffuse(tiny_diffusion(steps=25))
+
+    folder = place.root / "diffusion"
+    assert set(files_in(folder)) == {"denoiser.safetensors", "losses.csv", "samples.png"}
+    assert [row["step"] for row in rows_of(folder / "losses.csv")] == [20, 25]
+    assert "after 25 steps of 4 on 12 reals" in summary
+    network, meta = load_denoiser(folder)
+    assert meta["step"] == 25
+    assert meta["arguments"] == {"size_px": 32, "widths": [8, 16]}
+    grid = read_crop(folder / "samples.png")
+    fifth = to_uint8(sample(network, 5, timesteps=10, sampling_steps=10))
+    np.testing.assert_array_equal(grid[32:64, 32:64], fifth[0].numpy())
+    parameters = sum(p.numel() for p in network.parameters())
+    assert (folder / "denoiser.safetensors").stat().st_size < 2.5 * parameters + 20_000
+    assert not (place.root / "s").exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_steps_and_two_more_are_four(place: Place, tmp_path: Path, precision: str) -> None:
+    """Saved, loaded into fresh networks and continued, a training ends bit for bit the same."""
+    params = tiny_diffusion(precision=precision)
+    reals = load_reals(sorted((place.root / "cropped").glob("*.png")))
+    quiet = Console(quiet=True)
+    straight, first, second = (new_course(params, len(reals), 0, CPU) for _ in range(3))
+
+    train(straight, reals, params, "", tmp_path, quiet, 1e9)
+    train(first, reals, params.model_copy(update={"steps": 2}), "", tmp_path, quiet, 1e9)
+    torch.save(first.state_dict(), tmp_path / "two.pt")
+    second.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True))
+    train(second, reals, params, "", tmp_path, quiet, 1e9)
+
+    for name in ("network", "average"):
+        expected, found = straight.state_dict()[name], second.state_dict()[name]
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert torch.equal(straight.rng.get_state(), second.rng.get_state())
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_training_ends_in_the_same_bytes(
+    make_place: Callable[[str], Place], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After kill -9 in the middle and the same call again every output is the same."""
+    whole, killed = make_place("whole"), make_place("killed")
+    script = KILLED.format(threads=torch.get_num_threads(), root=str(killed.root))
+    state = killed.root / "s/state.pt"
+
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=root, env=dict(os.environ))
+    while not state.exists():
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.root / "diffusion").exists()
+    at = torch.load(state, weights_only=True)["state"]["step"]
+    killed.diffuse(tiny_diffusion(steps=at + 3))
+    assert f"resuming at step {at} " in capsys.readouterr().err
+    whole.diffuse(tiny_diffusion(steps=at + 3))
+
+    assert "resuming" not in capsys.readouterr().err
+    assert files_in(whole.root / "diffusion") == files_in(killed.root / "diffusion")
+
+
+def test_losses_fall(place: Place) -> None:
+    """Discs are soon told from noise."""
+    place.diffuse(tiny_diffusion(steps=300, batch=8, lr=0.002, widths=(16, 16)))
+
+    losses = [row["loss"] for row in rows_of(place.root / "diffusion/losses.csv")]
+    assert losses[0] > 0.5
+    assert np.mean(losses[-3:]) < 0.4 * losses[0]
+
+
+def test_every_weight_is_trained(place: Place) -> None:
+    """A gradient reaches each of them, and the average follows."""
+    params = tiny_diffusion(widths=(8, 16, 24))
+    network = Denoiser(size_px=32, widths=[8, 16, 24])
+
+    network(torch.randn(2, 1, 32, 32), torch.tensor([3, 9])).square().sum().backward()
+
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.abs().sum() > 0), name
+    course = new_course(params, 16, 0, CPU)
+    before = {name: p.clone() for name, p in course.average.named_parameters()}
+    reals = load_reals(sorted((place.root / "cropped").glob("*.png")))
+    train(course, reals, params, "", place.root / "s", Console(quiet=True), 1e9)
+    assert all(not torch.equal(before[n], p) for n, p in course.average.named_parameters())
+
+
+def test_a_perfect_network_gives_its_image_back() -> None:
+    """Sampling inverts the noising: from the true velocity of an image comes the image."""
+    image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noising = scheduler(1000)
+
+    class Knowing(Denoiser):
+        def forward(self, noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+            share = noising.alphas_cumprod[times].view(-1, 1, 1, 1)
+            noise = (noisy - share.sqrt() * image) / (1 - share).sqrt()
+            return share.sqrt() * noise - (1 - share).sqrt() * image
+
+    knowing = Knowing(size_px=32, widths=[8, 8])
+
+    for steps in (1, 10):
+        found = sample(knowing, 3, timesteps=1000, sampling_steps=steps)
+        assert torch.allclose(found, image[0], atol=1e-3)
+
+
+def test_the_schedule_is_a_cosine() -> None:
+    """The share of signal left follows Nichol and Dhariwal's eq. 17 and ends in pure noise."""
+    share = scheduler(1000).alphas_cumprod
+
+    def f(t: float) -> float:
+        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    for index in (0, 250, 500, 900):
+        assert float(share[index]) == pytest.approx(f((index + 1) / 1000) / f(0), rel=1e-3)
+    assert float(share[-1]) < 1e-6
+
+
+def test_times_are_spread_evenly() -> None:
+    """One time in each part of the process, all of them reached, none beyond."""
+    rng = torch.Generator().manual_seed(0)
+
+    drawn = torch.stack([draw_times(8, 16, rng) for _ in range(200)])
+
+    assert torch.equal(drawn.sort(dim=1).values // 2, torch.arange(8).expand(200, -1))
+    assert set(drawn.flatten().tolist()) == set(range(16))
+
+
+def test_one_seed_is_one_fake(place: Place) -> None:
+    """A fake depends on its seed, never on how many are drawn, and is named after it."""
+    place.diffuse()
+
+    summary = draw(place)
+    three = files_in(place.root / "fakes")
+    draw(place, num_images=1, first_seed=8)
+
+    assert set(three) == {"000007.png", "000008.png", "000009.png"}
+    assert len(set(three.values())) == 3
+    assert files_in(place.root / "fakes") == {"000008.png": three["000008.png"]}
+    assert read_crop(place.root / "fakes/000008.png").shape == (32, 32)
+    assert "3 fakes" in summary
+    assert "(under-trained)" in summary
+
+
+def test_no_steps_switch_it_off(place: Place) -> None:
+    """Both folders say why they hold nothing else; not even crops are needed."""
+    (place.root / "splits.csv").unlink()
+
+    summaries = [place.diffuse(tiny_diffusion(steps=0)), draw(place)]
+
+    reason = {"reason": "the diffusion model is off: train_diffusion.steps is 0"}
+    for folder in ("diffusion", "fakes"):
+        files = files_in(place.root / folder)
+        assert {name: json.loads(text) for name, text in files.items()} == {"off.json": reason}
+    assert all("is off" in summary for summary in summaries)
+
+
+def test_what_the_network_cannot_take_is_refused(place: Place) -> None:
+    """With the parameter's name."""
+    for changes, message in (
+        ({"widths": (8, 12)}, r"widths: \[8, 12\], expected multiples of 8"),
+        ({"size_px": 40, "widths": (8,) * 5}, "size_px: 40 cannot be halved 4 times"),
+        ({"size_px": 64}, "crops of 32 px, train_diffusion.size_px is 64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            place.diffuse(tiny_diffusion(**changes))
+
+
+def test_a_diverged_training_stops(place: Place) -> None:
+    """A loss that is no number is told at once."""
+    with pytest.raises(ValueError, match="diverged before step"):
+        place.diffuse(tiny_diffusion(lr=1e30))
+
+
+def test_another_file_is_refused(place: Place) -> None:
+    """What is no diffusion model, and what is not the one it says it is."""
+    place.diffuse()
+    path = place.root / "diffusion/denoiser.safetensors"
+    state, meta = load_checkpoint(path)
+
+    with pytest.raises(ValueError, match="6 sampling steps, more than 5"):
+        sample(load_denoiser(path.parent)[0], 0, timesteps=5, sampling_steps=6)
+    save_checkpoint(path, state, meta | {"arguments": {"size_px": 32, "widths": [8, 24]}})
+    with pytest.raises(ValueError, match="not the weights"):
+        load_denoiser(path.parent)
+    save_checkpoint(path, state, meta | {"architecture": "fastgan"})
+    with pytest.raises(ValueError, match="'fastgan', expected 'ddpm'"):
+        load_denoiser(path.parent)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="train-diffusion"):
+        load_denoiser(path.parent)

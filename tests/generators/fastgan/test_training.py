@@ -1,0 +1,337 @@
+"""FastGAN's training learns, resumes to the same bytes, and refuses what it cannot train on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from semforensics.core.checkpoints import load_checkpoint
+from semforensics.generators.common.reals import load_reals
+from semforensics.generators.common.sampling import generate_grey
+from semforensics.generators.fastgan import training
+from semforensics.generators.fastgan.training import (
+    FastGANCourse,
+    augment_fakes,
+    augment_reals,
+    new_course,
+    shrink,
+    targets,
+    train,
+)
+from semforensics.generators.generate_fakes import load_generator
+from semforensics.params import FastGANParams
+from semforensics.perceptual.lpips import LPIPS
+from tests.generators.conftest import CPU, Place, flatten, rows_of, tiny
+
+MakePlace = Callable[[str], Place]
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from tests.generators.conftest import Place, tiny
+torch.set_num_threads({threads})
+Place(Path({root!r})).train(tiny(iterations=8), seconds_between_saves=0)
+"""
+
+
+def blobs(place: Place) -> Tensor:
+    """All crops of a place."""
+    return load_reals(sorted((place.root / "cropped").glob("*.png")))
+
+
+def train_course(course: FastGANCourse, place: Place, params: FastGANParams) -> None:
+    """Take the steps that are left, without publishing."""
+    lpips = LPIPS.load(place.root / "pretrained/alex.safetensors")
+    scratch = place.root / "scratch"
+    train(course, blobs(place), lpips, params, {}, "", scratch, Console(quiet=True), 1e9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"precision": "bfloat16"}, {"r1_gamma": 1.0}, {"channels": 3}],
+    ids=["default", "bfloat16", "r1", "rgb"],
+)
+def test_two_steps_and_two_more_are_four(
+    make_place: MakePlace, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Saved, loaded into fresh networks and continued, a training ends bit for bit the same."""
+    place = make_place("place")
+    params = tiny(iterations=4, log_every=3, snapshot_every=100, **changes)
+    straight, first, second = (new_course(params, 64, 24, 0, CPU) for _ in range(3))
+
+    train_course(straight, place, params)
+    train_course(first, place, params.model_copy(update={"iterations": 2}))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    first.rows.pop()  # the row at the end of the shorter training
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second.load_state_dict(state)
+    train_course(second, place, params)
+
+    weights = ("generator", "discriminator", "average", "optimizer_g", "optimizer_d", "rng")
+    expected, found = flatten(straight.state_dict()), flatten(second.state_dict())
+    for name, value in expected.items():
+        if name.split(".")[1] in weights:
+            other = found[name]
+            same = torch.equal(value, other) if torch.is_tensor(value) else value == other
+            assert same, name
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_training_ends_in_the_same_bytes(
+    make_place: MakePlace, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After kill -9 in the middle and the same call again every output is the same."""
+    whole, killed = make_place("whole"), make_place("killed")
+    script = KILLED.format(threads=torch.get_num_threads(), root=str(killed.root))
+    grid = killed.root / "scratch/grids/000004.png"
+
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=root, env=dict(os.environ))
+    while not grid.exists():
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (killed.root / "scratch/state.pt").is_file()
+    assert killed.outputs() == {}
+    killed.train(tiny(iterations=8))
+    resumed = capsys.readouterr().err
+    whole.train(tiny(iterations=8))
+
+    assert "resuming at iteration" in resumed
+    assert "resuming" not in capsys.readouterr().err
+    assert whole.outputs() == killed.outputs()
+    assert not (killed.root / "scratch").exists()
+
+
+def test_outputs_are_the_promised_files(make_place: MakePlace) -> None:
+    """The final generator, kept snapshots, loss curves and one grid per snapshot are left."""
+    place = make_place("place")
+
+    summary = place.train(tiny(iterations=5))
+
+    assert set(place.outputs()) == {
+        "checkpoints/generator.safetensors",
+        "checkpoints/best.safetensors",
+        "checkpoints/snapshot_000004.safetensors",
+        "plots/losses.csv",
+        "plots/snapshots.csv",
+        *(f"plots/grids/{i:06d}.png" for i in (2, 4, 5)),
+    }
+    losses = rows_of(place.root / "plots/losses.csv")
+    assert [row["iteration"] for row in losses] == [2, 4, 5]
+    assert all(np.isfinite(list(row.values())).all() for row in losses)
+    assert all(row["loss_g"] == pytest.approx(-row["logit_fake"], abs=2) for row in losses)
+    assert "after 5 iterations on 18 reals" in summary
+    state, meta = load_checkpoint(place.root / "checkpoints/generator.safetensors")
+    assert meta["architecture"] == "fastgan"
+    assert meta["arguments"] == {
+        "size_px": 64, "channels": 1, "ngf": 4, "nz": 8, "tanh": True
+    }  # fmt: skip
+    assert meta["step"] == 5
+    assert meta["threads"] == torch.get_num_threads()
+    assert {"device", "versions", "params", "seed", "diversity"} <= set(meta)
+    assert not any(name.startswith(("down", "rf_")) for name in state)
+
+
+def test_the_grid_shows_the_fakes_of_seeds_0_and_up(make_place: MakePlace) -> None:
+    """What the grid shows is what the written generator gives, pixel for pixel."""
+    place = make_place("place")
+
+    place.train(tiny(iterations=2))
+
+    generator = load_generator(place.root / "checkpoints")
+    grid = np.asarray(Image.open(place.root / "plots/grids/000002.png"))
+    assert grid.shape == (512, 512)
+    expected = generate_grey(generator, range(9))
+    np.testing.assert_array_equal(grid[:64, 448:], expected[7].numpy())
+    np.testing.assert_array_equal(grid[64:128, :64], expected[8].numpy())
+
+
+def test_losses_fall_on_one_batch(make_place: MakePlace) -> None:
+    """On four images that are shown again and again, the reconstruction gets better and better."""
+    place = make_place("place")
+    params = tiny(iterations=40, batch=4, flip=False, log_every=10, snapshot_every=1000, lr=0.002)
+    course = new_course(params, 64, 4, 0, CPU)
+    lpips = LPIPS.load(place.root / "pretrained/alex.safetensors")
+
+    train(
+        course, blobs(place)[:4], lpips, params, {}, "", place.root / "s", Console(quiet=True), 9.0
+    )
+
+    first, *_, last = (row["loss_reconstruction"] for row in course.rows)
+    assert last < 0.7 * first
+    assert course.rows[-1]["logit_real"] > course.rows[-1]["logit_fake"]
+
+
+def test_another_seed_gives_another_generator(make_place: MakePlace) -> None:
+    """The seed decides: the same one gives the same bytes, another one others."""
+    places = [make_place(name) for name in ("a", "b", "c")]
+
+    for place, seed in zip(places, (0, 0, 1), strict=True):
+        place.train(tiny(iterations=2), seed=seed)
+
+    a, b, c = (place.outputs()["checkpoints/generator.safetensors"] for place in places)
+    assert a == b != c
+
+
+def test_state_of_other_parameters_is_not_resumed(
+    make_place: MakePlace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state left by a training with another learning rate is thrown away; a longer one is not."""
+    place = make_place("place")
+    params = tiny(iterations=2)
+    stamps: list[str] = []
+    keep = training.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.shutil, "rmtree", lambda *_, **__: None)  # as if killed at the end
+        patch.setattr(training, "save", lambda c, p, s: (stamps.append(s), keep(c, p, s)))
+        place.train(params)
+
+    place.train(params.model_copy(update={"lr": 0.001}))
+    assert "resuming" not in capsys.readouterr().err
+    fresh = new_course(params, 64, 18, 0, CPU)
+    keep(fresh, place.root / "scratch", stamps[0])
+    place.train(params.model_copy(update={"iterations": 3}))
+    assert "resuming at iteration 0" in capsys.readouterr().err
+
+
+def test_collapse_is_reported(
+    make_place: MakePlace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator that repeats one picture is called collapsed, in words and in the table."""
+    place = make_place("place")
+    same = torch.zeros(training.NUM_WATCHED, 64, 64, dtype=torch.uint8)
+    monkeypatch.setattr(training, "generate_grey", lambda *_: same)
+
+    place.train(tiny(iterations=2))
+
+    assert "collapsed" in capsys.readouterr().err
+    (row,) = rows_of(place.root / "plots/snapshots.csv")
+    assert row["collapsed"] == 1
+    assert row["diversity"] == pytest.approx(0, abs=1e-3)
+
+
+def test_divergence_ends_the_training(make_place: MakePlace) -> None:
+    """Losses that are no longer finite end in an error, and nothing is written."""
+    place = make_place("place")
+
+    with pytest.raises(ValueError, match="training diverged before iteration"):
+        place.train(tiny(iterations=20, lr=1e30))
+
+    assert place.outputs() == {}
+
+
+def test_inputs_are_refused_before_training(make_place: MakePlace) -> None:
+    """Missing weights, too few images, wrong sizes and contradictions are named at once."""
+    place = make_place("place")
+
+    with pytest.raises(ValueError, match="18 training images, need at least a batch of 19"):
+        place.train(tiny(batch=19))
+    with pytest.raises(FileNotFoundError, match=r"vgg\.safetensors: no such file"):
+        place.train(tiny(perceptual_net="vgg"))
+    (place.root / "pretrained/vgg.safetensors").symlink_to("alex.safetensors")
+    with pytest.raises(ValueError, match=r"vgg\.safetensors: holds the weights of alex"):
+        place.train(tiny(perceptual_net="vgg"))
+    assert place.outputs() == {}
+
+
+def test_reference_refuses_what_the_original_is_not() -> None:
+    """In `reference` mode other values than the original's are refused, each by its name."""
+    with pytest.raises(ValueError, match=r"channels must be 3.*perceptual_net must be vgg"):
+        tiny(reference=True)
+
+
+REFERENCE = tiny(
+    reference=True,
+    channels=3,
+    perceptual_net="vgg",
+    batch=2,
+    reconstruction_weight=2,
+    tanh=False,
+    ngf=8,
+    ndf=8,
+    iterations=1,
+    snapshot_every=10,
+)
+
+
+def test_reference_mode_begins_at_256_px() -> None:
+    """Smaller crops are refused in `reference` mode, and so is a squashed output."""
+    lpips = LPIPS("vgg")
+
+    with pytest.raises(ValueError, match="crops of 128 px; the original begins at 256 px"):
+        training.check_inputs(REFERENCE, lpips, 8, 128, Path("cropped"))
+    squashed = REFERENCE.model_copy(update={"tanh": True})
+    with pytest.raises(ValueError, match="the original squashes at 1024 px only"):
+        training.check_inputs(squashed, lpips, 8, 256, Path("cropped"))
+
+
+def test_reference_mode_starts_without_power_steps_and_averages_without_ramp() -> None:
+    """The original's average keeps 0.999 of its start at every step, the first included."""
+    course = new_course(REFERENCE, 256, 4, 0, CPU)
+    start = course.average.to_big.weight.detach().clone()
+    reals = torch.randint(0, 256, (4, 1, 256, 256), dtype=torch.uint8)
+    torch.manual_seed(0)
+    lpips = LPIPS("vgg")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "take_snapshot", lambda *_: None)
+        patch.setattr(training, "save", lambda *_: None)
+        train(course, reals, lpips, REFERENCE, {}, "", Path("unused"), Console(quiet=True), 1e9)
+
+    live = course.generator.to_big.weight.detach()
+    torch.testing.assert_close(
+        course.average.to_big.weight.detach(), 0.999 * start + 0.001 * live, rtol=1e-5, atol=1e-8
+    )
+    assert bool(torch.isfinite(course.window).all())
+
+
+def rng_of(seed: int) -> torch.Generator:
+    """A random generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def test_reals_reach_the_small_scale_by_averaging_or_by_decimation() -> None:
+    """Ours averages blocks of pixels; the original keeps every other pixel."""
+    x = torch.rand(2, 1, 256, 256, generator=rng_of(0)) * 2 - 1
+
+    ours = augment_reals(x, rng_of(1), reference=False)
+    original = augment_reals(x, rng_of(1), reference=True)
+
+    torch.testing.assert_close(shrink(ours.big, 128), ours.small)
+    assert torch.equal(original.big[:, :, ::2, ::2], original.small)
+
+
+def test_scales_of_fakes_are_augmented_alike_or_apart() -> None:
+    """Ours gives both scales the same augmentation; the original draws for each."""
+    x = torch.rand(2, 1, 256, 256, generator=rng_of(0)) * 2 - 1
+    fakes = training.Pair(x, shrink(x, 128))
+
+    ours = augment_fakes(fakes, rng_of(1), reference=False)
+    original = augment_fakes(fakes, rng_of(1), reference=True)
+
+    torch.testing.assert_close(shrink(ours.big, 128), ours.small)
+    assert float((shrink(original.big, 128) - original.small).abs().mean()) > 0.05
+
+
+def test_targets_are_the_augmented_real_and_its_quadrant() -> None:
+    """At 256 px the quadrant has the decoder's size already."""
+    x = torch.rand(1, 1, 256, 256, generator=rng_of(0)) * 2 - 1
+    pair = augment_reals(x, rng_of(1), reference=False)
+
+    whole, part = targets(pair, 1, reference=False)
+
+    assert torch.equal(whole, pair.small)
+    assert torch.equal(part, pair.big[:, :, :128, 128:])

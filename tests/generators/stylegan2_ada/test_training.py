@@ -1,0 +1,327 @@
+"""StyleGAN2-ADA's training learns, adapts, resumes to the same bytes, and refuses bad inputs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.images import read_crop
+from semforensics.generators.common.reals import load_reals
+from semforensics.generators.common.sampling import generate_grey
+from semforensics.generators.generate_fakes import generate_folder, load_generator
+from semforensics.generators.stylegan2_ada import training
+from semforensics.generators.stylegan2_ada.configurations import configuration, resolve
+from semforensics.generators.stylegan2_ada.training import (
+    StyleGAN2Course,
+    average_decay,
+    lazy_adam,
+    new_course,
+    take_step,
+    train,
+)
+from semforensics.params import GenerateParams, GenerateStyleGAN2Params, StyleGAN2Params
+from semforensics.perceptual.lpips import LPIPS
+from tests.generators.conftest import CPU, Place, flatten, rows_of, tiny_style
+
+MakePlace = Callable[[str], Place]
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from tests.generators.conftest import Place, tiny_style
+torch.set_num_threads({threads})
+Place(Path({root!r})).train(tiny_style(kimg=0.032), seconds_between_saves=0)
+"""
+
+
+def blobs(place: Place) -> Tensor:
+    """All crops of a place."""
+    return load_reals(sorted((place.root / "cropped").glob("*.png")))
+
+
+def fresh(params: StyleGAN2Params, n_real: int = 24) -> StyleGAN2Course:
+    """A course that has not begun."""
+    return new_course(params, resolve(params, 64), 64, n_real, 0, CPU)
+
+
+def train_course(
+    course: StyleGAN2Course, place: Place, params: StyleGAN2Params, reals: Tensor | None = None
+) -> None:
+    """Take the steps that are left, without publishing."""
+    lpips = LPIPS.load(place.root / "pretrained/alex.safetensors")
+    train(
+        course, blobs(place) if reals is None else reals, lpips, params, resolve(params, 64), {},
+        "", place.root / "scratch", Console(quiet=True), 1e9,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"precision": "bfloat16"}, {"channels": 3, "augment": "bgcfnc"}],
+    ids=["default", "bfloat16", "rgb"],
+)  # fmt: skip
+def test_two_steps_and_two_more_are_four(
+    make_place: MakePlace, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Saved, loaded into fresh networks and continued, a training ends bit for bit the same.
+
+    Adam's moments, p and what it has observed, the mean path length, the mean style, the sampler
+    and the random state among it.
+    """
+    place = make_place("place")
+    params = tiny_style(kimg=0.016, log_every=3, snapshot_every=100, ada_every=3, **changes)
+    straight, first, second = (fresh(params) for _ in range(3))
+
+    train_course(straight, place, params)
+    train_course(first, place, params.model_copy(update={"kimg": 0.008}))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    train_course(second, place, params)
+
+    expected, found = flatten(straight.state_dict()), flatten(second.state_dict())
+    compared = [n for n in expected if n.split(".")[1] not in ("window", "rows", "snapshots")]
+    assert {n.split(".")[1] for n in compared} >= {"ada", "path_length_mean", "rng", "waiting"}
+    for name in compared:
+        value, other = expected[name], found[name]
+        same = torch.equal(value, other) if torch.is_tensor(value) else value == other
+        assert same, name
+    assert straight.path_length_mean > 0
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_training_ends_in_the_same_bytes(
+    make_place: MakePlace, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After kill -9 in the middle and the same call again every output is the same."""
+    whole, killed = make_place("whole"), make_place("killed")
+    script = KILLED.format(threads=torch.get_num_threads(), root=str(killed.root))
+    grid = killed.root / "scratch/grids/000004.png"
+
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=root, env=dict(os.environ))
+    while not grid.exists():
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (killed.root / "scratch/state.pt").is_file()
+    assert killed.outputs() == {}
+    killed.train(tiny_style(kimg=0.032))
+    resumed = capsys.readouterr().err
+    whole.train(tiny_style(kimg=0.032))
+
+    assert "resuming at iteration" in resumed
+    assert "resuming" not in capsys.readouterr().err
+    assert whole.outputs() == killed.outputs()
+    assert not (killed.root / "scratch").exists()
+
+
+def test_outputs_are_the_promised_files(make_place: MakePlace) -> None:
+    """The last and the best generator, curves and grids are left, and say what they are."""
+    place = make_place("place")
+
+    summary = place.train(tiny_style(kimg=0.02))
+
+    assert set(place.outputs()) == {
+        "checkpoints/generator.safetensors",
+        "checkpoints/best.safetensors",
+        "checkpoints/snapshot_000004.safetensors",
+        "plots/losses.csv",
+        "plots/snapshots.csv",
+        *(f"plots/grids/{i:06d}.png" for i in (2, 4, 5)),
+    }
+    losses = rows_of(place.root / "plots/losses.csv")
+    assert [row["iteration"] for row in losses] == [2, 4, 5]
+    assert [row["kimg"] for row in losses] == [0.008, 0.016, 0.02]
+    columns = {"p", "r_t", "diversity", *training.LOSS_COLUMNS}
+    assert columns <= set(losses[0])
+    # Penalties are lazy: the last row's single step measured the path length, not R1.
+    assert all(np.isfinite([row[n] for n in columns]).all() for row in losses[:1])
+    assert "after 0.02 kimg (5 iterations) on 18 reals" in summary
+    _, meta = load_checkpoint(place.root / "checkpoints/generator.safetensors")
+    assert meta["architecture"] == "stylegan2_ada"
+    assert meta["configuration"]["r1_gamma"] == pytest.approx(0.0002 * 64**2 / 4)
+    assert meta["step"] == 5
+    snapshots = rows_of(place.root / "plots/snapshots.csv")
+    _, best = load_checkpoint(place.root / "checkpoints/best.safetensors")
+    assert best["frechet"] == pytest.approx(min(r["frechet"] for r in snapshots), rel=1e-5)
+
+
+def test_the_grid_shows_the_fakes_of_seeds_0_and_up(make_place: MakePlace, tmp_path: Path) -> None:
+    """Grid, released file and folder of fakes show the same images, pixel for pixel."""
+    place = make_place("place")
+
+    place.train(tiny_style(kimg=0.008, precision="bfloat16"))
+
+    grid = np.asarray(Image.open(place.root / "plots/grids/000002.png"))
+    expected = generate_grey(load_generator(place.root / "checkpoints"), range(9))
+    np.testing.assert_array_equal(grid[:64, 448:], expected[7].numpy())
+    np.testing.assert_array_equal(grid[64:128, :64], expected[8].numpy())
+    params = GenerateStyleGAN2Params(num_images=2, first_seed=7, snapshot="last", truncation_psi=1)
+    generate_folder(place.root / "checkpoints", tmp_path / "fakes", params, device=CPU)
+    np.testing.assert_array_equal(read_crop(tmp_path / "fakes/000008.png"), expected[8].numpy())
+
+
+def test_truncation_brings_fakes_together(make_place: MakePlace, tmp_path: Path) -> None:
+    """With a small psi two fakes differ less; the parameters of another generator are refused."""
+    place = make_place("place")
+    place.train(tiny_style(kimg=0.008))
+    spread = {}
+    for psi in (1.0, 0.2):
+        params = GenerateStyleGAN2Params(
+            num_images=8, first_seed=0, snapshot="best", truncation_psi=psi
+        )
+        generate_folder(place.root / "checkpoints", tmp_path / f"{psi}", params, device=CPU)
+        files = sorted((tmp_path / f"{psi}").iterdir())
+        spread[psi] = np.stack([read_crop(f).astype(float) for f in files]).std(axis=0).mean()
+
+    assert spread[0.2] < 0.8 * spread[1.0]
+    params = GenerateParams(num_images=1, first_seed=0, snapshot="last")
+    with pytest.raises(ValueError, match="holds StyleGAN2-ADA, expected FastGAN"):
+        generate_folder(place.root / "checkpoints", tmp_path / "no", params, device=CPU)
+    assert not (tmp_path / "no").exists()
+
+
+def test_p_rises_where_the_discriminator_remembers_its_reals(make_place: MakePlace) -> None:
+    """Four images shown again and again bring r_t and p up; p stays below its bound."""
+    place = make_place("place")
+    params = tiny_style(
+        kimg=0.16, log_every=4, snapshot_every=1000, lr=0.01, ada_target=0.0, ada_kimg=0.1,
+        ada_p_max=0.5, mirror=False,
+    )  # fmt: skip
+    course = fresh(params, 4)
+
+    train_course(course, place, params, blobs(place)[:4])
+
+    p = [row["p"] for row in course.rows]
+    assert p[0] <= 0.16
+    assert max(p) > 0.3
+    assert max(p) <= 0.5
+
+
+def test_every_parameter_learns(make_place: MakePlace) -> None:
+    """After one step no weight of either network stands where it began, but the average's lags."""
+    place = make_place("place")
+    params = tiny_style(kimg=0.004, snapshot_every=100)
+    course, untouched = fresh(params), fresh(params)
+
+    train_course(course, place, params)
+
+    for network in ("generator", "discriminator"):
+        before = dict(getattr(untouched, network).named_parameters())
+        for name, parameter in getattr(course, network).named_parameters():
+            assert not torch.equal(parameter, before[name]), f"{network}.{name}"
+    live, average = (dict(n.named_parameters()) for n in (course.generator, course.average))
+    start = dict(untouched.generator.named_parameters())
+    decay = average_decay(1, resolve(params, 64))
+    for name, parameter in average.items():
+        torch.testing.assert_close(parameter, live[name].lerp(start[name], decay))
+    torch.testing.assert_close(course.average.mapping.w_avg, course.generator.mapping.w_avg)
+
+
+def test_penalties_in_bf16_training_push_as_in_float32(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the processor makes of a convolution that goes backward twice in bfloat16."""
+    place = make_place("place")
+    pushes: dict[str, list[Tensor]] = {"float32": [], "bfloat16": []}
+
+    def gather(optimizer: torch.optim.Adam, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        pushes[params.precision].append(
+            torch.cat([g.flatten() for g in gradients if g is not None])
+        )
+
+    monkeypatch.setattr(training, "descend", gather)
+    for precision in pushes:
+        params = tiny_style(precision=precision, batch=8, channel_max=32, augment="none")
+        take_step(fresh(params), blobs(place), params, resolve(params, 64))
+
+    _, path_length, _, r1 = pushes["float32"]
+    _, rough_path_length, _, rough_r1 = pushes["bfloat16"]
+    assert float(torch.cosine_similarity(path_length, rough_path_length, dim=0)) > 0.98
+    assert float(torch.cosine_similarity(r1, rough_r1, dim=0)) > 0.98
+
+
+def test_average_ramps_up() -> None:
+    """The half-life of the average is a twentieth of what was shown, until the table's bound."""
+    auto = configuration("auto", 256)
+
+    assert average_decay(1, auto) == pytest.approx(0.5 ** (1 / 0.05))
+    assert average_decay(10**6, auto) == pytest.approx(0.5 ** (16 / 5000))
+    assert average_decay(1, configuration("paper256", 256)) == pytest.approx(0.5 ** (64 / 20000))
+
+
+def test_adam_is_corrected_for_lazy_penalties() -> None:
+    """Rates and decays are those for k + 1 steps in the place of k."""
+    network = torch.nn.Linear(2, 2)
+
+    lazy, plain = lazy_adam(network, 0.0025, 16), lazy_adam(network, 0.0025, None)
+
+    assert lazy.defaults["lr"] == pytest.approx(0.0025 * 16 / 17)
+    assert lazy.defaults["betas"] == pytest.approx((0, 0.99 ** (16 / 17)))
+    assert plain.defaults["lr"] == 0.0025
+    assert plain.defaults["betas"] == (0, 0.99)
+
+
+def test_gradients_that_are_not_finite_are_replaced() -> None:
+    """A loss with an infinite slope still moves the weight by a finite step."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.Adam([weight], 0.1)
+
+    training.descend(optimizer, (weight * torch.tensor([float("inf"), 1.0])).sum())
+
+    assert weight.grad.tolist() == [1e5, 1]
+    assert weight.tolist() == pytest.approx([-0.1, -0.1])
+
+
+def test_divergence_ends_the_training(make_place: MakePlace) -> None:
+    """Losses that are no longer finite end in an error, and nothing is written."""
+    place = make_place("place")
+
+    with pytest.raises(ValueError, match=r"diverged|not a number"):
+        place.train(tiny_style(kimg=0.08, lr=1e30))
+
+    assert place.outputs() == {}
+
+
+def test_collapse_is_reported(
+    make_place: MakePlace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator that repeats one picture is called collapsed, in words and in the table."""
+    place = make_place("place")
+    same = torch.zeros(training.NUM_WATCHED, 64, 64, dtype=torch.uint8)
+    monkeypatch.setattr(training, "generate_grey", lambda *_: same)
+
+    place.train(tiny_style(kimg=0.008))
+
+    assert "collapsed" in capsys.readouterr().err
+    (row,) = rows_of(place.root / "plots/snapshots.csv")
+    assert row["collapsed"] == 1
+
+
+def test_inputs_are_refused_before_training(make_place: MakePlace) -> None:
+    """Missing weights and groups that do not divide the batch are named at once."""
+    place = make_place("place")
+
+    with pytest.raises(FileNotFoundError, match=r"vgg\.safetensors: no such file"):
+        place.train(tiny_style(perceptual_net="vgg"))
+    with pytest.raises(ValueError, match="groups of 3 do not divide a batch of 4"):
+        place.train(tiny_style(mbstd_group=3))
+    lpips = LPIPS("alex")
+    with pytest.raises(ValueError, match=r"crops of 48 px, StyleGAN2-ADA takes"):
+        training.check_inputs(tiny_style(), lpips, 48, Path("cropped"))
+    assert place.outputs() == {}

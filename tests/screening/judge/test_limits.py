@@ -1,0 +1,110 @@
+"""What pixels show of their history."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+from tests.screening.small_model import original
+
+from semforensics.core.processing import gamma, jpeg, median, resize_and_back
+from semforensics.detector.perturbations import resize, shifted_jpeg
+from semforensics.screening.judge.limits import (
+    GRID_PEAK_LIMIT,
+    JPEG_LIMIT,
+    PEAK_LIMIT,
+    jpeg_steps,
+    measure,
+    periodicity,
+    why_not_native,
+)
+from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.records import Grey
+
+AREAS = range(8)
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_raw_pixels_show_nothing(model: ScreeningModel, area: int) -> None:
+    """Micrographs as they left the instrument are native."""
+    assert why_not_native(original(area), model.references) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "clause"),
+    [
+        (partial(jpeg, quality=95), "steps of JPEG"),
+        (partial(jpeg, quality=60), "steps of JPEG"),
+        (partial(shifted_jpeg, quality=90, shift_px=3), "steps of JPEG"),
+        (partial(resize, factor=0.9, kernel="bicubic"), "pattern of interpolation"),
+        (partial(resize, factor=1.1, kernel="bilinear"), "pattern of interpolation"),
+        (partial(resize, factor=1.25, kernel="lanczos"), "pattern of interpolation"),
+        (partial(resize, factor=1.5, kernel="bicubic"), "pattern of interpolation"),
+        (partial(resize_and_back, factor=0.75), "regular pattern"),
+        (partial(median, size_px=3), "repeat their neighbours"),
+        (partial(median, size_px=5), "repeat their neighbours"),
+    ],
+    # Names without addresses, which differ between processes.
+    ids=lambda v: v if isinstance(v, str) else f"{v.func.__name__} {v.keywords}",
+)
+@pytest.mark.parametrize("area", [0, 5, 6])
+def test_processing_shows(
+    model: ScreeningModel, change: Callable[[Grey], Grey], clause: str, area: int
+) -> None:
+    """JPEG and interpolation are found in the pixels alone, each by its own sign."""
+    found = why_not_native(change(original(area)), model.references)
+
+    assert found is not None
+    assert clause in found
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_lost_detail_shows_where_there_is_no_period(model: ScreeningModel, factor: float) -> None:
+    """Halving and doubling treat all pixels alike; what remains is a lack of fine detail."""
+    found = why_not_native(resize(original(3), factor, "bicubic"), model.references)
+
+    assert found is not None
+    assert "less fine detail" in found
+
+
+def test_a_jpeg_that_was_scaled_is_no_longer_in_steps() -> None:
+    """The signs belong to the last processing."""
+    compressed = jpeg(original(2), 85)
+
+    assert jpeg_steps(compressed) > JPEG_LIMIT
+    assert jpeg_steps(resize(compressed, 0.75, "bicubic")) < JPEG_LIMIT
+
+
+@pytest.mark.parametrize("exponent", [0.7, 1.4])
+def test_a_change_of_tone_is_no_loss(model: ScreeningModel, exponent: float) -> None:
+    """Gamma leaves holes in the histogram, and no sign of JPEG, resampling or denoising."""
+    assert why_not_native(gamma(original(5), exponent), model.references) is None
+
+
+def test_flat_and_tiny_panels_show_nothing() -> None:
+    """No numbers are made up where there is nothing to measure."""
+    flat = np.full((64, 64), 90, dtype=np.uint8)
+
+    assert jpeg_steps(flat) < JPEG_LIMIT
+    assert max(periodicity(flat)) < 1e-9
+    assert jpeg_steps(flat[:10, :10]) == 0
+
+
+def test_turning_a_panel_changes_no_period() -> None:
+    """Rows and columns count alike."""
+    panel = resize(original(4), 1.25, "bicubic")
+
+    peaks, turned = periodicity(panel), periodicity(np.ascontiguousarray(panel.T))
+
+    assert peaks == pytest.approx(turned, rel=1e-5)
+    assert peaks[0] > PEAK_LIMIT
+    assert peaks[1] < GRID_PEAK_LIMIT
+
+
+def test_a_known_spectrum_is_not_measured_again(model: ScreeningModel) -> None:
+    """A spectrum that is handed over is the one that is used."""
+    spectrum = np.linspace(40, -60, len(model.references.frequencies))
+
+    numbers = measure(original(0), model.references, spectrum)
+
+    assert numbers["fineness_db"] < -20

@@ -1,0 +1,210 @@
+"""The model file: what it holds, what it refuses, where it is found."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.screening.small_model import PARAMS, original
+from typer.testing import CliRunner
+
+from semforensics.cli import app
+from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.detector.detector import Detector
+from semforensics.screening.judge import model as module
+from semforensics.screening.judge.model import (
+    ENVIRONMENT,
+    ScreeningModel,
+    find_model,
+    package_model,
+)
+from semforensics.screening.write.markup import is_simulated
+
+CPU = torch.device("cpu")
+
+
+def test_the_file_judges_as_the_classifier_it_was_made_of(
+    pipeline: Path, model: ScreeningModel
+) -> None:
+    """Weights, calibration and training domain arrive unchanged."""
+    source = Detector.load(pipeline / "classifier", phases=1, device=CPU)
+    images = torch.from_numpy(np.stack([original(7)[:64, x : x + 64] for x in range(0, 320, 64)]))
+    logits = source.logits(images[:, None])
+
+    np.testing.assert_array_equal(model.detector.logits(images[:, None]), logits)
+    np.testing.assert_array_equal(model.detector.p_values(logits), source.p_values(logits))
+    np.testing.assert_array_equal(
+        model.detector.domain.distances(images[:, None]), source.domain.distances(images[:, None])
+    )
+    assert model.detector.temperature == source.temperature
+
+
+def test_a_model_says_what_it_learned_from(model: ScreeningModel, model_file: Path) -> None:
+    """Domain, calibration and limits are plain values that JSON can hold."""
+    about = model.describe()
+
+    assert json.loads(json.dumps(about)) == about
+    assert about["training_domain"]["train"] == "140 crops of 4 sample areas"
+    assert about["training_domain"]["magnifications"] == ["100k"]
+    assert about["calibration"]["reals"] == 70
+    assert about["limits"] == ["Fit for tests."]
+    assert len(about["sha256"]) == 64
+    assert is_simulated(about)
+    assert is_simulated(load_checkpoint(model_file)[1])
+
+
+def test_the_file_holds_no_pixels(model_file: Path) -> None:
+    """All tensors that are not weights are smaller than a tenth of the crops."""
+    state, _ = load_checkpoint(model_file)
+
+    kept = sum(t.nbytes for n, t in state.items() if not n.startswith("network."))
+    assert kept < 140 * 64 * 64 / 10
+    assert {n.partition(".")[0] for n in state} == {"network", "domain", "references"}
+    assert model_file.stat().st_size < 100_000
+
+
+def damage(path: Path, target: Path, **changes: object) -> Path:
+    """Copy a model with other values in its header; None takes one out."""
+    state, meta = load_checkpoint(path)
+    meta = {k: v for k, v in (meta | changes).items() if v is not None}
+    save_checkpoint(target, state, meta)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "poem"}, "not a screening model"),
+        ({"network": "resnet"}, "not a screening model"),
+        ({"channels": 3}, "not the model it says it is"),
+        ({"calibration": None}, "not the model it says it is.*calibration"),
+        ({"domain": {"features": [], "limits": [1, 1]}}, "other statistics"),
+        ({"references": {"names": []}}, "not the model it says it is"),
+        ({"training_domain": None}, "not the model it says it is.*training_domain"),
+        ({"phases": "many"}, "not the model it says it is"),
+    ],
+    ids=str,
+)
+def test_a_damaged_model_is_refused(
+    tmp_path: Path, model_file: Path, changes: dict[str, object], message: str
+) -> None:
+    """The message names the file and what is wrong with it."""
+    path = damage(model_file, tmp_path / "model.safetensors", **changes)
+
+    with pytest.raises(ValueError, match=message):
+        ScreeningModel.load(path, CPU)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path, pipeline: Path) -> None:
+    """Neither a classifier alone, nor any other file, nor none."""
+    (tmp_path / "poem.safetensors").write_text("a poem")
+
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        ScreeningModel.load(tmp_path / "poem.safetensors", CPU)
+    with pytest.raises(ValueError, match="not a screening model"):
+        ScreeningModel.load(pipeline / "classifier/model.safetensors", CPU)
+    with pytest.raises(FileNotFoundError, match="no such model"):
+        ScreeningModel.load(tmp_path / "none.safetensors", CPU)
+
+
+def test_the_command_makes_the_same_file(tmp_path: Path, pipeline: Path, root: Path) -> None:
+    """`package-model` takes names and phases from the parameter file."""
+    text = (root / "params.yaml").read_text().replace("phases: 4", "phases: 1")
+    assert "phases: 1" in text
+    (tmp_path / "params.yaml").write_text(text)
+    inputs = [str(pipeline / name) for name in ("classifier", "cropped", "splits.csv")]
+    out = tmp_path / "model"
+
+    ran = CliRunner().invoke(
+        app, ["package-model", *inputs, str(out), "--params", str(tmp_path / "params.yaml")]
+    )
+
+    assert ran.exit_code == 0, ran.output
+    assert "140 marks of 140 reals" in ran.output
+    made = ScreeningModel.load(out / "model.safetensors", CPU)
+    assert made.about["training_domain"]["data"] == "simulated"
+
+
+def test_other_data_or_sides_than_the_classifiers_are_refused(
+    tmp_path: Path, pipeline: Path
+) -> None:
+    """A classifier is not packed with references of micrographs that it does not know."""
+    inputs = pipeline / "classifier", pipeline / "cropped"
+    settings = {"params": PARAMS, "phases": 1}
+    splits = tmp_path / "splits.csv"
+    splits.write_text((pipeline / "splits.csv").read_text().replace(",A4,", ",A5,"))
+
+    with pytest.raises(ValueError, match="n_validation_groups 1, the classifier's are 2"):
+        package_model(*inputs, splits, tmp_path / "out", data="simulated", **settings)
+    with pytest.raises(ValueError, match="trained on data 'simulated', expected 'folder'"):
+        package_model(*inputs, pipeline / "splits.csv", tmp_path / "out", data="folder", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_is_found_by_path_folder_and_environment(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path comes first, then SEMFORENSICS_MODEL."""
+    monkeypatch.setenv(ENVIRONMENT, str(model_file))
+
+    assert find_model(None) == model_file
+    assert find_model(model_file.parent) == model_file
+    assert find_model("elsewhere.safetensors") == Path("elsewhere.safetensors")
+
+
+def test_the_released_model_is_looked_for_beside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is not pulled yet, the message gives the command that does."""
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    monkeypatch.setattr(
+        module, "__file__", str(tmp_path / "src/semforensics/screening/judge/model.py")
+    )
+    released = tmp_path / "data/released"
+
+    with pytest.raises(FileNotFoundError, match=r"no released model.*--model"):
+        find_model(None)
+    released.mkdir(parents=True)
+    (released / "screening_model.dvc").touch()
+    with pytest.raises(FileNotFoundError, match=r"dvc pull data/released/screening_model\.dvc"):
+        find_model(None)
+    (released / "screening_model").mkdir()
+    (released / "screening_model/model.safetensors").touch()
+    assert find_model(None) == released / "screening_model/model.safetensors"
+
+
+def test_a_dvc_artifact_is_fetched_by_its_name(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REPOSITORY#ARTIFACT gives the file of the latest version of that name."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    shutil.copy(model_file, repository / "model.safetensors")
+    (repository / "dvc.yaml").write_text(
+        "artifacts:\n  screener:\n    path: model.safetensors\n    type: model\n"
+    )
+
+    def run(*command: str) -> None:
+        subprocess.run(command, cwd=repository, check=True, capture_output=True)
+
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    run("git", "init", "-q")
+    run(sys.executable, "-m", "dvc", "init", "-q")
+    run(sys.executable, "-m", "dvc", "add", "-q", "model.safetensors")
+    run("git", "add", ".")
+    run("git", *author, "commit", "-qm", "Add a model")
+    run("git", *author, "tag", "-am", "Release it", "screener@v1.0.0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    found = find_model(f"{repository}#screener")
+
+    assert found.read_bytes() == model_file.read_bytes()
+    assert found.is_relative_to(tmp_path / "cache")
+    with pytest.raises(ValueError, match="#poem: dvc artifacts get"):
+        find_model(f"{repository}#poem")
+    with pytest.raises(ValueError, match="expected REPOSITORY#ARTIFACT"):
+        find_model(f"{repository}#--help")

@@ -1,0 +1,271 @@
+"""Any file from outside becomes pictures, or a reason why not."""
+
+import hashlib
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from tests.screening.documents import encoded, micrograph, pdf_with, png_header, zipped
+
+from semforensics.screening.read.bombs import MAX_SCANS
+from semforensics.screening.read.intake import Limits, decode, list_inputs, read_inputs
+from semforensics.screening.records import Picture, Refusal
+
+
+def read(folder: Path, data: bytes, name: str = "x.png", limits: Limits | None = None) -> list:
+    """Read bytes as a file."""
+    (folder / name).write_bytes(data)
+    return list(read_inputs([folder / name], limits or Limits()))
+
+
+def only(found: list) -> Picture:
+    """Say that there is one picture and nothing else."""
+    (picture,) = found
+    assert isinstance(picture, Picture), picture
+    return picture
+
+
+def reason(found: list) -> str:
+    """Say that there is one refusal and nothing else, and why."""
+    (refusal,) = found
+    assert isinstance(refusal, Refusal), refusal
+    return refusal.reason
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_lossless_files_keep_their_grey_levels(kind: str, tmp_path: Path) -> None:
+    """What the file holds is what is judged, and the hash is the file's."""
+    grey = micrograph()
+    data = encoded(grey, kind)
+
+    picture = only(read(tmp_path, data, f"x.{kind.lower()}"))
+
+    np.testing.assert_array_equal(picture.grey, grey)
+    assert picture.sha256 == hashlib.sha256(data).hexdigest()
+    assert (picture.location, picture.is_lossy, picture.is_resampled) == ("", False, False)
+    assert picture.provenance.file_format == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "is_lossy"),
+    [
+        ("JPEG", {}, True),
+        ("WEBP", {"lossless": False}, True),
+        ("WEBP", {"lossless": True}, False),
+        ("TIFF", {"compression": "jpeg"}, True),
+        ("TIFF", {"compression": "tiff_lzw"}, False),
+    ],
+)
+def test_lossy_codecs_are_known(
+    kind: str, options: dict[str, object], is_lossy: bool, tmp_path: Path
+) -> None:
+    """The container tells whether its samples are still the ones that were put in."""
+    assert only(read(tmp_path, encoded(micrograph(), kind, **options))).is_lossy == is_lossy
+
+
+def test_the_content_decides_what_a_file_is(tmp_path: Path) -> None:
+    """A JPEG with the name of a PDF is a JPEG."""
+    assert only(read(tmp_path, encoded(micrograph(), "JPEG"), "x.pdf")).is_lossy
+
+
+def test_frames_of_a_tiff_are_pictures_of_their_own(tmp_path: Path) -> None:
+    """Each frame is read, in order, under the name of its number."""
+    frames = np.stack([micrograph(seed=n) for n in range(3)])
+    tifffile.imwrite(tmp_path / "x.tif", frames, photometric="minisblack")
+
+    found = list(read_inputs([tmp_path / "x.tif"]))
+
+    assert [picture.location for picture in found] == ["", "frame 2", "frame 3"]
+    for picture, frame in zip(found, frames, strict=True):
+        np.testing.assert_array_equal(picture.grey, frame)
+
+
+def test_16_bits_become_8_with_a_note(tmp_path: Path) -> None:
+    """The whole range of a 16-bit file is used, and the picture says that this was done."""
+    tifffile.imwrite(tmp_path / "x.tif", micrograph().astype(np.uint16) * 100)
+
+    picture = only(list(read_inputs([tmp_path / "x.tif"])))
+
+    assert (picture.grey.min(), picture.grey.max()) == (0, 255)
+    assert "16 bits became 8" in picture.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "message"),
+    [
+        (micrograph().astype(np.int16), {}, "signed or floating-point"),
+        (micrograph().astype(np.float32), {}, "signed or floating-point"),
+        (
+            np.stack([micrograph()] * 3, -1).astype(np.uint16),
+            {"photometric": "rgb"},
+            "16 bits per colour",
+        ),
+    ],
+)
+def test_samples_that_would_be_cut_are_refused(
+    samples: np.ndarray, options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """Nothing is taken for unsigned, or cut to fewer bits, in silence."""
+    tifffile.imwrite(tmp_path / "x.tif", samples, **options)
+
+    assert message in reason(list(read_inputs([tmp_path / "x.tif"])))
+
+
+def test_transparent_parts_are_laid_on_white_with_a_note(tmp_path: Path) -> None:
+    """A figure saved with a transparent margin is read as it is seen."""
+    rgba = np.dstack([micrograph()] * 3 + [np.full((96, 128), 255, np.uint8)])
+    rgba[:10] = 0
+    buffer = io.BytesIO()
+    Image.fromarray(rgba).save(buffer, format="PNG")
+
+    picture = only(read(tmp_path, buffer.getvalue()))
+
+    assert (picture.grey[:10] == 255).all()
+    np.testing.assert_array_equal(picture.grey[10:], micrograph()[10:])
+    assert picture.notes == ("transparent parts were laid on white",)
+
+
+PNG = encoded(micrograph(), "PNG")
+JPEG = encoded(micrograph(), "JPEG")
+TIFF = encoded(micrograph(), "TIFF")
+FRAME = struct.pack("<HHHIIHHIII", 2, 256, 3, 1, 1, 257, 3, 1, 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty file"),
+        (b"sample;area\n1;2\n", "not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP"),
+        (PNG[: len(PNG) // 2], "cannot be decoded"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (TIFF[: len(TIFF) // 2], "cannot be decoded"),
+        (PNG[:60] + b"\xff" + PNG[61:], "cannot be decoded"),
+        (png_header(30_000, 30_000), "too large"),
+        (png_header(2**31 - 1, 2**31 - 1), "too large"),
+        (png_header(500, 500), "cannot be decoded"),
+        (JPEG + b"\xff\xda" * MAX_SCANS, f"scans in a JPEG, more than {MAX_SCANS}"),
+        # A directory whose next one is itself.
+        (struct.pack("<2sHI", b"II", 42, 8) + FRAME, "frames, or directories that form a circle"),
+        # 30 tags that each claim the whole file.
+        (
+            struct.pack("<2sHIH", b"II", 42, 8, 30)
+            + b"".join(struct.pack("<HHII", 40_000 + n, 7, 350, 8) for n in range(30))
+            + bytes(4),
+            "its tags claim more bytes than the file has",
+        ),
+    ],
+)
+def test_files_that_are_no_pictures_are_refused(data: bytes, message: str, tmp_path: Path) -> None:
+    """Each gives one refusal with its reason, and the hash of what was looked at."""
+    (refusal,) = read(tmp_path, data)
+
+    assert isinstance(refusal, Refusal)
+    assert message in refusal.reason
+    assert refusal.sha256 == hashlib.sha256(data).hexdigest()
+    assert "0x" not in refusal.reason  # no word of objects in memory
+
+
+def test_limits_hold(tmp_path: Path) -> None:
+    """File size, pixels of a picture, number and pixels of frames can be bounded."""
+    stack = io.BytesIO()
+    tifffile.imwrite(stack, np.stack([micrograph()] * 3), photometric="minisblack")
+
+    assert "more than 0.001" in reason(read(tmp_path, PNG, limits=Limits(max_file_mb=0.001)))
+    assert "too large: 128x96" in reason(read(tmp_path, PNG, limits=Limits(max_megapixels=0.01)))
+    frames = reason(read(tmp_path, stack.getvalue(), limits=Limits(max_pictures=2)))
+    assert "more than 2 frames" in frames
+    *pictures, refusal = read(tmp_path, stack.getvalue(), limits=Limits(max_total_megapixels=0.03))
+    assert len(pictures) == 2
+    assert "more than 0.03 megapixels" in refusal.reason
+
+
+def test_folders_are_read_in_order_and_one_input_never_stops_the_others(tmp_path: Path) -> None:
+    """Hidden files and texts beside images are left out; what is broken is refused in its place."""
+    (tmp_path / "sub").mkdir()
+    for name in ("b.png", "sub/c.png", ".hidden.png"):
+        (tmp_path / name).write_bytes(PNG)
+    (tmp_path / "a.png").write_bytes(b"broken")
+    (tmp_path / "b.txt").write_text("[SemImageFile]\nMagnification=100000\n")
+    (tmp_path / "notes.txt").write_text("about the samples")
+
+    files = [str(path.relative_to(tmp_path)) for path in list_inputs([tmp_path])]
+    found = list(read_inputs([tmp_path]))
+
+    assert files == ["a.png", "b.png", "notes.txt", "sub/c.png"]
+    assert [isinstance(one, Picture) for one in found] == [False, True, False, True]
+    assert found[1].provenance.instrument == {"SemImageFile.Magnification": "100000"}
+
+
+def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    """It is the user's slip of the pen, not a file to be refused."""
+    with pytest.raises(FileNotFoundError, match=r"none\.png: no such file or folder"):
+        list(read_inputs([tmp_path / "none.png"]))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of Unix")
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """What may never end is not begun."""
+    os.mkfifo(tmp_path / "x.png")
+
+    assert reason(list(read_inputs([tmp_path / "x.png"]))) == "not a file"
+
+
+def test_reading_is_lazy(tmp_path: Path) -> None:
+    """The second file is not touched before the first one's pictures are taken."""
+    for name in "ab":
+        (tmp_path / name).write_bytes(PNG)
+    found = read_inputs([tmp_path])
+    next(found)
+
+    (tmp_path / "b").write_bytes(b"changed meanwhile")
+
+    assert isinstance(next(found), Refusal)
+
+
+def test_decoding_gives_arrays_that_can_be_written_to() -> None:
+    """Tensors are made of them without a copy."""
+    ((grey, _, _),) = decode(PNG)
+
+    assert grey.flags.writeable
+
+
+def test_an_archive_that_begins_with_a_stored_document_is_an_archive(tmp_path: Path) -> None:
+    """The document's mark stands near the start, uncompressed; the other members still count."""
+    path = tmp_path / "x.zip"
+    png = encoded(micrograph(64, 96), "PNG")
+    members = {"a.pdf": pdf_with(micrograph(64, 96)), "Figure 1: overview.png": png}
+    path.write_bytes(zipped(members, 0))
+
+    found = list(read_inputs([path], Limits()))
+
+    assert all(isinstance(one, Picture) for one in found), found
+    assert len(found) == 2
+
+
+def test_archives_hold_pictures_documents_and_texts(tmp_path: Path) -> None:
+    """Members are named by archive and member; a PDF inside is read, an archive inside is not."""
+    members = {
+        "fig/1.png": PNG,
+        "fig/1.txt": b"$CM_MAG 100000\n",
+        "paper.pdf": pdf_with(micrograph()),
+        "inner.zip": zipped({"1.png": PNG}),
+        "__MACOSX/._1.png": b"x",
+    }
+
+    found = read(tmp_path, zipped(members), "s.zip")
+
+    root = f"{tmp_path / 's.zip'}"
+    assert [one.path for one in found] == [
+        f"{root}/fig/1.png",
+        f"{root}/inner.zip",
+        f"{root}/paper.pdf",
+    ]
+    assert found[0].sha256 == hashlib.sha256(PNG).hexdigest()
+    assert found[0].provenance.instrument == {"CM_MAG": "100000"}
+    assert found[1].reason == "an archive inside an archive; unpack it first"
+    assert found[2].location == "page 1, image 1"

@@ -1,0 +1,168 @@
+"""What a file says of its own origin."""
+
+import io
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, PngImagePlugin
+from tests.screening.documents import encoded, micrograph, pdf_with
+
+from semforensics.screening.read.provenance import read_provenance
+from semforensics.screening.records import Provenance
+
+
+def tiff(*tags: tuple[int, str]) -> bytes:
+    """Write a TIFF with texts in further tags."""
+    buffer = io.BytesIO()
+    extra = [(number, "s", len(text) + 1, text, True) for number, text in tags]
+    tifffile.imwrite(buffer, micrograph(), extratags=extra, software="MeX 1", metadata=None)
+    return buffer.getvalue()
+
+
+def read(data: bytes, side_car: str | None = None) -> Provenance:
+    """Read bytes named as a file."""
+    return read_provenance(data, "fig/x.tif", side_car)
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "vendor", "settings"),
+    [
+        (
+            34682,
+            "[Beam]\nHV=5000\n[Scan]\nDwell=3e-06\n",
+            "FEI/Thermo",
+            {"Beam.HV": "5000", "Scan.Dwell": "3e-06"},
+        ),
+        (34680, "[User]\nDate=01/02/2020\n", "FEI/Thermo", {"User.Date": "01/02/2020"}),
+        (34118, "AP_MAG\nMag = 10.00 K X\n", "Zeiss", {"Mag": "10.00 K X"}),
+    ],
+)
+def test_vendor_tags_are_read(
+    number: int, text: str, vendor: str, settings: dict[str, str]
+) -> None:
+    """Settings carry the names that the instrument gave them, and the tag is told."""
+    found = read(tiff((number, text)))
+
+    assert found.instrument.items() >= settings.items()
+    assert found.instrument_source == f"TIFF tag {number} ({vendor})"
+    assert found.software["Software"] == "MeX 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "vendor", "settings"),
+    [
+        (
+            "[SemImageFile]\nInstructName=SU8000\nMagnification=100000\n",
+            "Hitachi",
+            {"SemImageFile.InstructName": "SU8000", "SemImageFile.Magnification": "100000"},
+        ),
+        (
+            "$CM_FORMAT JEOL/EO\n$CM_ACCEL_VOLT 15\n",
+            "JEOL",
+            {"CM_FORMAT": "JEOL/EO", "CM_ACCEL_VOLT": "15"},
+        ),
+    ],
+)
+def test_texts_beside_an_image_are_read(text: str, vendor: str, settings: dict[str, str]) -> None:
+    """They are named as the source; a tag inside the file goes before them."""
+    found = read(encoded(micrograph(), "TIFF"), text)
+
+    assert found.instrument == settings
+    assert found.instrument_source == f"text file beside x.tif ({vendor})"
+    assert read(tiff((34682, "HV=1")), text).instrument == {"HV": "1"}
+
+
+def test_tags_of_programs_are_read() -> None:
+    """PNG text, EXIF, JPEG comments and XMP's CreatorTool, each under its name."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Software", "Painter 3")
+    text.add_text("parameters", "a micrograph of gold, steps 20")
+    exif = Image.Exif()
+    exif[305] = "Camera 2"
+    xmp = b"<xmp:CreatorTool>Shop 5</xmp:CreatorTool>"
+
+    png = read(encoded(micrograph(), "PNG", pnginfo=text)).software
+    jpeg = read(encoded(micrograph(), "JPEG", exif=exif, comment="by hand", xmp=xmp)).software
+
+    assert png == {"Software": "Painter 3", "parameters": "a micrograph of gold, steps 20"}
+    assert jpeg == {"EXIF Software": "Camera 2", "comment": "by hand", "XMP CreatorTool": "Shop 5"}
+
+
+def test_no_tag_is_nothing_said(tmp_path: Path) -> None:
+    """A bare file gives its format and nothing else, from bytes or from disk."""
+    (tmp_path / "x.png").write_bytes(encoded(micrograph(), "PNG"))
+
+    found = read_provenance(tmp_path / "x.png", "x.png", None)
+
+    assert (found.file_format, found.instrument, found.software) == ("PNG", {}, {})
+    assert (found.instrument_source, found.notes) == (None, ())
+
+
+def test_values_are_fit_to_be_shown() -> None:
+    """Control characters go, and what is endless is cut, in length and number."""
+    text = "A=\x1b[31mred\x07\n" + "".join(f"k{n}=" + "v" * 999 + "\n" for n in range(99))
+
+    found = read(tiff((34682, text))).instrument
+
+    assert found["A"] == "[31mred"
+    assert len(found["k1"]) == 300
+    assert len(found) == 60
+
+
+def test_a_document_names_its_programs() -> None:
+    """A PDF's producer is evidence like any tag."""
+    data = pdf_with(micrograph()) + b"<< /Producer (pdfTeX-1.40) >>"
+
+    found = read(data)
+
+    assert (found.file_format, found.software) == ("PDF", {"PDF Producer": "pdfTeX-1.40"})
+
+
+def test_content_credentials_are_looked_for() -> None:
+    """None is said plainly; a damaged box is still told."""
+    pytest.importorskip("c2pa", reason="needs semforensics[c2pa]")
+    png = encoded(micrograph(), "PNG")
+    box = struct.pack(">I4s", 40, b"jumb") + b"jumdc2pa" + bytes(24)
+
+    assert read(png).c2pa == "none"
+    assert read(png[:-12] + box + png[-12:]).c2pa.startswith("present, cannot be read: ")
+
+
+def test_without_the_extra_the_mark_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lacks the library learns whether there is something to look at."""
+    monkeypatch.setitem(__import__("sys").modules, "c2pa", None)
+    png = encoded(micrograph(), "PNG")
+
+    assert read(png).c2pa == "not checked: needs semforensics[c2pa]; no mark of one"
+    assert read(png + b"jumb c2pa").c2pa.endswith("a manifest seems to be there")
+
+
+def test_tags_that_claim_too_much_are_told() -> None:
+    """EXIF whose tags each claim all of it is not read, and a note says so."""
+    head = struct.pack("<2sHIH", b"II", 42, 8, 40)
+    tags = b"".join(struct.pack("<HHII", 40_000 + n, 7, 480, 8) for n in range(40))
+    data = encoded(micrograph(), "JPEG", exif=b"Exif\0\0" + head + tags + bytes(4))
+
+    assert read(data).notes == (
+        "its tags cannot be read: its tags claim more bytes than the file has",
+    )
+
+
+def test_what_is_no_image_says_nothing() -> None:
+    """The reader refuses it; here it is no error."""
+    assert read(np.random.default_rng(0).bytes(500)).file_format == "?"
+
+
+def test_long_lines_take_no_time() -> None:
+    """A megabyte of blanks inside a value is read in a moment."""
+    text = "HV=5" + " " * 1_000_000 + "x\nWD=4"
+    start = time.process_time()
+
+    found = read_provenance(encoded(micrograph(64, 96), "PNG"), "x.png", text)
+
+    assert time.process_time() - start < 2
+    assert found.instrument["HV"] == "5"

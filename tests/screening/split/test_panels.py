@@ -1,0 +1,163 @@
+"""Composite figures are cut into panels by a plain rule."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from tests.screening.documents import figure, micrograph, picture_of
+
+from semforensics.core.images import read_grey
+from semforensics.screening.records import Box
+from semforensics.screening.split.panels import split_panels
+
+
+def with_bar(grey: np.ndarray, rows: int = 24) -> np.ndarray:
+    """Print a black info bar with text below a micrograph."""
+    bar = Image.new("L", (grey.shape[1], rows), 0)
+    ImageDraw.Draw(bar).text((6, 6), "SU8000 10.0kV x100k", fill=255)
+    return np.vstack([grey, np.asarray(bar)])
+
+
+def jpeg(grey: np.ndarray, quality: int = 75) -> np.ndarray:
+    """Send grey levels through JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, format="JPEG", quality=quality)
+    return np.array(Image.open(buffer))
+
+
+@pytest.mark.parametrize("level", [255, 0, 128])
+def test_figures_are_cut_along_their_gutters(level: int) -> None:
+    """Panels of two rows come out in reading order, to the pixel, whatever the gutters' level."""
+    panels = [[micrograph(64, 80, 1), micrograph(64, 96, 2)], [micrograph(72, 184, 3)]]
+
+    found, refused = split_panels(picture_of(figure(panels, level=level)), 32)
+
+    assert [panel.name for panel in found] == ["a", "b", "c"]
+    assert refused == []
+    for panel, grey in zip(found, [*panels[0], *panels[1]], strict=True):
+        np.testing.assert_array_equal(panel.grey, grey)
+    assert found[1].box == Box(12, 100, 76, 196)
+    assert all("label" in panel.notes[-1] for panel in found)
+
+
+def test_noise_of_jpeg_in_gutters_is_let_pass() -> None:
+    """A figure saved as JPEG is cut where it was cut before, give or take a few pixels."""
+    panels = [[micrograph(64, 80, 1), micrograph(64, 96, 2)]]
+
+    found, _ = split_panels(picture_of(jpeg(figure(panels))), 32)
+
+    assert len(found) == 2
+    for panel, width in zip(found, (80, 96), strict=True):
+        assert np.abs(np.subtract(panel.box.size_px, (64, width))).max() <= 4
+
+
+def test_one_micrograph_is_one_panel() -> None:
+    """It has no name, and is not touched."""
+    (panel,), refused = split_panels(picture_of(micrograph()), 32)
+
+    assert (panel.name, panel.notes, refused) == ("", (), [])
+    np.testing.assert_array_equal(panel.grey, micrograph())
+
+
+def test_a_background_clipped_to_black_is_no_gutter() -> None:
+    """Things that rise from black little by little belong to one micrograph."""
+    rows, columns = np.mgrid[:120, :160]
+    rng = np.random.default_rng(0)
+    grey = np.zeros((120, 160))
+    for row, column in ((30, 40), (30, 118), (88, 80)):
+        height = 24 - np.hypot(rows - row, columns - column)
+        grey += 12 * height.clip(0) ** 0.9 * (1 + 0.1 * rng.normal(size=grey.shape))
+
+    found, refused = split_panels(picture_of(grey.clip(0, 255).astype(np.uint8)), 32)
+
+    assert len(found) + len(refused) == 1
+
+
+def test_info_bars_are_cut_off_panels() -> None:
+    """Each panel loses its own bar, and says so."""
+    panels = [[with_bar(micrograph(120, 160, n)) for n in range(2)]]
+
+    found, refused = split_panels(picture_of(figure(panels)), 32)
+
+    assert refused == []
+    for index, panel in enumerate(found):
+        np.testing.assert_array_equal(panel.grey, micrograph(120, 160, index))
+        # Rows of the bar's own background at its lower edge count as a margin.
+        assert panel.notes[0].startswith("info bar of ")
+
+
+def test_the_rows_of_a_bar_can_be_given() -> None:
+    """Then nothing is looked for."""
+    (panel,), _ = split_panels(picture_of(micrograph(120, 160)), 32, info_bar=30)
+
+    assert panel.grey.shape == (90, 160)
+    assert panel.notes == ("30 rows cut off at the bottom, as asked",)
+
+
+def test_where_the_bar_is_in_doubt_the_upper_part_is_judged() -> None:
+    """A flat strip without text is neither clearly a bar nor clearly none; a small one stays."""
+    grey = micrograph(120, 160)
+    grey[100:] = 90
+    grey[100:, ::2] = 91  # not constant, so no margin either
+
+    (panel,), refused = split_panels(picture_of(grey), 32)
+
+    assert refused == []
+    assert panel.grey.shape == (72, 160)
+    assert panel.notes == ("unsure of the info bar: the upper 72 of 120 rows are judged",)
+    (whole,), refused = split_panels(picture_of(grey), 120)
+    assert refused == []
+    assert whole.grey.shape == (120, 160)
+
+
+def test_drawings_are_refused_by_name() -> None:
+    """A plot beside a micrograph is no micrograph."""
+    plot = Image.new("L", (96, 96), 255)
+    ImageDraw.Draw(plot).line([(0, 0), (95, 0), (95, 95), (0, 95), (0, 0), (95, 95)], 0, width=2)
+
+    found, (refusal,) = split_panels(picture_of(figure([[micrograph(96, 96), np.array(plot)]])), 32)
+
+    assert [panel.name for panel in found] == ["a"]
+    assert refusal.location == "panel b"
+    assert refusal.reason.startswith("not a micrograph: ")
+
+
+def test_small_panels_are_refused_by_name() -> None:
+    """The refusal says what was found and what is needed."""
+    panels = [[micrograph(64, 80, 1), micrograph(64, 40, 2)]]
+
+    found, (refusal,) = split_panels(picture_of(figure(panels)), 64)
+
+    assert [panel.name for panel in found] == ["a"]
+    assert (refusal.location, refusal.sha256) == ("panel b", "00" * 32)
+    assert refusal.reason == "too small: 40x64 px, need at least 64x64"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (33, 33)])
+@pytest.mark.parametrize("level", [0, 90, 255])
+def test_pictures_of_next_to_nothing_are_refused(shape: tuple[int, int], level: int) -> None:
+    """One pixel, one row and blank pictures end in a refusal."""
+    found, refused = split_panels(picture_of(np.full(shape, level, np.uint8)), 32)
+
+    assert (len(found), len(refused)) == (0, 1)
+
+
+def test_real_micrographs_are_never_cut(shared: Path) -> None:
+    """Each is one panel that ends where its bar begins, and so is each quarter."""
+    bars = {"images_with_bar": 960, "original_with_bar": 890, "jpeg_with_bar": 890}
+    files = sorted(p for p in (shared / "sem").rglob("*") if p.suffix in (".jpg", ".tif"))
+    assert len(files) > 50
+
+    for path in files:
+        grey = read_grey(path)
+        rows = next((bars[part] for part in path.parts if part in bars), grey.shape[0])
+        found, refused = split_panels(picture_of(grey), 128)
+        assert (len(found), len(refused)) == (1, 0), path.name
+        assert found[0].box == Box(0, 0, rows, grey.shape[1]), path.name
+        for top, left in ((0, 0), (0, 640), (445, 0), (445, 640)):
+            quarter = grey[:rows][top : top + 445, left : left + 640]
+            found, refused = split_panels(picture_of(quarter), 128)
+            assert (len(found), len(refused)) == (1, 0), (path.name, top, left)
+            assert found[0].box.size_px[1] == 640, (path.name, top, left)
