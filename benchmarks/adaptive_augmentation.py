@@ -44,7 +44,7 @@ CHANGES = {
 
 
 def quarters(cropped: Path, splits: Path) -> torch.Tensor:
-    """Give the training side's crops cut in four: [n, 1, 64, 64]."""
+    """Return the training side's crops cut in four: [n, 1, 64, 64]."""
     reals = load_reals(training_files(cropped, splits, "clean"))
     cut = reals.unfold(2, SIZE_PX, SIZE_PX).unfold(3, SIZE_PX, SIZE_PX)  # [n, 1, 2, 2, 64, 64]
     return cut.flatten(0, 3)[:, None].contiguous()
@@ -82,7 +82,7 @@ def draw(rows: pd.DataFrame, target: float) -> Figure:
 
 
 def describe(rows: pd.DataFrame, params: StyleGAN2Params, seconds: float) -> str:
-    """Give the text of the result."""
+    """Return the text of the result."""
     lines = []
     for n_real, part in rows.groupby("n_real"):
         last = part[part["kimg"] > part["kimg"].max() * 3 / 4]

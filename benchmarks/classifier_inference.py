@@ -121,7 +121,7 @@ def start(mode: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def take_turns(modes: tuple[str, ...], *arguments: object) -> dict[str, float]:
-    """Give the median milliseconds an image of each mode."""
+    """Return the median milliseconds an image of each mode."""
     workers = {mode: start(mode, *arguments) for mode in modes}
     times: dict[str, list[float]] = {mode: [] for mode in modes}
     for turn in range(ROUNDS + 1):

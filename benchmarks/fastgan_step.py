@@ -48,7 +48,7 @@ BATCH = 8
 
 
 def plain_networks(setting: Setting) -> tuple[Any, Any]:
-    """Give generator and discriminator as one writes them down, under the public names."""
+    """Return generator and discriminator as one writes them down, under the public names."""
     import torch
     from torch import nn
     from torch.nn.utils import spectral_norm
@@ -275,7 +275,7 @@ class Ours:
 
 
 def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, Any, Any]:
-    """Give fresh networks, random images, LPIPS and parameters, the same in every process."""
+    """Return fresh networks, random images, LPIPS and parameters, the same in every process."""
     import torch
 
     from semforensics.generators.fastgan.training import new_course
@@ -325,7 +325,7 @@ def work(name: str, setting: Setting, weights: Path, threads: int) -> None:
 
 
 def profile(step: Any) -> list[tuple[str, float, int]]:
-    """Give the operations in which a step spends its time, with their seconds and calls."""
+    """Return the operations in which a step spends its time, with their seconds and calls."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
 
@@ -345,7 +345,7 @@ class Worker:
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
     def ask(self, line: str = "step") -> Any:
-        """Give the answer to one request."""
+        """Return the answer to one request."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(line + "\n")
@@ -365,7 +365,7 @@ class Worker:
 
 
 def check_same_losses(setting: Setting, weights: Path, threads: int) -> float:
-    """Give the largest relative difference between the losses of both versions in float32."""
+    """Return the largest relative difference between the losses of both versions in float32."""
     workers = [Worker(name, setting, weights, threads) for name in ("plain", "ours_float32")]
     # One step: Adam's first one has the same size for every weight, however small its gradient, so
     # rounding shows in the second.
@@ -378,7 +378,7 @@ def check_same_losses(setting: Setting, weights: Path, threads: int) -> float:
 
 
 def measure(setting: Setting, weights: Path, threads: int) -> tuple[list[str], list[str]]:
-    """Give table rows of both versions, and the profile of ours."""
+    """Return table rows of both versions, and the profile of ours."""
     error = check_same_losses(setting, weights, threads)
     print(f"{setting.title}: losses agree to {error:.1e}", flush=True)
     workers = {name: Worker(name, setting, weights, threads) for name in ("plain", "ours")}

@@ -39,7 +39,7 @@ CHECKED_PAIRS = 30
 
 
 def make_images(count: int, size_px: int, seed: int) -> Any:
-    """Give different images: random fields of several scales, with noise. [n, 1, height, width]."""
+    """Return different images: random fields of several scales, with noise. [n, 1, height, width]."""
     import torch
     import torch.nn.functional as F
 
@@ -55,7 +55,7 @@ def make_images(count: int, size_px: int, seed: int) -> Any:
 
 
 def load_embedding(weights: Path, precision: str) -> Any:
-    """Give our embedding."""
+    """Return our embedding."""
     import torch
 
     from semforensics.perceptual.lpips import LPIPS, Embedding
@@ -65,7 +65,7 @@ def load_embedding(weights: Path, precision: str) -> Any:
 
 
 def load_package(weights: Path) -> Any:
-    """Give the package's LPIPS-Alex with the published trunk."""
+    """Return the package's LPIPS-Alex with the published trunk."""
     import semforensics.core.torchvision_compat  # noqa: F401, I001 - before lpips, which needs it
     from lpips import LPIPS as PackageLPIPS  # noqa: N811
     from safetensors.torch import load_file
@@ -80,7 +80,7 @@ def load_package(weights: Path) -> Any:
 
 
 def package_row(package: Any, image: Any, others: Any, batch: int) -> Any:
-    """Give the distances of one image from many by the package, a batch of them at a time."""
+    """Return the distances of one image from many by the package, a batch of them at a time."""
     import torch
 
     from semforensics.core.images import to_unit_range
@@ -94,7 +94,7 @@ def package_row(package: Any, image: Any, others: Any, batch: int) -> Any:
 
 
 def seconds(work: Any) -> tuple[float, Any]:
-    """Give how long something takes, and what it gives."""
+    """Return how long something takes, and what it gives."""
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result

@@ -215,7 +215,7 @@ def shuffled(frame: np.ndarray, seed: int) -> np.ndarray:
 
 
 def tree_memory_mb(pid: int) -> float:
-    """Give the resident memory of a process and of all below it."""
+    """Return the resident memory of a process and of all below it."""
     total = 0
     waiting = [pid]
     while waiting:
@@ -230,13 +230,13 @@ def tree_memory_mb(pid: int) -> float:
 
 
 def screen_command(*arguments: object) -> list[str]:
-    """Give the command that a user runs."""
+    """Return the command that a user runs."""
     return [sys.executable, "-c", "from semforensics.cli import main; main()", "screen",
             *map(str, arguments)]  # fmt: skip
 
 
 def bulk_panels(micrographs: Path | None) -> list[np.ndarray]:
-    """Give 100 panels of 512x512 px, cut out of real micrographs where there are some."""
+    """Return 100 panels of 512x512 px, cut out of real micrographs where there are some."""
     if micrographs is None:
         return simulate(100, 512, 512)
     frames = read_real(micrographs)

@@ -119,7 +119,7 @@ def sign_row(screener: Screener, kind: str, panels: list[Panel]) -> str:
 
 
 def nearest(screener: Screener, panels: list[Panel]) -> list[float]:
-    """Give the distances to the nearest training real, suspicious or not."""
+    """Return the distances to the nearest training real, suspicious or not."""
     all_found = dataclasses.replace(screener.model.references, nearest=2.0)
     return sorted(all_found.find(grey)["distance"] for _, grey in panels)  # type: ignore[index]
 

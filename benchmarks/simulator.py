@@ -36,7 +36,7 @@ def set_params(num_areas: int, width_px: int, height_px: int, compression: str) 
 
 
 def time_set(params: SimulatedParams, threads: int) -> tuple[float, float, float]:
-    """Give frames a second of wall time, processor seconds a frame, and megabytes a frame."""
+    """Return frames a second of wall time, processor seconds a frame, and megabytes a frame."""
     with tempfile.TemporaryDirectory() as folder:
         wall, processor = time.perf_counter(), time.process_time()
         rows = simulate_set(params, Path(folder), seed=0, threads=threads)

@@ -54,7 +54,7 @@ KINDS = {"main": 1, "with path length": 4, "with path length and R1": 16}
 
 
 def plain_networks(generator: Any, discriminator: Any) -> tuple[Any, Any]:
-    """Give both networks as one writes them down, under the same names, with the same weights."""
+    """Return both networks as one writes them down, under the same names, with the same weights."""
     import torch
     import torch.nn.functional as F
     from torch import nn
@@ -301,7 +301,7 @@ def work(name: str, setting: Setting, threads: int) -> None:
 
 
 def profile(step: Step) -> list[tuple[str, float, int]]:
-    """Give the operations in which a main step spends its time, with their seconds and calls."""
+    """Return the operations in which a main step spends its time, with their seconds and calls."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
 
@@ -321,7 +321,7 @@ class Worker:
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
     def ask(self, line: str) -> Any:
-        """Give the answer to one request."""
+        """Return the answer to one request."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(line + "\n")
@@ -341,7 +341,7 @@ class Worker:
 
 
 def check_same_losses(setting: Setting, threads: int) -> float:
-    """Give the largest relative difference between what both versions measure in float32."""
+    """Return the largest relative difference between what both versions measure in float32."""
     worst = 0.0
     for kind in KINDS:
         # Fresh ones each time: Adam's first step has the same size for every weight, however small
@@ -357,7 +357,7 @@ def check_same_losses(setting: Setting, threads: int) -> float:
 
 
 def measure(setting: Setting, threads: int) -> tuple[list[str], list[tuple[str, float, int]]]:
-    """Give table rows of both versions, and the profile of ours."""
+    """Return table rows of both versions, and the profile of ours."""
     error = check_same_losses(setting, threads)
     print(f"{setting.title}: losses agree to {error:.1e}", flush=True)
     workers = {name: Worker(name, setting, threads) for name in ("plain", "ours")}
@@ -393,7 +393,7 @@ def measure(setting: Setting, threads: int) -> tuple[list[str], list[tuple[str, 
 
 
 def mean_of_sixteen(main: float, fourth: float, sixteenth: float) -> float:
-    """Give the mean seconds of a step: twelve of sixteen are main ones, three have path length."""
+    """Return the mean seconds of a step: twelve of sixteen are main ones, three have path length."""
     return (12 * main + 3 * fourth + sixteenth) / 16
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from semforensics.core.allocator import keep_memory
+from semforensics.core.errors import InputError
 from semforensics.params import read_params
 
 if TYPE_CHECKING:
@@ -900,7 +901,7 @@ def screen(
     )
 
     if info_bar != "auto" and not info_bar.isdecimal():
-        raise ValueError(f"--info-bar {info_bar!r}: expected auto or a number of rows")
+        raise InputError(f"--info-bar {info_bar!r}: expected auto or a number of rows")
     inputs_outside(paths, out)  # a path that does not exist is told before the model is loaded
     where = choose_device(device)
     set_threads(threads)

@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from semforensics.core.errors import InputError
+
 Protocol = Literal["clean", "thesis"]
 Precision = Literal["float32", "bfloat16"]
 Trunk = Literal["alex", "vgg"]
@@ -493,9 +495,9 @@ def read_params(path: Path) -> Params:
     try:
         return Params.model_validate(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
+        raise InputError(f"{path}: not a YAML file: {error}") from error
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
         )
-        raise ValueError(f"{path}: {problems}") from error
+        raise InputError(f"{path}: {problems}") from error

@@ -35,7 +35,7 @@ BAR = 50
 
 
 def make_params(**changes: object) -> SimulatedParams:
-    """Give the parameters of a small set, with changes."""
+    """Return the parameters of a small set, with changes."""
     values = {
         "num_areas": 3,
         "magnifications_k": (100, 200),
@@ -108,7 +108,7 @@ def test_noise_is_more_correlated_along_rows_than_along_columns() -> None:
 
 
 def phase_correlate(first: np.ndarray, second: np.ndarray) -> tuple[float, np.ndarray]:
-    """Give height of the highest peak in standard deviations, and its shift in pixels."""
+    """Return height of the highest peak in standard deviations, and its shift in pixels."""
     window = np.outer(np.hanning(len(first)), np.hanning(first.shape[1]))
 
     def spectrum(image: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def test_two_frames_of_one_place_differ_in_noise_and_still_register() -> None:
 
 
 def view_of(area: Area) -> View:
-    """Give a small view of the middle."""
+    """Return a small view of the middle."""
     return View(256, 256, pixel_size_nm(100), (0.0, 0.0), area.kv, area.background)
 
 
@@ -289,7 +289,7 @@ def test_thicker_particles_are_brighter_and_end_at_their_radius() -> None:
 
 
 def share_at_edges(scene: Scene) -> tuple[float, float]:
-    """Give the shares of particles, and of the ground, within 8 nm of an edge of a layer."""
+    """Return the shares of particles, and of the ground, within 8 nm of an edge of a layer."""
     ground = rng(0).uniform(-1, 1, (4000, 2)) * [1270, 890]
     shares = []
     for points in (scene.particles.centres, ground):

@@ -27,11 +27,11 @@ class Recorded:
         self.draws = list(draws)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Give the next number, which must be uniform."""
+        """Return the next number, which must be uniform."""
         return self._next("rand", shape)
 
     def normal(self, *shape: int) -> Tensor:
-        """Give the next number, which must be normal."""
+        """Return the next number, which must be normal."""
         return self._next("randn", shape)
 
     def _next(self, function: str, shape: tuple[int, ...]) -> Tensor:

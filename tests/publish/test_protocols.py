@@ -47,7 +47,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def cells(text: str, *beginning: str) -> list[str]:
-    """Give the cells of the line that begins so."""
+    """Return the cells of the line that begins so."""
     (line,) = [ln for ln in text.splitlines() if ln.startswith(f"| {' | '.join(beginning)} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 

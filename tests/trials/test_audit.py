@@ -257,7 +257,7 @@ class Roughness(NPRNetwork):
         self.sign = 1.0
 
     def score_residuals(self, residuals: torch.Tensor) -> torch.Tensor:
-        """Give the score."""
+        """Return the score."""
         return self.sign * residuals.square().mean(dim=(1, 2, 3)).log()
 
 
@@ -288,7 +288,7 @@ class Checkerboard(NPRNetwork):
         torch.nn.Module.__init__(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Give the score."""
+        """Return the score."""
         rows, columns = (torch.arange(side) for side in images.shape[-2:])
         board = 1 - 2 * ((rows[:, None] + columns) % 2)
         return ((images * board).mean(dim=(1, 2, 3)).abs() - 0.006).clamp(min=0)

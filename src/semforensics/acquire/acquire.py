@@ -7,6 +7,7 @@ from semforensics.acquire.boiko import acquire_boiko
 from semforensics.acquire.catalogue import describe_files, write_catalogue
 from semforensics.acquire.folder import acquire_folder
 from semforensics.acquire.simulated import simulate_set
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.params import AcquireParams
 
@@ -38,7 +39,7 @@ def acquire_micrographs(
         The number of micrographs.
 
     Raises:
-        ValueError: The source is not as expected; the message lists every bad file with its reason.
+        InputError: The source is not as expected; the message lists every bad file with its reason.
             Neither output is changed.
     """
     with atomic_folder(raw) as new:
@@ -53,7 +54,7 @@ def acquire_micrographs(
                 rows = acquire_boiko(params.boiko, new, scratch / "figshare")
             case "folder":
                 if folder is None:
-                    raise ValueError(
+                    raise InputError(
                         "acquire.source is `folder`, but no folder is named: set "
                         "SEMFORENSICS_FOLDER, or call `make repro FOLDER=...`"
                     )

@@ -16,6 +16,7 @@ from typing import Any
 from semforensics.acquire.catalogue import raise_problems
 from semforensics.acquire.figshare import Client, RemoteFile, download_all, list_record
 from semforensics.acquire.names import parse_name
+from semforensics.core.errors import InputError
 from semforensics.params import BoikoParams
 
 LICENCE = "CC BY 4.0"
@@ -46,7 +47,7 @@ def acquire_boiko(
         num_images: Micrographs that each record must have.
 
     Raises:
-        ValueError: A record is not as published, or some files cannot be had whole; the message
+        InputError: A record is not as published, or some files cannot be had whole; the message
             lists them. What is whole stays in the scratch folder for the next run.
     """
     client = client or Client()
@@ -71,7 +72,7 @@ def sort_files(
     """Tell the micrographs, sorted by name, from the description.
 
     Raises:
-        ValueError: A name appears twice, or the numbers are not those of the publication.
+        InputError: A name appears twice, or the numbers are not those of the publication.
     """
     names = [file.name.casefold() for file in files]
     raise_problems(
@@ -81,7 +82,7 @@ def sort_files(
     images = sorted((f for f in files if f.name.endswith(".tif")), key=lambda file: file.name)
     descriptions = [file for file in files if file.name.endswith(_DESCRIPTION)]
     if len(images) != num_images or len(descriptions) != 1:
-        raise ValueError(
+        raise InputError(
             f"record {record}: {len(images)} micrographs and {len(descriptions)} descriptions, "
             f"expected {num_images} and 1"
         )
@@ -104,7 +105,7 @@ def read_description(path: Path) -> dict[str, dict[str, Any]]:
     A unit follows a comma in a column's header; values come out in kV, mm and thousands.
 
     Raises:
-        ValueError: A column is missing, its unit unknown, or a value not a number.
+        InputError: A column is missing, its unit unknown, or a value not a number.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -124,7 +125,7 @@ def read_description(path: Path) -> dict[str, dict[str, Any]]:
         "Magnification",
     }
     if missing := sorted(wanted - columns.keys()):
-        raise ValueError(f"{path}: no column {', '.join(missing)} among {'; '.join(header)}")
+        raise InputError(f"{path}: no column {', '.join(missing)} among {'; '.join(header)}")
     scales = {
         "kv": ("AcceleratingVoltage", _KV_PER_UNIT),
         "wd_mm": ("WorkingDistance", _MM_PER_UNIT),
@@ -132,13 +133,13 @@ def read_description(path: Path) -> dict[str, dict[str, Any]]:
     }
     for column, known in scales.values():
         if units[column] not in known:
-            raise ValueError(
+            raise InputError(
                 f"{path}: {column} in {units[column]!r}, expected one of {', '.join(known)}"
             )
     described = {}
     for line in lines:
         if len(line) != len(header):
-            raise ValueError(f"{path}: {len(line)} values for {len(header)} columns: {line}")
+            raise InputError(f"{path}: {len(line)} values for {len(header)} columns: {line}")
         value = {name: line[i].strip() for name, i in columns.items()}
         row: dict[str, Any] = {"sample": value["Sample"], "area": value["Area"]}
         for name, (column, known) in scales.items():
@@ -154,7 +155,7 @@ def _scaled(text: str, scale: float, what: str) -> float | None:
     try:
         return round(float(text) * scale, 9)  # 8300 um are 8.3 mm, no digit more
     except ValueError as error:
-        raise ValueError(f"{what}: {text!r} is not a number") from error
+        raise InputError(f"{what}: {text!r} is not a number") from error
 
 
 def describe_image(
@@ -163,11 +164,11 @@ def describe_image(
     """Join the description to a micrograph; sample, area and label are those of its name.
 
     Raises:
-        ValueError: The name is not one of the publication's.
+        InputError: The name is not one of the publication's.
     """
     parsed = parse_name(name)
     if parsed is None:
-        raise ValueError(
+        raise InputError(
             f"record {record}: {name}, expected "
             "<id>-<sample>-<area>-<magnification>-<ordered|disordered>.tif"
         )
@@ -188,7 +189,7 @@ def _report_unknown(
         if name and said
     )
     if unknown == len(names):
-        raise ValueError(
+        raise InputError(
             f"record {record}: the description names none of its {unknown} micrographs"
         )
     if unknown or other:

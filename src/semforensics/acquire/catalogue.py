@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, sha256_of
 
 COLUMNS = (
@@ -53,7 +54,7 @@ def describe_files(raw: Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
         The rows, sorted by file.
 
     Raises:
-        ValueError: Some files are not images; the message lists each of them with its reason.
+        InputError: Some files are not images; the message lists each of them with its reason.
     """
     described, problems = [], []
     console = Console(stderr=True)
@@ -70,14 +71,14 @@ def describe_files(raw: Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
 def raise_problems(problems: list[str], what: str) -> None:
     """Raise one ValueError that lists all problems, if there are any."""
     if problems:
-        raise ValueError(f"{len(problems)} {what}:\n  " + "\n  ".join(problems))
+        raise InputError(f"{len(problems)} {what}:\n  " + "\n  ".join(problems))
 
 
 def measure_file(path: Path) -> dict[str, str | int]:
-    """Give hash and size of an image file, from its header alone.
+    """Return hash and size of an image file, from its header alone.
 
     Raises:
-        ValueError: Not a TIFF, PNG or JPEG file.
+        InputError: Not a TIFF, PNG or JPEG file.
     """
     with path.open("rb") as file:
         start = file.read(26)
@@ -89,12 +90,12 @@ def measure_file(path: Path) -> dict[str, str | int]:
         elif start.startswith(_JPEG_START):
             width, height, bits = _read_jpeg_header(path)
         else:
-            raise ValueError("empty" if not start else "not a TIFF, PNG or JPEG file")
+            raise InputError("empty" if not start else "not a TIFF, PNG or JPEG file")
     # The readers raise whatever a broken header makes them stumble over.
     except Exception as error:
-        raise ValueError(f"{path}: {error or type(error).__name__}") from error
+        raise InputError(f"{path}: {error or type(error).__name__}") from error
     if min(width, height, bits) < 1:
-        raise ValueError(f"{path}: {width} x {height} px of {bits} bits, expected more than none")
+        raise InputError(f"{path}: {width} x {height} px of {bits} bits, expected more than none")
     return {
         "sha256": sha256_of(path),
         "size_bytes": path.stat().st_size,
@@ -114,7 +115,7 @@ def _read_tiff_header(path: Path) -> tuple[int, int, int]:
 def _read_png_header(start: bytes) -> tuple[int, int, int]:
     """Width, height and bits per sample from the first 26 bytes."""
     if len(start) < 26 or start[12:16] != b"IHDR":
-        raise ValueError("a PNG file without a header")
+        raise InputError("a PNG file without a header")
     width, height, bits, colour = struct.unpack(">IIBB", start[16:26])
     palette = 3
     return width, height, 8 if colour == palette else bits
@@ -133,7 +134,7 @@ def write_catalogue(rows: Iterable[Row], path: Path) -> int:
     """Write the catalogue, sorted by file, whole or not at all; give the number of rows.
 
     Raises:
-        ValueError: A row breaks the rules that `read_catalogue` checks.
+        InputError: A row breaks the rules that `read_catalogue` checks.
     """
     ordered = sorted(rows, key=lambda row: str(row["file"]))
     with atomic_file(path) as temporary:
@@ -164,20 +165,20 @@ def read_catalogue(path: Path) -> pd.DataFrame:
         are floats, NaN where unknown.
 
     Raises:
-        ValueError: Columns are missing or unknown, a file is listed twice or leads out of the
+        InputError: Columns are missing or unknown, a file is listed twice or leads out of the
             folder, or a value is not what its column says; the message lists every one.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a CSV file: {error}") from error
+        raise InputError(f"{path}: not a CSV file: {error}") from error
     return _check(table, path)
 
 
 def _check(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Give the columns their types, or say what is wrong with which row."""
+    """Return the columns their types, or say what is wrong with which row."""
     if tuple(table.columns) != COLUMNS:
-        raise ValueError(
+        raise InputError(
             f"{path}: columns {', '.join(table.columns)}; expected {', '.join(COLUMNS)}"
         )
     problems = []

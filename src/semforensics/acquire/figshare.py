@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from semforensics.acquire.catalogue import is_below, raise_problems
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 
 _RETRIED = {403, 408, 429, 500, 502, 503, 504}
@@ -78,7 +79,7 @@ def list_record(record: int, client: Client) -> list[RemoteFile]:
     """Ask for all pages of a record's list of files, until one is short.
 
     Raises:
-        ValueError: figshare does not answer, or not as its API says.
+        InputError: figshare does not answer, or not as its API says.
     """
     url = f"{client.base_url}/articles/{record}/files"
     found: dict[int, RemoteFile] = {}
@@ -89,7 +90,7 @@ def list_record(record: int, client: Client) -> list[RemoteFile]:
             ask = partial(_get_json, session, url, query, client)
             entries = _persist(ask, url, client)
             if not isinstance(entries, list):
-                raise ValueError(f"{url}, page {page}: {type(entries).__name__}, expected a list")
+                raise InputError(f"{url}, page {page}: {type(entries).__name__}, expected a list")
             known = len(found)
             for entry in entries:
                 try:
@@ -101,7 +102,7 @@ def list_record(record: int, client: Client) -> list[RemoteFile]:
             if len(entries) < client.page_size:
                 break
             if len(found) == known and not problems:
-                raise ValueError(f"{url}, page {page}: only files of earlier pages")
+                raise InputError(f"{url}, page {page}: only files of earlier pages")
     raise_problems(problems, f"entries of {url} cannot be used")
     return list(found.values())
 
@@ -121,23 +122,23 @@ def parse_entry(entry: Any) -> RemoteFile:
     """Read one entry of a listing.
 
     Raises:
-        ValueError: It lacks a field, points elsewhere, or has a name that is not a plain file name.
+        InputError: It lacks a field, points elsewhere, or has a name that is not a plain file name.
     """
     try:
         name, size, url = entry["name"], entry["size"], entry["download_url"]
         md5 = entry.get("computed_md5") or entry.get("supplied_md5")
         file_id, is_link = entry["id"], entry.get("is_link_only", False)
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{entry!r}: no field {error}") from error
+        raise InputError(f"{entry!r}: no field {error}") from error
     texts = all(isinstance(value, str) for value in (name, url))
     if not texts or not isinstance(size, int) or not isinstance(file_id, int):
-        raise ValueError(f"{entry!r}: a field is of the wrong type")
+        raise InputError(f"{entry!r}: a field is of the wrong type")
     if not is_below(name) or "/" in name or name.startswith("."):
-        raise ValueError(f"{name!r}: not a plain file name")
+        raise InputError(f"{name!r}: not a plain file name")
     if is_link:
-        raise ValueError(f"{name}: only a link to a file elsewhere")
+        raise InputError(f"{name}: only a link to a file elsewhere")
     if not isinstance(md5, str) or not re.fullmatch("[0-9a-f]{32}", md5):
-        raise ValueError(f"{name}: its MD5 is {md5!r}")
+        raise InputError(f"{name}: its MD5 is {md5!r}")
     return RemoteFile(file_id, name, size, md5, url)
 
 
@@ -145,7 +146,7 @@ def download_all(files: list[RemoteFile], folder: Path, client: Client) -> None:
     """Fetch files into a folder, a few at a time; those that are there and whole are left alone.
 
     Raises:
-        ValueError: Some cannot be had whole; the message lists each of them with its reason.
+        InputError: Some cannot be had whole; the message lists each of them with its reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
@@ -193,7 +194,7 @@ def download(file: RemoteFile, path: Path, session: requests.Session, client: Cl
     """Fetch one file, unless it is there with the right MD5.
 
     Raises:
-        ValueError: It cannot be had whole.
+        InputError: It cannot be had whole.
     """
     if path.is_file() and path.stat().st_size == file.size_bytes and _md5_of(path) == file.md5:
         return
@@ -238,7 +239,7 @@ def _persist(attempt: Callable[[], T], what: str, client: Client) -> T:
     """Repeat an attempt while its failure is a temporary one, with growing waits.
 
     Raises:
-        ValueError: It failed for good, or too often; the message begins with `what`.
+        InputError: It failed for good, or too often; the message begins with `what`.
     """
     for number in range(1, client.attempts + 1):
         try:
@@ -246,15 +247,15 @@ def _persist(attempt: Callable[[], T], what: str, client: Client) -> T:
         except _TemporaryError as error:
             reason, asked_s = str(error), error.wait_s
         except ValueError as error:  # among them addresses that requests cannot use
-            raise ValueError(f"{what}: {error}") from error
+            raise InputError(f"{what}: {error}") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             reason, asked_s = str(error) or type(error).__name__, 0.0
         if asked_s > client.longest_wait_s:
-            raise ValueError(f"{what}: {reason}; the server asks to come back in {asked_s:.0f} s")
+            raise InputError(f"{what}: {reason}; the server asks to come back in {asked_s:.0f} s")
         if number < client.attempts:
             backoff_s = client.first_wait_s * 2 ** (number - 1) * random.uniform(0.5, 1)
             time.sleep(max(asked_s, min(backoff_s, client.longest_wait_s)))
-    raise ValueError(f"{what}: {reason}, after {client.attempts} attempts")
+    raise InputError(f"{what}: {reason}, after {client.attempts} attempts")
 
 
 def _check_status(response: requests.Response) -> None:
@@ -264,7 +265,7 @@ def _check_status(response: requests.Response) -> None:
     message = f"{response.status_code} {response.reason}"
     if response.status_code in _RETRIED:
         raise _TemporaryError(message, _retry_after_s(response.headers.get("Retry-After", "")))
-    raise ValueError(message)
+    raise InputError(message)
 
 
 def _retry_after_s(value: str) -> float:

@@ -17,6 +17,7 @@ from rich.progress import track
 
 from semforensics.acquire.catalogue import is_below, raise_problems
 from semforensics.acquire.names import parse_name
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, sha256_of
 from semforensics.params import FolderParams
 
@@ -40,10 +41,10 @@ def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def select_files(folder: Path, include: Sequence[str]) -> list[str]:
-    """Give the files below a folder that match a pattern, as sorted relative posix paths.
+    """Return the files below a folder that match a pattern, as sorted relative posix paths.
 
     Raises:
-        ValueError: A pattern selects nothing, or something selected is not a readable file inside
+        InputError: A pattern selects nothing, or something selected is not a readable file inside
             the folder; the message lists every one with its reason.
     """
     problems: list[str] = []
@@ -101,7 +102,7 @@ def write_listing(
             `magnification_k`, `kv`, `wd_mm`, `label`; None: groups come from the file names.
 
     Raises:
-        ValueError: The selection has problems, or `groups` does not name exactly these files.
+        InputError: The selection has problems, or `groups` does not name exactly these files.
     """
     files = select_files(folder, params.include)
     given = read_groups(groups, files) if groups else {}
@@ -124,11 +125,11 @@ def read_groups(path: Path, files: Sequence[str]) -> dict[str, dict[str, str]]:
     """Read a CSV of groups: for each file what it gives, the file itself left out.
 
     Raises:
-        ValueError: Columns are missing or unknown, or it does not name every file exactly once.
+        InputError: Columns are missing or unknown, or it does not name every file exactly once.
     """
     rows, columns = _read_rows(path)
     if not {"file", "group"} <= set(columns) <= {"file", *GIVEN_COLUMNS}:
-        raise ValueError(
+        raise InputError(
             f"{path}: columns {', '.join(columns)}; expected file, group and perhaps "
             f"{', '.join(GIVEN_COLUMNS[1:])}"
         )
@@ -145,11 +146,11 @@ def read_listing(path: Path) -> dict[str, dict[str, str]]:
     """Read a listing: for each file its size, hash and given columns.
 
     Raises:
-        ValueError: Not a listing, or a file is listed twice or leads out of the folder.
+        InputError: Not a listing, or a file is listed twice or leads out of the folder.
     """
     rows, columns = _read_rows(path)
     if tuple(columns) not in (LISTING_COLUMNS, LISTING_COLUMNS + GIVEN_COLUMNS):
-        raise ValueError(
+        raise InputError(
             f"{path}: columns {', '.join(columns)}; expected {', '.join(LISTING_COLUMNS)}, as "
             "`semforensics list-folder` writes it"
         )
@@ -167,9 +168,9 @@ def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         try:
             columns, rows = list(reader.fieldnames or []), list(reader)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a CSV file: {error}") from error
+            raise InputError(f"{path}: not a CSV file: {error}") from error
     if any(None in row or None in row.values() for row in rows):
-        raise ValueError(f"{path}: rows of different lengths")
+        raise InputError(f"{path}: rows of different lengths")
     return rows, columns
 
 
@@ -184,7 +185,7 @@ def acquire_folder(
         What their names, or the listing, say of them.
 
     Raises:
-        ValueError: The folder is not as it was listed; the message lists every difference.
+        InputError: The folder is not as it was listed; the message lists every difference.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -208,7 +209,7 @@ def acquire_folder(
 
 
 def describe_name(file: str, given: dict[str, str]) -> dict[str, Any]:
-    """Give group and acquisition data of a file: from the listing, else from its name.
+    """Return group and acquisition data of a file: from the listing, else from its name.
 
     A file of which neither says a group is a group of its own.
     """

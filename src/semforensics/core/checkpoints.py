@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 
 _KEY = "semforensics"
@@ -31,14 +32,14 @@ def save_checkpoint(
             scalars, among them all normalisation statistics, keep 32.
 
     Raises:
-        ValueError: A weight does not fit 16 bit.
+        InputError: A weight does not fit 16 bit.
     """
     stored = {}
     for name, tensor in state.items():
         tensor = tensor.detach().cpu().contiguous()
         if half and tensor.is_floating_point() and tensor.ndim >= 2:
             if not bool((tensor.abs() <= torch.finfo(torch.float16).max).all()):
-                raise ValueError(f"{path}: {name} does not fit 16-bit floats")
+                raise InputError(f"{path}: {name} does not fit 16-bit floats")
             tensor = tensor.half()
         stored[name] = tensor.clone()
     with atomic_file(path) as temporary:
@@ -50,15 +51,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state dict, floating-point tensors as float32, and its description.
 
     Raises:
-        ValueError: Not a safetensors file of this project.
+        InputError: Not a safetensors file of this project.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file: {error}") from error
+        raise InputError(f"{path}: not a safetensors file: {error}") from error
     if header is None:
-        raise ValueError(f"{path}: no description of this project in its header")
+        raise InputError(f"{path}: no description of this project in its header")
     state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
     return state, json.loads(header)

@@ -6,6 +6,8 @@ import random
 import numpy as np
 import torch
 
+from semforensics.core.errors import InputError
+
 
 def choose_device(name: str) -> torch.device:
     """Resolve `auto` (CUDA where there is one, else CPU), `cpu`, `cuda` or `cuda:N`.
@@ -13,7 +15,7 @@ def choose_device(name: str) -> torch.device:
     Of several processes on one machine, each gets a CUDA device of its own.
 
     Raises:
-        ValueError: The name is unknown, or CUDA is asked for and there is none.
+        InputError: The name is unknown, or CUDA is asked for and there is none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -22,18 +24,18 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
+        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r}: this machine has no CUDA device that torch can use")
+        raise InputError(f"device {name!r}: this machine has no CUDA device that torch can use")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r}: this machine has {torch.cuda.device_count()} of CUDA")
+        raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} of CUDA")
     return device
 
 
 def count_cores() -> int:
-    """Give the number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -45,7 +47,7 @@ def set_threads(count: int) -> int:
     Of several processes on one machine, 0 is an equal share of the cores for each.
     """
     if count < 0:
-        raise ValueError(f"threads: {count}, expected 0 (all cores) or more")
+        raise InputError(f"threads: {count}, expected 0 (all cores) or more")
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(count or max(1, count_cores() // neighbours))
     return torch.get_num_threads()

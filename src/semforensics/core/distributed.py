@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from semforensics.core.errors import InputError
+
 T = TypeVar("T")
 
 TIMEOUT = timedelta(seconds=40)
@@ -83,7 +85,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def num_processes() -> int:
-    """Give the number of processes that train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -93,12 +95,12 @@ def is_first() -> bool:
 
 
 def whole(count: int) -> int:
-    """Give the size of the batch of which each process has `count` images."""
+    """Return the size of the batch of which each process has `count` images."""
     return count * num_processes()
 
 
 def share(count: int) -> slice:
-    """Give which of the `count` images of a batch are this process's, the same number but one."""
+    """Return which of the `count` images of a batch are this process's, the same number but one."""
     if not dist.is_initialized():
         return slice(0, count)
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -109,16 +111,16 @@ def check_batch(batch: int, name: str) -> None:
     """Refuse a batch that cannot be divided evenly.
 
     Raises:
-        ValueError: It is not a multiple of the number of processes.
+        InputError: It is not a multiple of the number of processes.
     """
     if batch % num_processes():
-        raise ValueError(
+        raise InputError(
             f"{name}: {batch} images, cannot be divided evenly among {num_processes()} processes"
         )
 
 
 def average(values: Tensor) -> Tensor:
-    """Give the mean over the processes."""
+    """Return the mean over the processes."""
     if num_processes() == 1:
         return values
     values = values.clone()
@@ -127,7 +129,7 @@ def average(values: Tensor) -> Tensor:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Give the rows of all processes, in the order of the batch; all have equally many."""
+    """Return the rows of all processes, in the order of the batch; all have equally many."""
     if num_processes() == 1:
         return x
     rows = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(whole(1))]
@@ -136,7 +138,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def from_first(value: T) -> T:
-    """Give what the first process has: numbers, lists and CPU tensors."""
+    """Return what the first process has: numbers, lists and CPU tensors."""
     if num_processes() == 1:
         return value
     box = [value if is_first() else None]

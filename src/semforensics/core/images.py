@@ -15,6 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from torch import Tensor
 
+from semforensics.core.errors import InputError
+
 MAX_MEGAPIXELS = 64.0
 """Of a file whose size no parameter bounds; a 6-inch micrograph scanned at 1200 dpi has 52."""
 
@@ -35,7 +37,7 @@ def read_grey(
     """Read a TIFF, PNG or JPEG file as 8-bit grey: `to_8_bit(read_samples(path))`.
 
     Raises:
-        ValueError: As `read_samples`.
+        InputError: As `read_samples`.
     """
     return to_8_bit(read_samples(path, max_megapixels))
 
@@ -52,7 +54,7 @@ def read_samples(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Samples:
             own limit, 89 megapixels, holds beside it.
 
     Raises:
-        ValueError: The file is empty, truncated, no TIFF, PNG or JPEG, has several pages or frames,
+        InputError: The file is empty, truncated, no TIFF, PNG or JPEG, has several pages or frames,
             transparency, or samples other than unsigned 8-bit grey or colour or 16-bit grey, or is
             too large; the message names file and reason.
     """
@@ -65,14 +67,14 @@ def read_samples(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Samples:
         except FileNotFoundError:
             raise
         except _RefusedError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise InputError(f"{path}: {error}") from None
         except UnidentifiedImageError:
-            raise ValueError(f"{path}: not a TIFF, PNG or JPEG image") from None
+            raise InputError(f"{path}: not a TIFF, PNG or JPEG image") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ValueError(f"{path}: too large: {error}") from error
+            raise InputError(f"{path}: too large: {error}") from error
         except Exception as error:  # a decoder may raise anything on bytes from outside
             reason = str(error) or type(error).__name__
-            raise ValueError(f"{path}: cannot be decoded: {reason}") from error
+            raise InputError(f"{path}: cannot be decoded: {reason}") from error
 
 
 class _RefusedError(Exception):
@@ -160,7 +162,7 @@ def read_crop(path: Path) -> UInt8[np.ndarray, "height width"]:
     """Read a canonical crop: a PNG of 8-bit grey.
 
     Raises:
-        ValueError: The file is something else, or broken.
+        InputError: The file is something else, or broken.
     """
     try:
         with Image.open(path) as image:
@@ -171,7 +173,7 @@ def read_crop(path: Path) -> UInt8[np.ndarray, "height width"]:
         raise
     except OSError as error:
         found = str(error)
-    raise ValueError(f"{path}: {found}; expected an 8-bit grey PNG")
+    raise InputError(f"{path}: {found}; expected an 8-bit grey PNG")
 
 
 def write_grey_png(path: Path, grey: UInt8[np.ndarray, "height width"]) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from semforensics.core import distributed
+from semforensics.core.errors import InputError
 
 FOLDER_VARIABLE = "SEMFORENSICS_LIVE"
 """Names the folder that the curves go to, one folder in it per training."""
@@ -27,7 +28,7 @@ def live_curves(scratch: Path, *, resumed: bool) -> Iterator[Show]:
         resumed: Whether to go on with the curves that are there.
 
     Raises:
-        ValueError: They are asked for and DVCLive is not installed.
+        InputError: They are asked for and DVCLive is not installed.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder or not distributed.is_first():
@@ -36,7 +37,7 @@ def live_curves(scratch: Path, *, resumed: bool) -> Iterator[Show]:
     try:
         from dvclive.live import Live
     except ImportError as error:
-        raise ValueError(f"{FOLDER_VARIABLE}: install `semforensics[live]` to use it") from error
+        raise InputError(f"{FOLDER_VARIABLE}: install `semforensics[live]` to use it") from error
 
     with Live(
         str(Path(folder, *scratch.parts[-2:])),

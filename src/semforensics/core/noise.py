@@ -26,5 +26,5 @@ def noise_sigma(images: UInt8[np.ndarray, "n height width"]) -> Float[np.ndarray
 
 
 def mse_noise_floor(images: UInt8[np.ndarray, "n height width"]) -> float:
-    """Give the MSE of two exposures of one scene, in grey levels squared: twice the variance."""
+    """Return the MSE of two exposures of one scene, in grey levels squared: twice the variance."""
     return float(2 * np.square(noise_sigma(images)).mean())

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter, median_filter
 from skimage.exposure import equalize_adapthist
 from skimage.restoration import denoise_nl_means
 
+from semforensics.core.errors import InputError
 from semforensics.core.noise import noise_sigma
 
 Grey = UInt8[np.ndarray, "height width"]
@@ -136,11 +137,11 @@ def resize_and_back(image: Grey, factor: float) -> Grey:
         factor: Of the side in between, rounded to whole pixels.
 
     Raises:
-        ValueError: Nothing would be left.
+        InputError: Nothing would be left.
     """
     height, width = image.shape
     between = round(width * factor), round(height * factor)
     if min(between) < 1:
-        raise ValueError(f"image of {width}x{height} px: nothing is left at a factor of {factor}")
+        raise InputError(f"image of {width}x{height} px: nothing is left at a factor of {factor}")
     resized = Image.fromarray(image).resize(between, Image.Resampling.BICUBIC)
     return np.array(resized.resize((width, height), Image.Resampling.BICUBIC))

@@ -17,7 +17,7 @@ from semforensics.core.files import atomic_file
 
 
 def fingerprint(settings: Mapping[str, Any], *tensors: Tensor) -> str:
-    """Give a SHA-256 of settings, anything JSON can hold, and of CPU tensors."""
+    """Return a SHA-256 of settings, anything JSON can hold, and of CPU tensors."""
     digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from semforensics.core import distributed
+from semforensics.core.errors import InputError
 from semforensics.core.resume import load_state, save_state
 
 G = TypeVar("G", bound=nn.Module)
@@ -35,7 +36,7 @@ class EndlessPermutations:
         self.waiting = torch.empty(0, dtype=torch.int64)
 
     def take(self, number: int) -> Int64[Tensor, " number"]:
-        """Give the next indices."""
+        """Return the next indices."""
         while len(self.waiting) < number:
             self.waiting = torch.cat([self.waiting, torch.randperm(self.count, generator=self.rng)])
         taken, self.waiting = self.waiting[:number], self.waiting[number:].clone()
@@ -65,7 +66,7 @@ class Course(Generic[G, D]):
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
-        """Give everything, as tensors, numbers and lists."""
+        """Return everything, as tensors, numbers and lists."""
         return {name: part.state_dict() for name, part in self._parts().items()} | {
             "rng": self.rng.get_state(),
             "waiting": self.sampler.waiting,
@@ -96,14 +97,14 @@ class Course(Generic[G, D]):
         """Add a row: the iteration, means since the row before, and what the caller knows.
 
         Raises:
-            ValueError: A mean is not finite.
+            InputError: A mean is not finite.
         """
         total, count = self.window.tolist()
         means = {
             name: s / n for name, s, n in zip(self.columns, total, count, strict=True) if n > 0
         }
         if not np.isfinite(list(means.values())).all():
-            raise ValueError(
+            raise InputError(
                 f"training diverged before iteration {self.iteration}: "
                 + ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
             )
@@ -132,7 +133,7 @@ def save(course: Course[Any, Any], scratch: Path, stamp: str) -> None:
 
 
 def fresh_window(columns: tuple[str, ...], device: torch.device) -> Tensor:
-    """Give the window of a course that has measured nothing."""
+    """Return the window of a course that has measured nothing."""
     return torch.zeros(2, len(columns), device=device)
 
 
@@ -146,7 +147,7 @@ def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def progress_bar(title: str, console: Console) -> Progress:
-    """Give a bar with the losses behind it, shown on a terminal only."""
+    """Return a bar with the losses behind it, shown on a terminal only."""
     return Progress(
         TextColumn(title),
         BarColumn(),

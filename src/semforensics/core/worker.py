@@ -16,6 +16,8 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Any
 
+from semforensics.core.errors import InputError
+
 _POLL_S = 0.1
 _START_S = 300.0
 """A process that has not loaded its libraries by then is given up."""
@@ -48,7 +50,7 @@ class Worker:
             cancelled: Whether the caller no longer waits for it.
 
         Raises:
-            ValueError: What the job raised as ValueError or OSError: the caller's to mend.
+            InputError: What the job raised as ValueError or OSError: the caller's to mend.
             RuntimeError: Whatever else the job raised, or its process died or did not start.
             TimeoutError: It took longer than `timeout_s`.
             InterruptedError: `cancelled` became true.
@@ -61,7 +63,7 @@ class Worker:
         finally:
             self._lock.release()
         if kind == "expected":
-            raise ValueError(message)
+            raise InputError(message)
         if kind == "unexpected":
             raise RuntimeError(message)
 

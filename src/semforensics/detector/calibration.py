@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy.optimize import brentq
 
+from semforensics.core.errors import InputError
+
 Verdict = Literal["consistent", "inconclusive", "ai-suspected"]
 """consistent: with a real micrograph."""
 
@@ -42,11 +44,11 @@ def choose_threshold(
     With fewer than 1 / `max_false_positive_rate` reals the bound means none of them.
 
     Raises:
-        ValueError: A class is empty, or a score is not finite.
+        InputError: A class is empty, or a score is not finite.
     """
     for name, scores in (("real", real_scores), ("fake", fake_scores)):
         if len(scores) == 0 or not np.isfinite(scores).all():
-            raise ValueError(f"{len(scores)} {name} scores, expected at least one, all finite")
+            raise InputError(f"{len(scores)} {name} scores, expected at least one, all finite")
     reals = np.sort(real_scores.astype(np.float64))[::-1]
     fakes = fake_scores.astype(np.float64)
 
@@ -68,12 +70,12 @@ def fake_probability(logits: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*a
 
 
 def log_loss(logits: Scores, is_fake: Labels) -> float:
-    """Give the mean cross-entropy of the probabilities, in nats; log 2 is a coin that says so."""
+    """Return the mean cross-entropy of the probabilities, in nats; log 2 is a coin that says so."""
     return float(log_loss_terms(logits, is_fake).mean())
 
 
 def log_loss_terms(logits: Scores, is_fake: Labels) -> Float[np.ndarray, " n"]:
-    """Give what each image adds to the log loss."""
+    """Return what each image adds to the log loss."""
     z = logits.astype(np.float64)
     # log(1 + exp(-z)) for fakes, log(1 + exp(z)) for reals, free of overflow
     terms: Float[np.ndarray, " n"] = np.logaddexp(0, np.where(is_fake, -z, z))
@@ -95,16 +97,16 @@ def fit_temperature(logits: Scores, is_fake: Labels) -> float:
         Between 0.01 and 100; above 1 the logits were too sure. 100 where they say nothing.
 
     Raises:
-        ValueError: A class is empty, or a logit is not finite.
+        InputError: A class is empty, or a logit is not finite.
     """
     n_fake, n_real = int(is_fake.sum()), int((~is_fake).sum())
     if min(n_fake, n_real) == 0 or not np.isfinite(logits).all():
-        raise ValueError(f"{n_real} real and {n_fake} fake logits, expected both, all finite")
+        raise InputError(f"{n_real} real and {n_fake} fake logits, expected both, all finite")
     z = logits.astype(np.float64)
     targets = np.where(is_fake, (n_fake + 1) / (n_fake + 2), 1 / (n_real + 2))
 
     def slope(beta: float) -> float:
-        """Give the derivative of the loss by beta = 1 / temperature; it grows with beta."""
+        """Return the derivative of the loss by beta = 1 / temperature; it grows with beta."""
         return float((z * (0.5 * (1 + np.tanh(beta * z / 2)) - targets)).mean())
 
     low, high = 1 / _MAX_TEMPERATURE, _MAX_TEMPERATURE
@@ -132,11 +134,11 @@ def conformal_p_values(
         itself counted among them, so between 1 / (n + 1) and 1. Ties count against rejection.
 
     Raises:
-        ValueError: A calibration set is empty.
+        InputError: A calibration set is empty.
     """
     n_real, n_fake = len(real_calibration), len(fake_calibration)
     if min(n_real, n_fake) == 0:
-        raise ValueError(f"calibration on {n_real} reals and {n_fake} fakes, both are needed")
+        raise InputError(f"calibration on {n_real} reals and {n_fake} fakes, both are needed")
     above = n_real - np.searchsorted(np.sort(real_calibration), scores, side="left")
     below = np.searchsorted(np.sort(fake_calibration), scores, side="right")
     return (1 + above) / (n_real + 1), (1 + below) / (n_fake + 1)
@@ -147,7 +149,7 @@ def largest_p_values(
     real_calibrations: Sequence[Float[np.ndarray, " _"]],
     fake_calibrations: Sequence[Float[np.ndarray, " _"]],
 ) -> tuple[PValues, PValues]:
-    """Give p-values that hold for reals and fakes of several kinds each.
+    """Return p-values that hold for reals and fakes of several kinds each.
 
     For a real of any of the kinds, such as raw and denoised ones, the largest p_real is at least
     that of its own kind, so it is at most alpha with a chance of at most alpha, too; likewise for
@@ -168,7 +170,7 @@ def largest_p_values(
 
 
 def calibration_sizes(calibration: Mapping[str, Any]) -> tuple[int, int]:
-    """Give the number of reals, and of fakes of the generator that has fewest.
+    """Return the number of reals, and of fakes of the generator that has fewest.
 
     Args:
         calibration: Of one number of phases, as the training stores it beside a model.
@@ -182,12 +184,12 @@ def check_alpha(alpha: float, n_real: int, n_fake: int) -> None:
     No p-value is below 1 / (n + 1), so a smaller alpha would reject nothing, ever.
 
     Raises:
-        ValueError: alpha is below that for a class; the message says how many images it needs.
+        InputError: alpha is below that for a class; the message says how many images it needs.
     """
     for name, count in (("reals", n_real), ("fakes", n_fake)):
         # - 1e-9: 1 / alpha may come out just above a whole number
         if count + 1 < 1 / alpha - 1e-9:
-            raise ValueError(
+            raise InputError(
                 f"alpha {alpha:g} needs {math.ceil(1 / alpha - 1 - 1e-9)} calibration {name}, "
                 f"found {count}"
             )
@@ -199,7 +201,7 @@ def decide(
     alpha: float,
     inside: Bool[np.ndarray, " n"] | None = None,
 ) -> Shaped[np.ndarray, " n"]:
-    """Give the verdict on each image: a class is excluded when its p-value is at most alpha.
+    """Return the verdict on each image: a class is excluded when its p-value is at most alpha.
 
     Args:
         p_real: As `conformal_p_values` gives them.
@@ -223,8 +225,8 @@ def at_prevalence(logit: _Logit, prevalence: float) -> _Logit:
     """Move a calibrated logit from a prevalence of one half to another share of fakes.
 
     Raises:
-        ValueError: The prevalence is not between 0 and 1.
+        InputError: The prevalence is not between 0 and 1.
     """
     if not 0 < prevalence < 1:
-        raise ValueError(f"prevalence {prevalence}: expected between 0 and 1, both left out")
+        raise InputError(f"prevalence {prevalence}: expected between 0 and 1, both left out")
     return logit + math.log(prevalence / (1 - prevalence))

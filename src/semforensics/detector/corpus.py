@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop
 from semforensics.micrographs.split import read_splits, split_by_file
 from semforensics.params import Protocol, Side, SplitParams
@@ -63,13 +64,13 @@ class LabelledImages:
 
 
 def generators_of(row: str) -> tuple[str, ...]:
-    """Give the generators whose fakes a classifier learns from.
+    """Return the generators whose fakes a classifier learns from.
 
     Raises:
-        ValueError: There is no such row.
+        InputError: There is no such row.
     """
     if row not in ROWS:
-        raise ValueError(f"row {row!r}: expected one of {', '.join(ROWS)}")
+        raise InputError(f"row {row!r}: expected one of {', '.join(ROWS)}")
     return ROWS[row]
 
 
@@ -98,7 +99,7 @@ def list_images(
         Rows as in `LabelledImages`, sorted by class and file.
 
     Raises:
-        ValueError: A folder of fakes holds anything but PNG files named after seeds, or too few;
+        InputError: A folder of fakes holds anything but PNG files named after seeds, or too few;
             or the pseudo-fakes are not those of these reals.
         FileNotFoundError: A folder of fakes is missing.
     """
@@ -129,9 +130,9 @@ def _fake_files(folder: Path) -> list[Path]:
     files = sorted(folder.iterdir())
     for path in files:
         if not re.fullmatch(r"\d+\.png", path.name):
-            raise ValueError(f"{path}: not a fake, expected a name like 000042.png")
+            raise InputError(f"{path}: not a fake, expected a name like 000042.png")
     if len(files) < len(get_args(Side)):
-        raise ValueError(f"{folder}: {len(files)} fakes, need at least one for each side")
+        raise InputError(f"{folder}: {len(files)} fakes, need at least one for each side")
     return sorted(files, key=lambda path: (int(path.stem), path.name))
 
 
@@ -141,7 +142,7 @@ def _pseudo_fakes(reals: pd.DataFrame, folder: Path) -> pd.DataFrame:
         raise FileNotFoundError(f"{folder}: no such folder of fakes")
     odd = {path.name for path in folder.iterdir()} ^ set(reals["file"])
     if odd:
-        raise ValueError(f"{folder}: not one pseudo-fake for each real, as {min(odd)} shows")
+        raise InputError(f"{folder}: not one pseudo-fake for each real, as {min(odd)} shows")
     return reals.assign(
         **{
             "file": [f"{PSEUDO}/{file}" for file in reals["file"]],
@@ -156,13 +157,13 @@ def contiguous_sides(count: int, shares: SplitParams) -> list[Side]:
     """Divide a row of fakes into train, test and validation, in this order.
 
     Raises:
-        ValueError: A side would stay empty.
+        InputError: A side would stay empty.
     """
     last_train = round(shares.train * count)
     last_test = round((shares.train + shares.test) * count)
     sizes = (last_train, last_test - last_train, count - last_test)
     if min(sizes) < 1:
-        raise ValueError(f"{count} fakes: too few for three sides in the shares of the split")
+        raise InputError(f"{count} fakes: too few for three sides in the shares of the split")
     sides: tuple[Side, ...] = ("train", "test", "validation")
     return [side for side, size in zip(sides, sizes, strict=True) for _ in range(size)]
 
@@ -171,7 +172,7 @@ def draw_training_side(table: pd.DataFrame, side: Side, seed: int) -> pd.DataFra
     """Draw as many fakes as reals, in equal parts from each generator: to learn and to calibrate.
 
     Raises:
-        ValueError: The side has no real for each generator.
+        InputError: The side has no real for each generator.
     """
     num_generators = table.loc[table["class"] == "fake", "generator"].nunique()
     num_reals = int(((table["class"] == "real") & (table["side"] == side)).sum())
@@ -195,7 +196,7 @@ def _draw(
     table: pd.DataFrame, side: Side, num_reals: int, per_generator: int, seed: int
 ) -> pd.DataFrame:
     if per_generator == 0:
-        raise ValueError(f"{side} side: {num_reals} reals, fewer than generators of fakes")
+        raise InputError(f"{side} side: {num_reals} reals, fewer than generators of fakes")
     on_side = table[table["side"] == side]
     parts = [draw_evenly(on_side[on_side["class"] == "real"], num_reals, seed)]
     for _, fakes in on_side[on_side["class"] == "fake"].groupby("generator"):
@@ -220,7 +221,7 @@ def load_images(table: pd.DataFrame) -> LabelledImages:
     """Read all images of a table into memory.
 
     Raises:
-        ValueError: Images differ in size, have an odd side, are smaller than 16 px, or are no 8-bit
+        InputError: Images differ in size, have an odd side, are smaller than 16 px, or are no 8-bit
             grey PNG files.
         FileNotFoundError: A file is missing.
     """
@@ -228,14 +229,14 @@ def load_images(table: pd.DataFrame) -> LabelledImages:
     first = read_crop(paths[0])
     height, width = first.shape
     if height % 2 or width % 2 or min(height, width) < MIN_SIZE_PX:
-        raise ValueError(
+        raise InputError(
             f"{paths[0]}: {width}x{height} px, expected even sides of at least {MIN_SIZE_PX} px"
         )
     images = np.empty((len(paths), 1, height, width), dtype=np.uint8)
     for index, path in enumerate(paths):
         image = read_crop(path)
         if image.shape != first.shape:
-            raise ValueError(
+            raise InputError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} px, expected {width}x{height} px as "
                 f"{paths[0]}"
             )
@@ -256,11 +257,11 @@ def load_test_side(
         fakes: Holds one folder per generator.
 
     Raises:
-        ValueError: The model is another row's; images changed sides since it was trained, so that
+        InputError: The model is another row's; images changed sides since it was trained, so that
             test images might be among the training images; or they have another size.
     """
     if meta["row"] != row:
-        raise ValueError(f"the classifier is of row {meta['row']}, expected {row}")
+        raise InputError(f"the classifier is of row {meta['row']}, expected {row}")
     table = list_images(
         cropped,
         splits,
@@ -271,12 +272,12 @@ def load_test_side(
         seed=meta["seed"],
     )
     if fingerprint(table) != meta["sides_sha256"]:
-        raise ValueError(
+        raise InputError(
             f"{splits} or {fakes}: not the images and sides that the classifier was trained on"
         )
     test = load_images(draw_test_side(table, meta["seed"]))
     if list(test.images.shape[-2:]) != meta["size_px"]:
-        raise ValueError(
+        raise InputError(
             f"{cropped}: images of {list(test.images.shape[-2:])} px, trained on {meta['size_px']}"
         )
     return test
@@ -286,12 +287,12 @@ def check_same_size(*sets: LabelledImages) -> None:
     """Refuse sets whose images differ in size.
 
     Raises:
-        ValueError: They do; the message names a file of each size.
+        InputError: They do; the message names a file of each size.
     """
     sizes = {tuple(s.images.shape[-2:]): s.table["path"].iloc[0] for s in sets}
     if len(sizes) > 1:
         found = ", ".join(f"{path}: {w}x{h} px" for (h, w), path in sizes.items())
-        raise ValueError(f"images of one size expected; found {found}")
+        raise InputError(f"images of one size expected; found {found}")
 
 
 def fingerprint(table: pd.DataFrame) -> str:

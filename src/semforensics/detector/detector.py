@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
+from semforensics.core.errors import InputError
 from semforensics.detector.calibration import (
     PValues,
     calibration_sizes,
@@ -48,13 +49,13 @@ class Detector:
             name: Which training's model; its calibration comes with it.
 
         Raises:
-            ValueError: The model is none of this project, or was trained before models carried
+            InputError: The model is none of this project, or was trained before models carried
                 their calibration.
             FileNotFoundError: Model or training domain are missing.
         """
         network, meta = load_classifier(folder, device, name)
         if "calibration" not in meta:
-            raise ValueError(f"{folder / name}: a model without calibration; train it again")
+            raise InputError(f"{folder / name}: a model without calibration; train it again")
         return cls(network, meta, Domain.load(folder / DOMAIN_FILE), phases, device)
 
     @property
@@ -72,7 +73,7 @@ class Detector:
         return score_images(self.network, images, phases=self.phases, device=self.device)
 
     def p_values(self, logits: Logits) -> tuple[PValues, PValues]:
-        """Give p_real and p_fake of logits.
+        """Return p_real and p_fake of logits.
 
         p_real is the largest over the calibration reals as they are and after each kind of benign
         processing that the training names, p_fake the largest over the generators: so they hold
@@ -89,7 +90,7 @@ class Detector:
         return largest_p_values(logits, reals, fakes)
 
     def borders(self, alpha: float) -> tuple[float, ...]:
-        """Give the logits at which something that is said of an image changes.
+        """Return the logits at which something that is said of an image changes.
 
         Returns:
             The threshold; the logit above which no calibration says real any more (p_real is at
@@ -109,7 +110,7 @@ class Detector:
         logits: Logits | None = None,
         inside: Bool[np.ndarray, " n"] | None = None,
     ) -> Shaped[np.ndarray, " n"]:
-        """Give the verdict on each image, inconclusive outside the training domain.
+        """Return the verdict on each image, inconclusive outside the training domain.
 
         Args:
             images: Grey levels 0 … 255, of even size.
@@ -118,7 +119,7 @@ class Detector:
             inside: Whether they are inside the training domain, where that is known already.
 
         Raises:
-            ValueError: The calibration cannot resolve `alpha`.
+            InputError: The calibration cannot resolve `alpha`.
         """
         sides = self.meta["calibration"][str(self.phases)]
         check_alpha(alpha, *calibration_sizes(sides))
@@ -128,6 +129,6 @@ class Detector:
 
 
 def _order_statistic(logits: list[float], alpha: float) -> float:
-    """Give the calibration logit that a score must exceed for its p-value to be at most alpha."""
+    """Return the calibration logit that a score must exceed for its p-value to be at most alpha."""
     allowed = int(alpha * (len(logits) + 1) + 1e-9) - 1  # calibration images at or above a score
     return sorted(logits, reverse=True)[allowed] if allowed >= 0 else float("inf")

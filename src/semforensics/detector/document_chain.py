@@ -8,6 +8,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
 
+from semforensics.core.errors import InputError
+
 Grey = UInt8[np.ndarray, "height width"]
 NewGrey = UInt8[np.ndarray, "new_height new_width"]
 
@@ -48,19 +50,19 @@ def extract_image(pdf: bytes) -> Grey:
     """Decode the only image of a PDF of one page, at the resolution it is stored in.
 
     Raises:
-        ValueError: There is not exactly one grey image.
+        InputError: There is not exactly one grey image.
     """
     document = pypdfium2.PdfDocument(pdf)
     try:
         page = document[0]
         images = list(page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE]))
         if len(images) != 1:
-            raise ValueError(f"{len(images)} images in a PDF, expected one")
+            raise InputError(f"{len(images)} images in a PDF, expected one")
         pixels = images[0].get_bitmap(render=False).to_numpy()
         # a copy: the bitmap's memory goes with the document
         grey = np.array(pixels[..., 0] if pixels.ndim == 3 else pixels)
         if pixels.ndim == 3 and (pixels[..., :3] != pixels[..., :1]).any():
-            raise ValueError("an image of a PDF is in colour, expected grey")
+            raise InputError("an image of a PDF is in colour, expected grey")
         return grey
     finally:
         document.close()

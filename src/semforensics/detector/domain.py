@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.core.errors import InputError
 
 DOMAIN_FILE = "domain.safetensors"
 
@@ -107,7 +108,7 @@ def _features(x: Float[Tensor, "n 1 height width"]) -> Float[Tensor, "n f"]:
 
 
 def _moments(x: Float[Tensor, "n 1 h w"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Give mean, variance, skewness and the logarithm of the kurtosis of each image."""
+    """Return mean, variance, skewness and the logarithm of the kurtosis of each image."""
     flat = x.flatten(1)
     mean = flat.mean(dim=1)
     centred = flat - mean[:, None]
@@ -129,7 +130,7 @@ def _correlation(a: Float[Tensor, "n 1 h w"], b: Float[Tensor, "n 1 h w"]) -> Fl
 def shuffled(
     images: UInt8[Tensor, "n 1 height width"], rng: np.random.Generator
 ) -> UInt8[Tensor, "n 1 height width"]:
-    """Give the pixels of each image in random order: white noise with the same histogram."""
+    """Return the pixels of each image in random order: white noise with the same histogram."""
     pixels = rng.permuted(images.flatten(1).numpy(), axis=1)
     return torch.from_numpy(pixels).view(images.shape)
 
@@ -137,7 +138,7 @@ def shuffled(
 def phase_randomised(
     images: UInt8[Tensor, "n 1 height width"], rng: np.random.Generator
 ) -> UInt8[Tensor, "n 1 height width"]:
-    """Give images of the same spectra and mean grey whose phases are those of white noise.
+    """Return images of the same spectra and mean grey whose phases are those of white noise.
 
     Rounded and clipped to grey levels 0 … 255 like any image, so spectra are the same but for that.
     """
@@ -207,7 +208,7 @@ class Domain:
         return replace(domain, limits=(_quantile(unlike, tail), min(usual, max(kept, nearest))))
 
     def distances(self, images: UInt8[Tensor, "n 1 height width"]) -> Float[np.ndarray, " n"]:
-        """Give the larger of both distances of each image, in units of its limit: 1 is on it."""
+        """Return the larger of both distances of each image, in units of its limit: 1 is on it."""
         unlike, flat = self._both(images)
         scale = max(self.limits[1], _LEAST_SPREAD)  # a limit near 0 is not a unit
         return np.maximum(unlike / self.limits[0], 1 + (flat - self.limits[1]) / scale)
@@ -219,7 +220,7 @@ class Domain:
     def _both(
         self, images: UInt8[Tensor, "n 1 height width"]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Give unlikeness and lack of structure, both without a limit."""
+        """Return unlikeness and lack of structure, both without a limit."""
         own = (domain_features(images) - self.mean) / self.spread
         return np.linalg.norm(own @ self.whitening, axis=1), own @ self.direction
 
@@ -234,21 +235,21 @@ class Domain:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: The file is no training domain, or one of other statistics.
+            InputError: The file is no training domain, or one of other statistics.
             FileNotFoundError: There is no such file.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such training domain")
         state, meta = load_checkpoint(path)
         if meta.get("features") != feature_names():
-            raise ValueError(f"{path}: not a training domain of these statistics")
+            raise InputError(f"{path}: not a training domain of these statistics")
         arrays = {name: tensor.double().numpy() for name, tensor in state.items()}
         low, high = meta["limits"]
         return cls(**arrays, limits=(float(low), float(high)))
 
 
 def _quantile(values: Float[np.ndarray, " n"], share: float) -> float:
-    """Give a value such that at least this share of the values is not above it."""
+    """Return a value such that at least this share of the values is not above it."""
     return float(np.quantile(values, share, method="higher"))
 
 

@@ -147,7 +147,7 @@ def score_files(
         Each path with its logit, in the order given.
 
     Raises:
-        ValueError: A file is no 8-bit grey PNG.
+        InputError: A file is no 8-bit grey PNG.
         FileNotFoundError: A file is missing.
     """
     workers = torch.get_num_threads() if device.type == "cpu" else 1

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from semforensics.core.errors import InputError
 from semforensics.detector.npr import GREY_STD, IMAGENET_STD, network_input
 
 NetworkName = Literal["npr_tiny", "npr_resnet50"]
@@ -175,7 +176,7 @@ class NPRResNet50(NPRNetwork):
                 same logits for grey images.
 
         Raises:
-            ValueError: Names or shapes are not those of the reference.
+            InputError: Names or shapes are not those of the reference.
         """
         network = cls(channels)
         state = dict(state_dict)
@@ -185,7 +186,7 @@ class NPRResNet50(NPRNetwork):
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:
-            raise ValueError(f"not weights of the reference network: {error}") from error
+            raise InputError(f"not weights of the reference network: {error}") from error
         return network
 
 

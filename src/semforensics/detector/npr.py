@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from semforensics.core.errors import InputError
+
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of the three channels, on a scale of 0 … 1. NPR cancels the means, so only these remain."""
 GREY_STD = sum(IMAGENET_STD) / 3
@@ -30,11 +32,11 @@ def npr(
     differences inside the cells.
 
     Raises:
-        ValueError: Height or width is odd, so that the last cells are not whole.
+        InputError: Height or width is odd, so that the last cells are not whole.
     """
     height, width = images.shape[-2:]
     if height % 2 or width % 2:
-        raise ValueError(f"NPR of {width}x{height} px: both sides must be even")
+        raise InputError(f"NPR of {width}x{height} px: both sides must be even")
     corners = images[..., ::2, ::2]
     return images - corners.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
 
@@ -42,7 +44,7 @@ def npr(
 def network_input(
     images: Float[Tensor, "batch 1 height width"], channels: int
 ) -> Float[Tensor, "batch channels height width"]:
-    """Give what the first convolution sees of grey images.
+    """Return what the first convolution sees of grey images.
 
     NPR is linear and blind to constants, so the reference's normalisation of images on 0 … 1 by the
     ImageNet means and deviations is a division by the deviations alone.

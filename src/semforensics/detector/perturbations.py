@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from skimage.transform import resize_local_mean
 
+from semforensics.core.errors import InputError
 from semforensics.core.processing import (
     clahe,
     contrast,
@@ -68,12 +69,12 @@ class Perturbation:
             donor: A real micrograph of the same size.
 
         Raises:
-            ValueError: What is left is smaller than the detector takes.
+            InputError: What is left is smaller than the detector takes.
         """
         changed = crop_to_even(self.change(image, rng, donor))
         height, width = changed.shape
         if min(height, width) < MIN_SIZE_PX:
-            raise ValueError(
+            raise InputError(
                 f"{self.axis} {self.level}: {width}x{height} px of {image.shape[1]}x"
                 f"{image.shape[0]} px, need at least {MIN_SIZE_PX} px"
             )
@@ -81,7 +82,7 @@ class Perturbation:
 
 
 def rng_of(seed: int, perturbation: Perturbation, file: str) -> np.random.Generator:
-    """Give the generator of one image in one cell, so that neither batch nor order matters."""
+    """Return the generator of one image in one cell, so that neither batch nor order matters."""
     text = f"{seed}:{perturbation.axis}:{perturbation.level}:{file}"
     digest = hashlib.sha256(text.encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
@@ -174,7 +175,7 @@ def rotate(image: Grey, degrees: float) -> NewGrey:
 
 
 def match_spectrum(image: Grey, donor: Grey) -> Grey:
-    """Give an image the azimuthally averaged power spectrum of another, as Durall et al. 2020 do.
+    """Return an image the azimuthally averaged power spectrum of another, as Durall et al. 2020 do.
 
     Phases stay; each ring of spatial frequencies, one cycle per image wide, is scaled as a whole.
 
@@ -294,15 +295,15 @@ GRID: tuple[Perturbation, ...] = (
 
 
 def find(names: Sequence[str]) -> list[Perturbation]:
-    """Give perturbations by axis and level, such as "jpeg quality 75".
+    """Return perturbations by axis and level, such as "jpeg quality 75".
 
     Raises:
-        ValueError: The grid has no such cell; the message lists its cells.
+        InputError: The grid has no such cell; the message lists its cells.
     """
     cells = {f"{cell.axis} {cell.level}": cell for cell in GRID}
     unknown = [name for name in names if name not in cells]
     if unknown:
-        raise ValueError(f"no perturbation {', '.join(unknown)}; there are: {', '.join(cells)}")
+        raise InputError(f"no perturbation {', '.join(unknown)}; there are: {', '.join(cells)}")
     return [cells[name] for name in names]
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.errors import InputError
 from semforensics.core.images import to_unit_range
 from semforensics.detector.networks import NetworkName, NPRNetwork, build_network, place
 from semforensics.detector.npr import PHASES, phase_crop
@@ -33,7 +34,7 @@ def load_classifier(
         The network in eval mode, and what training wrote beside its weights.
 
     Raises:
-        ValueError: The file is no classifier of this project.
+        InputError: The file is no classifier of this project.
         FileNotFoundError: The folder holds no model.
     """
     path = folder / name
@@ -41,12 +42,12 @@ def load_classifier(
         raise FileNotFoundError(f"{path}: no such model")
     state, meta = load_checkpoint(path)
     if meta.get("network") not in get_args(NetworkName):
-        raise ValueError(f"{path}: not a classifier of this project")
+        raise InputError(f"{path}: not a classifier of this project")
     network = build_network(meta["network"], meta["channels"])
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise ValueError(f"{path}: not weights of {meta['network']}: {error}") from error
+        raise InputError(f"{path}: not weights of {meta['network']}: {error}") from error
     return place(network, device).eval(), meta
 
 

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from semforensics.core.errors import InputError
+
 Pooling = Literal["mean", "median", "max"]
 Grey = UInt8[np.ndarray, "height width"]
 Logits = Float[np.ndarray, " n"]
@@ -26,7 +28,7 @@ class Scorer(Protocol):
     """What scores images, such as a detector."""
 
     def logits(self, images: UInt8[Tensor, "n 1 tile_height tile_width"]) -> Logits:
-        """Give one logit per image; positive means fake."""
+        """Return one logit per image; positive means fake."""
         ...
 
 
@@ -34,14 +36,14 @@ def cut_tiles(image: Grey, size_px: int) -> UInt8[Tensor, "n 1 size_px size_px"]
     """Cut an image into tiles, row by row.
 
     Raises:
-        ValueError: The side of a tile is odd, or the image is smaller than one.
+        InputError: The side of a tile is odd, or the image is smaller than one.
     """
     height, width = image.shape
     if size_px % 2 or size_px < 2:
-        raise ValueError(f"tiles of {size_px} px: expected an even number")
+        raise InputError(f"tiles of {size_px} px: expected an even number")
     rows, columns = height // size_px, width // size_px
     if min(rows, columns) == 0:
-        raise ValueError(f"{width}x{height} px: need at least {size_px}x{size_px} px for a tile")
+        raise InputError(f"{width}x{height} px: need at least {size_px}x{size_px} px for a tile")
     whole = image[: rows * size_px, : columns * size_px]
     grid = whole.reshape(rows, size_px, columns, size_px).swapaxes(1, 2)
     return torch.from_numpy(grid.reshape(-1, 1, size_px, size_px).copy())
@@ -59,7 +61,7 @@ def score_tiles(detector: Scorer, image: Grey, size_px: int) -> Logits:
         Logits, row by row; positive means fake.
 
     Raises:
-        ValueError: As `cut_tiles`.
+        InputError: As `cut_tiles`.
     """
     return detector.logits(cut_tiles(image, size_px))
 
@@ -68,10 +70,10 @@ def pool(logits: Logits, pooling: Pooling) -> float:
     """Make one logit of those of an image's tiles.
 
     Raises:
-        ValueError: There are no tiles.
+        InputError: There are no tiles.
     """
     if len(logits) == 0:
-        raise ValueError("no tiles to pool")
+        raise InputError("no tiles to pool")
     match pooling:
         case "mean":
             return float(np.mean(logits))

@@ -29,6 +29,7 @@ from torch import Tensor
 from semforensics.core import distributed
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.device import bf16_is_emulated, seed_everything
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder
 from semforensics.core.images import to_unit_range
 from semforensics.core.live import live_curves
@@ -92,7 +93,7 @@ def train_row(
         first alone calibrates, writes and says so; the others give an empty line.
 
     Raises:
-        ValueError: Images differ in size or form, or a side is too small.
+        InputError: Images differ in size or form, or a side is too small.
         FileNotFoundError: Images are missing.
     """
     generators = generators_of(row)
@@ -212,14 +213,14 @@ def train_network(
         Per epoch: the mean training loss, and loss and accuracy (at 0.5, one phase) on validation.
 
     Raises:
-        ValueError: There are more processes than images in a batch.
+        InputError: There are more processes than images in a batch.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=params.lr)
     is_fake = train.is_fake.float()
     num_batches = math.ceil(len(train.images) / params.batch)
     smallest = len(train.images) // num_batches
     if smallest < distributed.num_processes():
-        raise ValueError(
+        raise InputError(
             f"train_classifier.batch: batches of {smallest} images, fewer than the "
             f"{distributed.num_processes()} processes"
         )
@@ -279,14 +280,14 @@ def train_network(
 
 
 def learning_rate(params: TrainClassifierParams, epoch: int) -> float:
-    """Give the learning rate of an epoch, counted from 1: decayed after every so many epochs."""
+    """Return the learning rate of an epoch, counted from 1: decayed after every so many epochs."""
     return params.lr * params.lr_decay ** ((epoch - 1) // params.lr_decay_every)
 
 
 def validate(
     network: NPRNetwork, validation: LabelledImages, device: torch.device
 ) -> dict[str, float]:
-    """Give loss and accuracy (at a probability of 0.5, one phase) on the validation side."""
+    """Return loss and accuracy (at a probability of 0.5, one phase) on the validation side."""
     network.eval()
     logits = score_images(network, validation.images, phases=1, device=device)
     targets = validation.is_fake.numpy()
@@ -300,7 +301,7 @@ def process_reals(
     """Process the validation reals in every way that the calibration shall know.
 
     Raises:
-        ValueError: The grid has no such cell, or it leaves less than the detector takes.
+        InputError: The grid has no such cell, or it leaves less than the detector takes.
     """
     is_real = ~validation.is_fake
     reals = validation.images[is_real, 0].numpy()

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 from semforensics.core.flips import FLIPS
 from semforensics.core.images import read_crop
@@ -93,7 +94,7 @@ def measure_folder(
         One line that sums up.
 
     Raises:
-        ValueError: There are no fakes, fewer than six images of a kind, images of different sizes,
+        InputError: There are no fakes, fewer than six images of a kind, images of different sizes,
             or too small for LPIPS.
         FileNotFoundError: The weights of LPIPS are missing.
     """
@@ -105,14 +106,14 @@ def measure_folder(
     seen, unseen = _real_files(splits, protocol)
     fake_files = sorted(path.name for path in fakes.glob("*.png"))
     if not fake_files:
-        raise ValueError(f"{fakes}: no PNG files, expected the fakes of {gan}")
+        raise InputError(f"{fakes}: no PNG files, expected the fakes of {gan}")
     _refuse_few(len(seen), len(unseen), len(fake_files))
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         all_reals = _read_images(cropped, seen + unseen, progress)
         generated = _Set(fake_files, _read_images(fakes, fake_files, progress))
         if generated.images.shape[1:] != all_reals.shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"{fakes}: images of {_size(generated.images)} px, those of {cropped} have"
                 f" {_size(all_reals)}"
             )
@@ -255,7 +256,7 @@ def _quality(
 def _nearest_table(
     rows: _Set, columns: _Set, matrices: dict[str, Float[np.ndarray, "rows columns"]]
 ) -> pd.DataFrame:
-    """Give every row's nearest column and mean distance, for every kind of distance."""
+    """Return every row's nearest column and mean distance, for every kind of distance."""
     table = pd.DataFrame({"file": rows.files})
     for name, matrix in matrices.items():
         found = nearest(matrix)
@@ -268,7 +269,7 @@ def _nearest_table(
 def _memorisation_table(
     reals: _Set, others: _Set, fakes: _Set, measured: dict[str, _Measured]
 ) -> pd.DataFrame:
-    """Give the training real nearest to every fake and every other real, and how it is turned."""
+    """Return the training real nearest to every fake and every other real, and how it is turned."""
     flips = list(FLIPS)
 
     def rows(kind: str, files: Sequence[str], twins: dict[str, Twins]) -> pd.DataFrame:
@@ -288,7 +289,7 @@ def _memorisation_table(
 
 
 def _suspicious(table: pd.DataFrame, limits: dict[str, float]) -> pd.DataFrame:
-    """Give the fakes below a limit and by which distances, the one most alone with its real first.
+    """Return the fakes below a limit and by which distances, the one most alone with its real first.
 
     A limit of 0, between reals that are equal, is met by a copy.
     """
@@ -326,7 +327,7 @@ def _memorisation_numbers(
 
 
 def _real_files(splits: Path, protocol: Protocol) -> tuple[list[str], list[str]]:
-    """Give the names of the crops that a GAN is trained on, and of test crops that it never saw."""
+    """Return the names of the crops that a GAN is trained on, and of test crops that it never saw."""
     table = read_splits(splits)
     if protocol == "thesis":
         return sorted(table["file"]), []
@@ -338,7 +339,7 @@ def _refuse_few(n_seen: int, n_unseen: int, n_fake: int) -> None:
     """Refuse sets that are too small for `_quality`, before anything is measured."""
     counts = (n_seen, n_unseen, n_fake) if n_unseen else (n_seen // 2, n_fake)
     if min(counts) < SMALLEST_SET:
-        raise ValueError(
+        raise InputError(
             f"{n_seen} reals that the generator has seen, {n_unseen} others, {n_fake} fakes: need"
             f" {SMALLEST_SET} of each, and twice as many reals where there are no others"
         )
@@ -352,7 +353,7 @@ def _read_images(
     for name in progress.track(files, description=f"Reading {folder.name}"):
         image = read_crop(folder / name)
         if images and image.shape != images[0].shape:
-            raise ValueError(
+            raise InputError(
                 f"{folder / name}: {_size(image)} px, expected {_size(images[0])} as in {files[0]}"
             )
         images.append(image)

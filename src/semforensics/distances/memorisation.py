@@ -67,7 +67,7 @@ def without_itself(
 
 
 def threshold(references: Float[np.ndarray, " n_reference"]) -> float:
-    """Give the first percentile of the distances of reals from their nearest training real.
+    """Return the first percentile of the distances of reals from their nearest training real.
 
     With fewer than 100 of them it lies between the two smallest.
     """

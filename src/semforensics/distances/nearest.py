@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from semforensics.core.errors import InputError
+
 
 @dataclass(frozen=True)
 class Nearest:
@@ -27,15 +29,15 @@ def nearest(distances: Float[np.ndarray, "rows columns"]) -> Nearest:
     """Find the nearest column of every row.
 
     Raises:
-        ValueError: There are no rows or no columns.
+        InputError: There are no rows or no columns.
     """
     if distances.size == 0:
-        raise ValueError(f"distances of shape {distances.shape}: nothing to compare")
+        raise InputError(f"distances of shape {distances.shape}: nothing to compare")
     return Nearest(distances.min(axis=1), distances.argmin(axis=1), distances.mean(axis=1))
 
 
 def summarise(distances: Float[np.ndarray, "n_real n_fake"], name: str) -> dict[str, float]:
-    """Give the numbers of the metrics file, in the unit of the distances.
+    """Return the numbers of the metrics file, in the unit of the distances.
 
     Minima without a further word are those of the reals, each over all fakes, as in the thesis.
 

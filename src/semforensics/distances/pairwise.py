@@ -26,7 +26,7 @@ def pairwise_mse(
     device: torch.device,
     advance: Callable[[int], None] = lambda _pairs: None,
 ) -> Float[Tensor, "n_a n_b"]:
-    """Give the mean squared error of every image of `a` against every image of `b`.
+    """Return the mean squared error of every image of `a` against every image of `b`.
 
     |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, where the x.y of many pairs are one matrix product. Grey
     levels are integers, and the product takes no more pixels at a time than float32 adds exactly;
@@ -57,7 +57,7 @@ def pairwise_mse(
 def _squared_distances(
     a: UInt8[Tensor, "n_a pixels"], b: UInt8[Tensor, "n_b pixels"]
 ) -> Float[Tensor, "n_a n_b"]:
-    """Give |x - y|^2 of all pairs of rows, exactly, in float64."""
+    """Return |x - y|^2 of all pairs of rows, exactly, in float64."""
     norm_a = torch.zeros(len(a), 1, dtype=torch.float64, device=a.device)
     norm_b = torch.zeros(1, len(b), dtype=torch.float64, device=a.device)
     dot = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
@@ -79,7 +79,7 @@ def pairwise_lpips(
     memory_gb: float,
     advance: Callable[[int], None] = lambda _passes: None,
 ) -> Float[Tensor, "flips n_a n_b"]:
-    """Give LPIPS of every image of `a` against every image of `b`, turned each way.
+    """Return LPIPS of every image of `a` against every image of `b`, turned each way.
 
     The codes of `a` are kept, as many as the memory holds, while those of `b` pass by; where not
     all of `a` fits, `b` passes again for the next part (`trunk_passes` counts). Distances between
@@ -125,7 +125,7 @@ def trunk_passes(
     num_flips: int,
     memory_gb: float,
 ) -> int:
-    """Give how many images pass the trunk in `pairwise_lpips`, near pairs not counted."""
+    """Return how many images pass the trunk in `pairwise_lpips`, near pairs not counted."""
     kept_size, _ = _block_sizes(embedding, image, memory_gb)
     return n_a + -(-n_a // kept_size) * n_b * num_flips
 
@@ -152,7 +152,7 @@ class _Codes:
         self.norms = [_squared_lengths(layer) for layer in self.layers]
 
     def distances(self, others: "_Codes") -> Float[Tensor, "n_a n_b"]:
-        """Give the squared distances of all pairs, each layer on its scale."""
+        """Return the squared distances of all pairs, each layer on its scale."""
         total = torch.zeros(len(self.norms[0]), len(others.norms[0]), dtype=torch.float64)
         for x, y, norm_x, norm_y, scale in zip(
             self.layers, others.layers, self.norms, others.norms, self.scales, strict=True
@@ -169,7 +169,7 @@ class _Codes:
 
 
 def _squared_lengths(codes: UInt16[Tensor, "n numbers"]) -> Float[Tensor, " n"]:
-    """Give |x|^2 of all rows, exactly: at each position it is 65535^2 or less."""
+    """Return |x|^2 of all rows, exactly: at each position it is 65535^2 or less."""
     lengths = torch.zeros(len(codes), dtype=torch.float64, device=codes.device)
     for start in range(0, codes.shape[1], _CODE_NUMBERS):
         part = codes[:, start : start + _CODE_NUMBERS].double()
@@ -188,7 +188,7 @@ def _near(
 def _block_sizes(
     embedding: Embedding, image: UInt8[Tensor, "channels height width"], memory_gb: float
 ) -> tuple[int, int]:
-    """Give how many codes to keep, and how many to let pass at a time."""
+    """Return how many codes to keep, and how many to let pass at a time."""
     size = sum(2 * code.shape[1] for code in embedding.codes(image[None]))  # 2 bytes a number
     kept = int(memory_gb * 1e9 * _KEPT_SHARE / size)
     passing = int(memory_gb * 1e9 * (1 - _KEPT_SHARE) / size)

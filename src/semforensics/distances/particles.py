@@ -39,7 +39,7 @@ def find_particles(images: UInt8[np.ndarray, "n height width"]) -> Particles:
 
 
 def size_distance_px(a: Particles, b: Particles) -> float:
-    """Give the Wasserstein-1 distance of two distributions of diameters, in pixels.
+    """Return the Wasserstein-1 distance of two distributions of diameters, in pixels.
 
     It is the mean change of diameter that makes one into the other. A set without particles counts
     as particles of no size.
@@ -62,7 +62,7 @@ def _diameters(image: UInt8[np.ndarray, "height width"]) -> Float[np.ndarray, " 
 
 
 def _bright(levels: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """Give the pixels above Otsu's threshold; none where the image has one kind of grey only."""
+    """Return the pixels above Otsu's threshold; none where the image has one kind of grey only."""
     counts = np.bincount(np.rint(levels).astype(int).ravel(), minlength=256)
     grey = np.arange(len(counts))
     share = counts / counts.sum()

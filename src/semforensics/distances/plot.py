@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop
 from semforensics.distances.spectra import radial_power_spectra
@@ -54,7 +55,7 @@ def plot_gan(
         The number of figures.
 
     Raises:
-        ValueError: A table lacks a column.
+        InputError: A table lacks a column.
     """
     per_real = _read_table(distances / f"{gan}_per_real.csv", _NEAREST_COLUMNS)
     per_fake = _read_table(distances / f"{gan}_per_fake.csv", _NEAREST_COLUMNS)
@@ -106,7 +107,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     table = pd.read_csv(path)
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}"
         )
     return table

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from semforensics.core.errors import InputError
 from semforensics.distances.particles import Particles, find_particles, size_distance_px
 from semforensics.distances.spectra import spectrum_distance_db
 
@@ -35,7 +36,7 @@ def kid(
     b: Float[np.ndarray, "n_b features"],
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Give the kernel distance of two sets: mean and standard deviation over random subsets.
+    """Return the kernel distance of two sets: mean and standard deviation over random subsets.
 
     The squared maximum mean discrepancy under the kernel (x.y / features + 1)^3, unbiased, so about
     0, and below as often as above, between sets of one distribution.
@@ -61,7 +62,7 @@ def _mmd(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "n features"])
 def fidelity_and_diversity(
     reals: Float[np.ndarray, "n_real features"], fakes: Float[np.ndarray, "n_fake features"]
 ) -> dict[str, float]:
-    """Give precision, recall, density and coverage, with neighbourhoods of 5.
+    """Return precision, recall, density and coverage, with neighbourhoods of 5.
 
     Precision is the share of fakes within reach of a real, recall that of reals within reach of a
     fake, where an image reaches to the fifth nearest of its own kind. Density counts the reals that
@@ -69,10 +70,10 @@ def fidelity_and_diversity(
     which may exceed 1; higher is better.
 
     Raises:
-        ValueError: There are fewer than 6 of either kind.
+        InputError: There are fewer than 6 of either kind.
     """
     if min(len(reals), len(fakes)) < SMALLEST_SET:
-        raise ValueError(
+        raise InputError(
             f"{len(reals)} and {len(fakes)} images: quality needs {SMALLEST_SET} or more of each"
         )
     distance = _distances(reals, fakes)
@@ -91,7 +92,7 @@ def fidelity_and_diversity(
 def _distances(
     x: Float[np.ndarray, "n_x features"], y: Float[np.ndarray, "n_y features"]
 ) -> Float[np.ndarray, "n_x n_y"]:
-    """Give Euclidean distances; exactly 0 between equal rows, so rows against themselves too."""
+    """Return Euclidean distances; exactly 0 between equal rows, so rows against themselves too."""
     return np.stack([np.sqrt(np.square(row - y).sum(axis=1)) for row in x])
 
 
@@ -112,7 +113,7 @@ def quality(
         The metrics file's numbers; those that end in `_floor` are of `others`.
 
     Raises:
-        ValueError: There are fewer than 6 of any kind.
+        InputError: There are fewer than 6 of any kind.
     """
     count = min(len(others.features), len(fakes.features))
     particles = find_particles(reals.levels)

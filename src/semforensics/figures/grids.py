@@ -18,7 +18,7 @@ _LETTER_PX = 6.7  # of a caption
 
 
 def grid_shape(size_px: int) -> tuple[int, int]:
-    """Give the rows and columns of a grid about 1000 to 1500 px wide, for images of a size."""
+    """Return the rows and columns of a grid about 1000 to 1500 px wide, for images of a size."""
     columns = min(8, max(3, 1536 // _cell(size_px)))
     return columns * 3 // 4, columns
 
@@ -95,7 +95,7 @@ def _shortened(text: str, length: int) -> str:
 
 
 def _cell(size_px: int) -> int:
-    """Give the side of an image in the figure: a multiple of its own, 128 px or more."""
+    """Return the side of an image in the figure: a multiple of its own, 128 px or more."""
     return size_px * max(1, 128 // size_px)
 
 

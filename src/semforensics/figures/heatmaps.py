@@ -43,7 +43,7 @@ class _Column:
         return np.asarray(((sizes - self.best) / (self.worst - self.best)).clip(0, 1))
 
     def write(self, value: float) -> str:
-        """Give a value as text; a dash where there is none."""
+        """Return a value as text; a dash where there is none."""
         if np.isnan(value):
             return "-"
         match self.style:

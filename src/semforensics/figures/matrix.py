@@ -30,7 +30,7 @@ _BAD = LinearSegmentedColormap.from_list("false alarms", ["#FFFFFF", FAKE])
 
 
 def name_of(key: str) -> str:
-    """Give what readers call a method, a row or a column."""
+    """Return what readers call a method, a row or a column."""
     return NAMES.get(key, key)
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import track
 
 from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import write_grey_png
 from semforensics.generators.common.sampling import generate_grey
@@ -29,7 +30,7 @@ def load_generator(path: Path, snapshot: str = "last") -> FastGAN | StyleGAN2:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It does not hold a generator of this project.
+        InputError: It does not hold a generator of this project.
     """
     if path.is_dir():
         path = path / {"last": "generator.safetensors", "best": "best.safetensors"}[snapshot]
@@ -39,12 +40,12 @@ def load_generator(path: Path, snapshot: str = "last") -> FastGAN | StyleGAN2:
     architecture = meta.get("architecture")
     if architecture not in _ARCHITECTURES:
         expected = " or ".join(map(repr, _ARCHITECTURES))
-        raise ValueError(f"{path}: architecture {architecture!r}, expected {expected}")
+        raise InputError(f"{path}: architecture {architecture!r}, expected {expected}")
     try:
         generator = _ARCHITECTURES[architecture](**meta["arguments"])
         generator.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: not the weights it says it holds: {error}") from error
+        raise InputError(f"{path}: not the weights it says it holds: {error}") from error
     return generator.eval()
 
 
@@ -62,15 +63,15 @@ def generate_folder(
 
     Raises:
         FileNotFoundError: There is no generator.
-        ValueError: The file does not hold one, or not of the kind the parameters are for.
+        InputError: The file does not hold one, or not of the kind the parameters are for.
     """
     generator = load_generator(checkpoints, params.snapshot).to(device)
     if isinstance(params, GenerateStyleGAN2Params):
         if not isinstance(generator, StyleGAN2):
-            raise ValueError(f"{checkpoints}: holds FastGAN, expected StyleGAN2-ADA")
+            raise InputError(f"{checkpoints}: holds FastGAN, expected StyleGAN2-ADA")
         generator.truncation_psi = params.truncation_psi
     elif not isinstance(generator, FastGAN):
-        raise ValueError(f"{checkpoints}: holds StyleGAN2-ADA, expected FastGAN")
+        raise InputError(f"{checkpoints}: holds StyleGAN2-ADA, expected FastGAN")
     seeds = range(params.first_seed, params.first_seed + params.num_images)
     console = Console(stderr=True)
     with atomic_folder(fakes) as folder:

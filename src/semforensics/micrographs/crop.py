@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder
 from semforensics.core.images import read_samples, to_8_bit, write_grey_png
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar
@@ -44,7 +45,7 @@ def crop_folder(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: 
         The number of crops.
 
     Raises:
-        ValueError: Catalogue and folder disagree, two micrographs would share a name, or files
+        InputError: Catalogue and folder disagree, two micrographs would share a name, or files
             cannot be used: one message lists them all. Nothing is written then.
     """
     micrographs = read_catalogue(catalogue)
@@ -75,7 +76,7 @@ def crop_folder(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: 
                 place = {"file": name, "micrograph": row["file"], "top_px": str(top)}
                 listed.append({**row, **place, "left_px": str(left)})
         if bad:
-            raise ValueError(
+            raise InputError(
                 f"{len(bad)} of {len(micrographs)} micrographs cannot be used:\n" + "\n".join(bad)
             )
         _write_table(table, sorted(listed, key=lambda r: r["file"]))
@@ -86,22 +87,22 @@ def read_catalogue(path: Path) -> list[Row]:
     """Read what crops inherit from the catalogue, sorted by file.
 
     Raises:
-        ValueError: A column is missing, there are no rows, a file is listed twice or has no group.
+        InputError: A column is missing, there are no rows, a file is listed twice or has no group.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [c for c in ("file", *INHERITED) if c not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}")
+            raise InputError(f"{path}: no column {', '.join(missing)}")
         rows = [{c: row[c] or "" for c in ("file", *INHERITED)} for row in reader]
     if not rows:
-        raise ValueError(f"{path}: lists no micrographs")
+        raise InputError(f"{path}: lists no micrographs")
     listed = set[str]()
     for row in rows:
         if not row["file"] or not row["group"]:
-            raise ValueError(f"{path}: {row['file'] or 'a row'} has no file name or no group")
+            raise InputError(f"{path}: {row['file'] or 'a row'} has no file name or no group")
         if row["file"] in listed:
-            raise ValueError(f"{path}: lists {row['file']} twice")
+            raise InputError(f"{path}: lists {row['file']} twice")
         listed.add(row["file"])
     return sorted(rows, key=lambda row: row["file"])
 
@@ -111,7 +112,7 @@ def _check_files(raw: Path, catalogue: Path, listed: list[str]) -> None:
     wrong = [f"{raw / name}: in {catalogue}, but missing" for name in sorted(set(listed) - found)]
     wrong += [f"{raw / name}: not in {catalogue}" for name in sorted(found - set(listed))]
     if wrong:
-        raise ValueError(f"{catalogue} and {raw} disagree:\n" + "\n".join(wrong))
+        raise InputError(f"{catalogue} and {raw} disagree:\n" + "\n".join(wrong))
 
 
 def _crop_stems(files: list[str]) -> list[str]:
@@ -122,7 +123,7 @@ def _crop_stems(files: list[str]) -> list[str]:
         stem = "_".join(PurePosixPath(file).with_suffix("").parts)
         other = taken.setdefault(stem.casefold(), file)
         if other != file:
-            raise ValueError(f"crops of {other} and {file} would share the name {stem}")
+            raise InputError(f"crops of {other} and {file} would share the name {stem}")
         stems.append(stem)
     return stems
 
@@ -138,7 +139,7 @@ def read_image_area(path: Path, params: CropParams) -> Grey:
     Depth is reduced after the bar is off, so that its black and white do not set the scale.
 
     Raises:
-        ValueError: The file cannot be read, its bar is not certain, or what is left is smaller than
+        InputError: The file cannot be read, its bar is not certain, or what is left is smaller than
             a crop.
     """
     samples = read_samples(path, params.max_megapixels)
@@ -147,13 +148,13 @@ def read_image_area(path: Path, params: CropParams) -> Grey:
         try:
             top = find_info_bar(to_8_bit(samples))
         except UnsureError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {error}") from error
         bar_px = 0 if top is None else height - top
     else:
         bar_px = params.info_bar
     rows = height - bar_px
     if min(rows, width) < params.size_px:
-        raise ValueError(
+        raise InputError(
             f"{path}: {width}x{max(rows, 0)} px without {bar_px} rows of info bar, need at least "
             f"{params.size_px}x{params.size_px}"
         )
@@ -161,7 +162,7 @@ def read_image_area(path: Path, params: CropParams) -> Grey:
 
 
 def cut(image: Grey, params: CropParams) -> Iterator[tuple[int, int, Grey]]:
-    """Give the crops of an image and where they begin, as (top, left, crop), row by row.
+    """Return the crops of an image and where they begin, as (top, left, crop), row by row.
 
     Args:
         image: At least as large as a crop.

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 from semforensics.params import Protocol, Side, SplitParams
 
@@ -33,28 +34,28 @@ def read_crops(path: Path) -> pd.DataFrame:
         One row per crop. `label` is empty where unknown, `magnification_k` and `kv` are NaN.
 
     Raises:
-        ValueError: A column is missing, a number is none, a file is listed twice or without group.
+        InputError: A column is missing, a number is none, a file is listed twice or without group.
     """
     # keep_default_na: a sample called "NA" is a name.
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     missing = [c for c in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if c not in table.columns]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}"
         )
     if table.empty:
-        raise ValueError(f"{path}: lists no crops")
+        raise InputError(f"{path}: lists no crops")
     for column, kind in NUMBER_COLUMNS.items():
         try:
             table[column] = table[column].replace("", np.nan).astype(kind)
         except ValueError as error:
-            raise ValueError(f"{path}: column {column}: {error}") from error
+            raise InputError(f"{path}: column {column}: {error}") from error
     twice = table["file"][table["file"].duplicated()]
     if not twice.empty:
-        raise ValueError(f"{path}: lists {twice.iloc[0]} twice")
+        raise InputError(f"{path}: lists {twice.iloc[0]} twice")
     nameless = table["file"][(table["file"] == "") | (table["group"] == "")]
     if not nameless.empty:
-        raise ValueError(f"{path}: row {nameless.index[0] + 2} has no file or no group")
+        raise InputError(f"{path}: row {nameless.index[0] + 2} has no file or no group")
     return table
 
 
@@ -65,14 +66,14 @@ def read_splits(path: Path) -> pd.DataFrame:
         As `read_crops`, and `side`: train, test or validation.
 
     Raises:
-        ValueError: As `read_crops`; or a side has another name, or no crops.
+        InputError: As `read_crops`; or a side has another name, or no crops.
     """
     table = read_crops(path)
     if "side" not in table.columns:
-        raise ValueError(f"{path}: no column side; found {', '.join(table.columns)}")
+        raise InputError(f"{path}: no column side; found {', '.join(table.columns)}")
     found = set(table["side"])
     if found != set(SIDES):
-        raise ValueError(f"{path}: sides {sorted(found)}, expected exactly {sorted(SIDES)}")
+        raise InputError(f"{path}: sides {sorted(found)}, expected exactly {sorted(SIDES)}")
     return table
 
 
@@ -85,7 +86,7 @@ def split_crops(
         One line: how many crops and groups stand on each side.
 
     Raises:
-        ValueError: The table is not one of crops, or too small for three sides.
+        InputError: The table is not one of crops, or too small for three sides.
     """
     table = read_crops(crops).sort_values("file", ignore_index=True)
     match protocol:
@@ -128,10 +129,10 @@ def split_by_file(files: list[str], shares: SplitParams, seed: int) -> list[Side
         The side of each file, in the order given.
 
     Raises:
-        ValueError: There are fewer files than sides.
+        InputError: There are fewer files than sides.
     """
     if len(files) < len(SIDES):
-        raise ValueError(f"{len(files)} crops, need at least {len(SIDES)}: one per side")
+        raise InputError(f"{len(files)} crops, need at least {len(SIDES)}: one per side")
     # Largest remainders, at least one each.
     exact = _shares(shares) * len(files)
     counts = np.maximum(np.floor(exact), 1).astype(int)
@@ -155,11 +156,11 @@ def split_by_group(table: pd.DataFrame, shares: SplitParams, seed: int) -> list[
         The side of each row, in the order given.
 
     Raises:
-        ValueError: There are fewer groups than sides.
+        InputError: There are fewer groups than sides.
     """
     counts = _strata_counts(table)
     if len(counts) < len(SIDES):
-        raise ValueError(
+        raise InputError(
             f"{len(counts)} groups ({', '.join(counts.index)}), need at least {len(SIDES)} for the "
             "clean protocol: one per side"
         )
@@ -184,7 +185,7 @@ def _strata_counts(table: pd.DataFrame) -> pd.DataFrame:
 def _assign_largest_first(
     sizes: Float[np.ndarray, " n_group"], shares: Float[np.ndarray, " n_side"]
 ) -> Int[np.ndarray, " n_group"]:
-    """Give each group, in order, to the side that lacks most crops, leaving none without a group.
+    """Return each group, in order, to the side that lacks most crops, leaving none without a group.
 
     A side misses its share by no more than the largest group, unless it could only come nearer by
     leaving another side empty.
@@ -211,7 +212,7 @@ class _Targets:
     """Of the first column, the number of crops."""
 
     def distance(self, side: int, held: Float[np.ndarray, "*n_choice n_column"]) -> Distances:
-        """Give the chi-squared distance of what a side holds; infinite beyond the gap."""
+        """Return the chi-squared distance of what a side holds; infinite beyond the gap."""
         gap = held - self.crops[side]
         squared = np.asarray((self.weights[side] * gap**2).sum(axis=-1))
         return np.where(np.abs(gap[..., 0]) > self.max_gap, np.inf, squared)

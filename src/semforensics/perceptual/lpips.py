@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from semforensics.core.errors import InputError
 from semforensics.core.images import to_unit_range
 from semforensics.params import Precision, Trunk
 
@@ -62,27 +63,27 @@ class LPIPS(nn.Module):
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is something else, or a head has a negative weight.
+            InputError: The file is something else, or a head has a negative weight.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; `fetch-backbones` makes it")
         try:
             state = load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: not a safetensors file: {error}") from error
+            raise InputError(f"{path}: not a safetensors file: {error}") from error
         lpips = cls("vgg" if "features.2.weight" in state else "alex")
         try:
             lpips.load_state_dict({n.replace("features.", "trunk."): t for n, t in state.items()})
         except RuntimeError as error:
-            raise ValueError(f"{path}: not the weights of LPIPS-{lpips.net}: {error}") from error
+            raise InputError(f"{path}: not the weights of LPIPS-{lpips.net}: {error}") from error
         if any(bool((weight < 0).any()) for weight in lpips.lin):
-            raise ValueError(f"{path}: a linear head has a negative weight; a distance has none")
+            raise InputError(f"{path}: a linear head has a negative weight; a distance has none")
         return lpips
 
     def features(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Give the features of five layers, of unit length over channels at each position.
+        """Return the features of five layers, of unit length over channels at each position.
 
         Args:
             images: Values in -1 … 1; three channels, or a grey one, which is repeated.
@@ -92,7 +93,7 @@ class LPIPS(nn.Module):
             takes no gradient.
 
         Raises:
-            ValueError: The number of channels is neither 1 nor 3, or the images are too small.
+            InputError: The number of channels is neither 1 nor 3, or the images are too small.
         """
         x = self.prepare(images)
         taps = []
@@ -108,14 +109,14 @@ class LPIPS(nn.Module):
         """Shift and scale images, -1 … 1, to what the trunk was trained on.
 
         Raises:
-            ValueError: As for `features`.
+            InputError: As for `features`.
         """
         channels, height, width = images.shape[1:]
         if channels not in (1, 3):
-            raise ValueError(f"LPIPS: images of {channels} channels, expected 1 or 3")
+            raise InputError(f"LPIPS: images of {channels} channels, expected 1 or 3")
         if min(height, width) < _SMALLEST_PX[self.net]:
             smallest = _SMALLEST_PX[self.net]
-            raise ValueError(
+            raise InputError(
                 f"LPIPS-{self.net}: images of {height}x{width} px, need at least {smallest}"
             )
         return (images.expand(-1, 3, -1, -1) - self.shift) / self.scale
@@ -123,7 +124,7 @@ class LPIPS(nn.Module):
     def per_layer(
         self, a: Sequence[Tensor], b: Sequence[Tensor]
     ) -> Float[Tensor, "batch layers=5"]:
-        """Give what each layer adds to the distance between two batches, from their features."""
+        """Return what each layer adds to the distance between two batches, from their features."""
         # Positions before channels: [batch, features], then [batch]. No matrix product, which
         # autocast would do in bfloat16.
         terms = [
@@ -133,7 +134,7 @@ class LPIPS(nn.Module):
         return torch.stack(terms, dim=1)
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Float[Tensor, " batch"]:
-        """Give the distances between two batches from their `features`, image by image."""
+        """Return the distances between two batches from their `features`, image by image."""
         return self.per_layer(a, b).sum(dim=1)
 
     def forward(
@@ -141,7 +142,7 @@ class LPIPS(nn.Module):
         a: Float[Tensor, "batch channels height width"],
         b: Float[Tensor, "batch channels height width"],
     ) -> Float[Tensor, " batch"]:
-        """Give the distance of each image of `a` from its partner in `b`; 0 is identical."""
+        """Return the distance of each image of `a` from its partner in `b`; 0 is identical."""
         return self.distance(self.features(a), self.features(b))
 
 
@@ -204,13 +205,13 @@ class Embedding:
     def codes(
         self, images: UInt8[Tensor, "n channels height width"]
     ) -> list[UInt16[Tensor, "n _"]]:
-        """Give the codes of at most `batch` images, layer by layer.
+        """Return the codes of at most `batch` images, layer by layer.
 
         Args:
             images: Grey levels; three channels, or a grey one, which is repeated.
 
         Raises:
-            ValueError: As for `LPIPS.features`.
+            InputError: As for `LPIPS.features`.
         """
         n = len(images)
         filled = torch.cat([images, images[-1:].expand(self.batch - n, -1, -1, -1)])
@@ -225,7 +226,7 @@ class Embedding:
         ]
 
     def scales(self, codes: Sequence[UInt16[Tensor, "n _"]]) -> list[float]:
-        """Give what one step squared counts in each layer, given the codes of images."""
+        """Return what one step squared counts in each layer, given the codes of images."""
         return [
             largest * kept / (code.shape[-1] * _STEPS**2) if kept else 0.0
             for code, kept, largest in zip(codes, self._kept, self._largest, strict=True)
@@ -237,7 +238,7 @@ class Embedding:
         a: UInt8[Tensor, "channels height width"],
         b: UInt8[Tensor, "channels height width"],
     ) -> float:
-        """Give LPIPS of two images as it is defined, without codes; 0 is identical."""
+        """Return LPIPS of two images as it is defined, without codes; 0 is identical."""
         terms = [
             ((x * _inverse_length(x) - y * _inverse_length(y)).square() * weight).sum().double()
             / x.shape[1]
@@ -249,14 +250,14 @@ class Embedding:
 
     @torch.no_grad()
     def pooled(self, image: UInt8[Tensor, "channels height width"]) -> Float[Tensor, " features"]:
-        """Give the last layer's activations, averaged over positions, not scaled to length 1."""
+        """Return the last layer's activations, averaged over positions, not scaled to length 1."""
         *_, last = self._layers(image[None])
         return last[0].mean(dim=0)
 
     def _layers(
         self, images: UInt8[Tensor, "n channels height width"]
     ) -> list[Float[Tensor, "n _ _"]]:
-        """Give the activations of five layers, positions before channels."""
+        """Return the activations of five layers, positions before channels."""
         layers = []
         # TensorFloat-32, the default on a GPU, keeps three digits.
         with torch.backends.cudnn.flags(
@@ -273,7 +274,7 @@ class Embedding:
     def _convolve_first(
         self, images: Float[Tensor, "n channels height width"]
     ) -> Float[Tensor, "n _ _ _"]:
-        """Give the output of the first convolution, channels last, in float32."""
+        """Return the output of the first convolution, channels last, in float32."""
         first = self._first
         channels, height, width = images.shape[1:]
         if channels != 1 or (height, width) not in self._mid_grey:
@@ -335,7 +336,7 @@ class _Conv3x3(nn.Conv2d):
 
 
 def _alex_trunk() -> nn.Sequential:
-    """Give the convolutional part of torchvision's AlexNet up to its last ReLU."""
+    """Return the convolutional part of torchvision's AlexNet up to its last ReLU."""
     return nn.Sequential(
         nn.Conv2d(3, 64, 11, stride=4, padding=2),
         nn.ReLU(),
@@ -353,7 +354,7 @@ def _alex_trunk() -> nn.Sequential:
 
 
 def _vgg_trunk() -> nn.Sequential:
-    """Give the convolutional part of torchvision's VGG16 up to its last ReLU."""
+    """Return the convolutional part of torchvision's VGG16 up to its last ReLU."""
     layers: list[nn.Module] = []
     channels = 3
     for width, depth in zip(_CHANNELS["vgg"], (2, 2, 3, 3, 3), strict=True):

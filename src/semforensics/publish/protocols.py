@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 from semforensics.params import Protocol
 
@@ -60,7 +61,7 @@ def write_protocols_table(clean: str, thesis: str, out: Path) -> int:
         The number of lines made of measurements.
 
     Raises:
-        ValueError: As `protocols_table`.
+        InputError: As `protocols_table`.
     """
     text = protocols_table(clean, thesis, Path.cwd())
     with atomic_file(out) as path:
@@ -83,19 +84,19 @@ def protocols_table(revision_a: str, revision_b: str, repository: Path) -> str:
         without a difference.
 
     Raises:
-        ValueError: A revision is unknown or ambiguous, holds no metrics or not those of this
+        InputError: A revision is unknown or ambiguous, holds no metrics or not those of this
             project, or both have the same protocol or different data.
     """
     experiments = [read_experiment(name, repository) for name in (revision_a, revision_b)]
     by_protocol = {experiment.protocol: experiment for experiment in experiments}
     if len(by_protocol) == 1:
-        raise ValueError(
+        raise InputError(
             f"{revision_a} and {revision_b}: both of protocol {experiments[0].protocol}, expected "
             "clean and thesis"
         )
     clean, thesis = by_protocol["clean"], by_protocol["thesis"]
     if clean.data != thesis.data:
-        raise ValueError(
+        raise InputError(
             f"different data: {clean.data} in {clean.revision}, {thesis.data} in {thesis.revision}"
         )
     names = ["detector", "learned from", "tested on", "number", "clean", "thesis", "difference"]
@@ -117,7 +118,7 @@ def read_experiment(revision: str, repository: Path) -> Experiment:
     """Read the metrics of one revision or DVC experiment.
 
     Raises:
-        ValueError: There is no such revision, or it does not hold whole metrics of one protocol.
+        InputError: There is no such revision, or it does not hold whole metrics of one protocol.
     """
     commit = _commit(revision, repository)
     listing = _git(
@@ -125,12 +126,12 @@ def read_experiment(revision: str, repository: Path) -> Experiment:
     )
     files = sorted(name for name in (listing or "").split("\0") if name.endswith(".json"))
     if not files:
-        raise ValueError(f"{revision}: no {CLASSIFIERS}/*.json")
+        raise InputError(f"{revision}: no {CLASSIFIERS}/*.json")
     rows = {file: _read(commit, file, revision, repository) for file in files}
     protocols = {str(row.get("protocol")) for row in rows.values()}
     data = {str(row.get("data")) for row in rows.values()}
     if len(protocols) != 1 or len(data) != 1 or not protocols <= set(get_args(Protocol)):
-        raise ValueError(
+        raise InputError(
             f"{revision}: metrics of protocol {', '.join(sorted(protocols))} and data "
             f"{', '.join(sorted(data))}, expected one of each"
         )
@@ -156,12 +157,12 @@ def _commit(revision: str, repository: Path) -> str:
     listed = _git(repository, "for-each-ref", "--format=%(refname)", "refs/exps") or ""
     refs = [ref for ref in listed.split() if ref.rsplit("/", 1)[-1] == revision]
     if len(refs) > 1:
-        raise ValueError(f"{revision}: {len(refs)} experiments of this name; give the commit")
+        raise InputError(f"{revision}: {len(refs)} experiments of this name; give the commit")
     name = refs[0] if refs else revision
     options = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     found = _git(repository, *options)
     if not found:
-        raise ValueError(f"{revision}: no such revision or experiment in {repository}")
+        raise InputError(f"{revision}: no such revision or experiment in {repository}")
     return found.strip()
 
 
@@ -169,14 +170,14 @@ def _read(commit: str, file: str, revision: str, repository: Path) -> dict[str, 
     try:
         content = json.loads(_git(repository, "show", f"{commit}:{file}") or "")
     except ValueError as error:
-        raise ValueError(f"{revision}: {file}: not JSON: {error}") from error
+        raise InputError(f"{revision}: {file}: not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{revision}: {file}: not metrics")
+        raise InputError(f"{revision}: {file}: not metrics")
     return content
 
 
 def _git(repository: Path, *arguments: str) -> str | None:
-    """Give what a Git command prints; None where it fails."""
+    """Return what a Git command prints; None where it fails."""
     command = ["git", "-C", str(repository), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout if result.returncode == 0 else None
@@ -185,11 +186,11 @@ def _git(repository: Path, *arguments: str) -> str | None:
 def _classifier_numbers(row: dict[str, Any], where: str) -> Iterator[tuple[Key, Estimate]]:
     tests = {name: value for name, value in row.items() if isinstance(value, dict)}
     if not tests or "row" not in row:
-        raise ValueError(f"{where}: not the metrics of a classifier")
+        raise InputError(f"{where}: not the metrics of a classifier")
     for generator, measured in tests.items():
         for number, title in _NUMBERS.items():
             if number not in measured:
-                raise ValueError(f"{where}: no number {number} for {generator}")
+                raise InputError(f"{where}: no number {number} for {generator}")
             if measured[number] is not None:
                 key = ("NPR", row["row"], generator, title)
                 yield key, _estimate(measured, number)

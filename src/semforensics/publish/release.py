@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
 from semforensics.detector.calibration import calibration_sizes, check_alpha
 from semforensics.detector.domain import DOMAIN_FILE
@@ -32,7 +33,7 @@ def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]
 
     Raises:
         FileNotFoundError: There is no audit or no model.
-        ValueError: The file is no audit, or the model no model.
+        InputError: The file is no audit, or the model no model.
     """
     audit = _read_audit(metrics)
     model = classifier / MODEL_FILE
@@ -77,7 +78,7 @@ def _read_audit(path: Path) -> dict[str, Any]:
     try:
         audit = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+        raise InputError(f"{path}: not JSON: {error}") from error
     expected = {
         "gates": dict,
         "model_sha256": str,
@@ -86,12 +87,12 @@ def _read_audit(path: Path) -> dict[str, Any]:
         "alpha": float,
     }
     if not isinstance(audit, dict):
-        raise ValueError(f"{path}: not an audit")
+        raise InputError(f"{path}: not an audit")
     for key, kind in expected.items():
         if not isinstance(audit.get(key), kind):
-            raise ValueError(f"{path}: not an audit: no {key}")
+            raise InputError(f"{path}: not an audit: no {key}")
     for name, gate in audit["gates"].items():
         missing = {"passed", "value", "bound"} - set(gate)
         if missing:
-            raise ValueError(f"{path}: gate {name} without {', '.join(sorted(missing))}")
+            raise InputError(f"{path}: gate {name} without {', '.join(sorted(missing))}")
     return audit

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder
 from semforensics.publish.dvc_plots import DrawnPlot, render_plots
 
@@ -67,14 +68,14 @@ def stale_stages(repository: Path) -> list[str]:
     """Name the stages whose code, parameters or inputs are not those that dvc.lock records.
 
     Raises:
-        ValueError: DVC cannot read the pipeline.
+        InputError: DVC cannot read the pipeline.
     """
     # With data in place this returns 0 whatever it says; without, it fails where something changed.
     command = ["dvc", "repro", "--dry", "--allow-missing"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     stages = re.findall(r"^Running stage '(.+?)'", done.stdout, flags=re.MULTILINE)
     if done.returncode and not stages:
-        raise ValueError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        raise InputError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return stages
 
 
@@ -91,7 +92,7 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
         The number of warnings: headline numbers that fell by more than their interval.
 
     Raises:
-        ValueError: A revision is unknown, or DVC refuses.
+        InputError: A revision is unknown, or DVC refuses.
     """
     metrics = _diff(repository, "metrics", base, head, _metrics_files(repository, base, head))
     params = _diff(repository, "params", base, head)
@@ -130,7 +131,7 @@ def _metrics_files(repository: Path, *revisions: str) -> list[str]:
         command = ["git", "ls-tree", "-r", "--name-only", "--end-of-options", revision]
         done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ValueError(f"{revision}: {done.stderr.strip()}")
+            raise InputError(f"{revision}: {done.stderr.strip()}")
         found |= {n for n in done.stdout.splitlines() if re.fullmatch(r"metrics(/.+)?\.json", n)}
     return sorted(found)
 
@@ -143,7 +144,7 @@ def _diff(
     command = ["dvc", kind, "diff", "--json", "--all", *targets, "--", base, head]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"dvc {kind} diff {base} {head}: {done.stderr.strip()}")
+        raise InputError(f"dvc {kind} diff {base} {head}: {done.stderr.strip()}")
     found: Mapping[str, Mapping[str, Mapping[str, Any]]] = json.loads(done.stdout or "{}")
     return [
         Change(file, key, value.get("old"), value.get("new"))
@@ -179,7 +180,7 @@ def _warning_lines(warnings: Sequence[str]) -> list[str]:
 
 
 def _table(changes: Sequence[Change], names: Sequence[str]) -> list[str]:
-    """Give one table per file."""
+    """Return one table per file."""
     if not changes:
         return ["None.", ""]
     lines: list[str] = []

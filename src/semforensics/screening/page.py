@@ -128,7 +128,7 @@ class Page(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Give the place back when a request is done."""
+        """Return the place back when a request is done."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -154,7 +154,7 @@ class Page(ThreadingHTTPServer):
 
     @contextmanager
     def submission(self) -> Iterator[Path]:
-        """Give a folder for one submission, and remove it."""
+        """Return a folder for one submission, and remove it."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         try:
             yield folder

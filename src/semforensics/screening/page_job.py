@@ -60,7 +60,7 @@ class PageJob:
         )
 
     def command(self, names: Sequence[str]) -> str:
-        """Give the command that does the same with the same files."""
+        """Return the command that does the same with the same files."""
         from semforensics.screening.submission import repeating_command
 
         options = ["--alpha", f"{self.alpha:g}", "--prevalence", f"{self.prevalence:g}"]

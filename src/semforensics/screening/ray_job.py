@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from semforensics.core.errors import InputError
 from semforensics.screening.read.intake import DEFAULT_LIMITS, Limits
 from semforensics.screening.records import Picture, Refusal
 from semforensics.screening.store import InputRecord, Store
@@ -99,10 +100,10 @@ def screen_with_ray(
     Raises:
         ImportError: Ray is not installed.
         FileNotFoundError: A path does not exist.
-        ValueError: There is nothing to screen, no worker, or another run is at work in scratch.
+        InputError: There is nothing to screen, no worker, or another run is at work in scratch.
     """
     if workers < 1:
-        raise ValueError(f"workers: {workers}, expected 1 or more")
+        raise InputError(f"workers: {workers}, expected 1 or more")
     try:
         import ray
         import ray.data

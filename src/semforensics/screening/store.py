@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, sha256_of
 from semforensics.screening.records import Grey, GreyOfAnySize, Picture, Refusal
 
@@ -55,14 +56,14 @@ class Store:
         """Keep other runs out of the folder, until the block ends or this process dies.
 
         Raises:
-            ValueError: Another run is at work in it.
+            InputError: Another run is at work in it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise ValueError(
+                raise InputError(
                     f"{self.folder}: another screening is at work there; wait for it, or give this"
                     " one a folder of its own"
                 ) from error
@@ -98,12 +99,12 @@ class Store:
             temporary.write_text(json.dumps(fragment), encoding="utf-8")
 
     def read_fragment(self, key: str) -> dict[str, Any]:
-        """Give the fragment of a picture that has been judged."""
+        """Return the fragment of a picture that has been judged."""
         fragment: dict[str, Any] = json.loads(self._fragment(key).read_text(encoding="utf-8"))
         return fragment
 
     def read_panel(self, key: str, index: int) -> Grey:
-        """Give the grey levels of a panel of a picture that has been judged."""
+        """Return the grey levels of a panel of a picture that has been judged."""
         return np.asarray(np.load(self._panel(key, index)), dtype=np.uint8)
 
     def write_record(self, key: str, record: InputRecord) -> None:
@@ -112,7 +113,7 @@ class Store:
             temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
 
     def read_record(self, key: str) -> InputRecord | None:
-        """Give what is known of an input; None where it is not done."""
+        """Return what is known of an input; None where it is not done."""
         path = self._record(key)
         if not path.is_file():
             return None
@@ -121,7 +122,7 @@ class Store:
         return InputRecord(tuple(values["pictures"]), refusals)
 
     def fragments(self, keys: list[str]) -> Iterator[dict[str, Any]]:
-        """Give fragments one after the other."""
+        """Return fragments one after the other."""
         for key in keys:
             yield self.read_fragment(key)
 
@@ -142,7 +143,7 @@ class Store:
 
 
 def _sha256_or_why(path: Path) -> str:
-    """Give the SHA-256 of a file, or why there is none: its reader refuses it by name."""
+    """Return the SHA-256 of a file, or why there is none: its reader refuses it by name."""
     if not path.is_file():  # a pipe would never end
         return "not a file"
     try:

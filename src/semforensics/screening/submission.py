@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from semforensics.core.device import count_cores
+from semforensics.core.errors import InputError
 from semforensics.core.worker import Worker
 from semforensics.screening.judge.reuse import MOST_PANELS, PanelName, find_reuse
 from semforensics.screening.read.intake import DEFAULT_LIMITS, Limits, list_inputs, read_inputs
@@ -91,7 +92,7 @@ class Totals:
         if fail_on == "never":
             return False
         if fail_on not in order:
-            raise ValueError(f"fail-on {fail_on!r}: expected never, {', '.join(order)}")
+            raise InputError(f"fail-on {fail_on!r}: expected never, {', '.join(order)}")
         return any(self.verdicts[name] for name in order[: order.index(fail_on) + 1])
 
 
@@ -173,12 +174,12 @@ def screen_submission(
 
     Raises:
         FileNotFoundError: A path does not exist.
-        ValueError: There is nothing to screen, a number is out of range, or another run is at work
+        InputError: There is nothing to screen, a number is out of range, or another run is at work
             in scratch.
         OSError: Report or scratch cannot be written.
     """
     if workers < 0:
-        raise ValueError(f"workers: {workers}, expected 0 (one per core) or more")
+        raise InputError(f"workers: {workers}, expected 0 (one per core) or more")
     plan = make_plan(paths, out, screener, scratch, limits, info_bar, names)
     with plan.store.locked() as store:
         job = InputJob(screener, store, limits, info_bar)
@@ -239,7 +240,7 @@ def finish(plan: Plan, died: Mapping[Path, Refusal], out: Path, command: str) ->
             continue
         record = store.read_record(store.input_key(path, name))
         if record is None:
-            raise ValueError(f"{name}: changed while it was screened; run it again")
+            raise InputError(f"{name}: changed while it was screened; run it again")
         keys += record.pictures
         refusals += record.refusals
     verdicts: Counter[str] = Counter(refused=len(refusals))
@@ -297,7 +298,7 @@ def inputs_outside(paths: Sequence[Path], out: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: A path does not exist.
-        ValueError: Nothing is left.
+        InputError: Nothing is left.
     """
     reports = {(out / name).resolve() for name in REPORT_NAMES}
     found: dict[Path, Path] = {}
@@ -306,12 +307,12 @@ def inputs_outside(paths: Sequence[Path], out: Path) -> list[Path]:
         if resolved not in reports:
             found.setdefault(resolved, path)
     if not found:
-        raise ValueError(f"nothing to screen in {', '.join(map(str, paths))}")
+        raise InputError(f"nothing to screen in {', '.join(map(str, paths))}")
     return [*found.values()]
 
 
 def code_version() -> str:
-    """Give the version of this package, with the commit where it runs from a checkout."""
+    """Return the version of this package, with the commit where it runs from a checkout."""
     number, root = version("semforensics"), Path(__file__).parents[3]
     if not (root / ".git").exists():
         return number

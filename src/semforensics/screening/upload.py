@@ -136,7 +136,7 @@ def store_files(body: BufferedIOBase, entries: Sequence[Entry], folder: Path) ->
 
 
 def judged_paths(stored: Sequence[Path]) -> list[Path]:
-    """Give the files to screen: all but the texts that lie beside a picture of the same name."""
+    """Return the files to screen: all but the texts that lie beside a picture of the same name."""
     pictures = {path.stem for path in stored if path.suffix != ".txt"}
     return [path for path in stored if path.suffix != ".txt" or path.stem not in pictures]
 

@@ -28,6 +28,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from semforensics.core.device import seed_everything
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder, sha256_of
 from semforensics.core.images import read_crop, read_grey, to_uint8, to_unit_range, write_grey_png
 from semforensics.core.processing import gaussian_blur, gaussian_noise, jpeg
@@ -143,7 +144,7 @@ def audit_shortcuts(
         One line per gate, and one that counts the red ones.
 
     Raises:
-        ValueError: The model was trained under another protocol, or images changed sides since; or
+        InputError: The model was trained under another protocol, or images changed sides since; or
             images differ in size.
         FileNotFoundError: Images or model are missing.
     """
@@ -231,7 +232,7 @@ def _listed(
     wanted = {"protocol": protocol, "shares": shares.model_dump()}
     for key, value in wanted.items():
         if meta[key] != value:
-            raise ValueError(f"the classifier was trained with {key} {meta[key]}, found {value}")
+            raise InputError(f"the classifier was trained with {key} {meta[key]}, found {value}")
     table = list_images(
         cropped,
         splits,
@@ -242,7 +243,7 @@ def _listed(
         seed=meta["seed"],
     )
     if fingerprint(table) != meta["sides_sha256"]:
-        raise ValueError(
+        raise InputError(
             f"{splits} or {fakes}: not the images and sides that the classifier was trained on"
         )
     return table
@@ -262,13 +263,13 @@ def read_images(table: pd.DataFrame) -> LabelledImages:
     """Read images into memory through the canonicaliser, whatever their format.
 
     Raises:
-        ValueError: A file is no image that the canonicaliser takes, or images differ in size.
+        InputError: A file is no image that the canonicaliser takes, or images differ in size.
     """
     images = [read_grey(Path(path)) for path in table["path"]]
     sizes = {image.shape: path for image, path in zip(images, table["path"], strict=True)}
     if len(sizes) > 1:
         found = ", ".join(f"{path}: {w}x{h} px" for (h, w), path in sizes.items())
-        raise ValueError(f"images of one size expected; found {found}")
+        raise InputError(f"images of one size expected; found {found}")
     return LabelledImages(table, torch.from_numpy(np.stack(images)[:, None]))
 
 
@@ -281,7 +282,7 @@ class Scorer:
     device: torch.device
 
     def __call__(self, images: UInt8[Tensor, "n 1 height width"]) -> Scores:
-        """Give logits, positive means fake."""
+        """Return logits, positive means fake."""
         return score_images(self.network, images, phases=self.phases, device=self.device)
 
 
@@ -342,7 +343,7 @@ def swap_gate(scorer: Scorer, test: LabelledImages, resamples: int, seed: int) -
 
 
 def untested_swap(geometry: str) -> Gate:
-    """Give the gate where reals are resampled: that path cannot be undone, so none is swapped."""
+    """Return the gate where reals are resampled: that path cannot be undone, so none is swapped."""
     return Gate(
         name="encoder_swap",
         passed=False,
@@ -374,7 +375,7 @@ def as_real(image: Grey, folder: Path) -> Grey:
 
 
 def stored_like(image: Grey, example: Path, folder: Path) -> Grey:
-    """Give what is left of an image in a file like another: lossless, or JPEG with its tables."""
+    """Return what is left of an image in a file like another: lossless, or JPEG with its tables."""
     with Image.open(example) as other:
         if not isinstance(other, JpegImagePlugin.JpegImageFile):
             return image
@@ -432,7 +433,7 @@ def processing_gate(scorer: Scorer, test: LabelledImages, resamples: int, seed: 
 def processed(
     images: UInt8[Tensor, "n 1 height width"], seed: int
 ) -> Iterator[tuple[str, UInt8[Tensor, "n 1 height width"]]]:
-    """Give the images once per way of processing, with its name."""
+    """Return the images once per way of processing, with its name."""
     rng = np.random.default_rng(seed)
     greys = images[:, 0].numpy()
     for name, changed in (
@@ -601,7 +602,7 @@ def permuted_labels(table: pd.DataFrame, rng: np.random.Generator) -> dict[str, 
 def chance_aurocs(
     test: pd.DataFrame, scores: Scores, rng: np.random.Generator
 ) -> Float[np.ndarray, " draws"]:
-    """Give the AUROCs of fixed scores against labels drawn anew: what chance alone does."""
+    """Return the AUROCs of fixed scores against labels drawn anew: what chance alone does."""
     _, group_index = np.unique(test["group"].to_numpy(dtype=str), return_inverse=True)
     first = test.assign(number=group_index).drop_duplicates("group")
     labels = np.empty((_NULL_DRAWS, len(first)), dtype=bool)

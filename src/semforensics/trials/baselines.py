@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
 from scipy.fft import dctn
 from sklearn.linear_model import LogisticRegression
 
+from semforensics.core.errors import InputError
 from semforensics.distances.spectra import radial_power_spectra
 
 BaselineName = Literal["spectrum", "dct", "srm", "noise"]
@@ -83,7 +84,7 @@ class Baseline:
             images: Grey levels, of any size that holds a tile.
 
         Raises:
-            ValueError: There are no images, or they hold no tile.
+            InputError: There are no images, or they hold no tile.
         """
         return self.model.score(measure_features(self.name, images, self.tile_px))
 
@@ -106,7 +107,7 @@ def fit_baseline(
         tile_px: Side of the tiles.
 
     Raises:
-        ValueError: A class is empty, or the images hold no tile.
+        InputError: A class is empty, or the images hold no tile.
     """
     features = measure_features(name, images, tile_px)
     return Baseline(name, tile_px, fit_features(name, features, is_fake, groups))
@@ -123,11 +124,11 @@ def measure_features(
         tile_px: Side of the tiles, at least 16.
 
     Raises:
-        ValueError: There are no images, or they hold no tile.
+        InputError: There are no images, or they hold no tile.
     """
     n, height, width = images.shape
     if n == 0 or min(height, width) < tile_px:
-        raise ValueError(f"{n} images of {width}x{height} px, no tile of {tile_px} px")
+        raise InputError(f"{n} images of {width}x{height} px, no tile of {tile_px} px")
     count = (height // tile_px) * (width // tile_px)
     step = max(1, _CHUNK_TILES // count)
     parts = []
@@ -170,14 +171,14 @@ def _starts(side_px: int, tile_px: int) -> list[int]:
 
 
 def _spectrum(tiles: Tiles) -> Features:
-    """Give the logarithm of the power in rings one line of the spectrum wide, without the mean."""
+    """Return the logarithm of the power in rings one line of the spectrum wide, without the mean."""
     _, spectra = radial_power_spectra(tiles)
     logarithm: Features = np.log10(spectra + _ROUNDING)
     return logarithm
 
 
 def _cosines(tiles: Tiles) -> Features:
-    """Give the logarithm of the power of each cosine, without the mean.
+    """Return the logarithm of the power of each cosine, without the mean.
 
     Tiles are averaged after the logarithm, so that the mean does not depend on their number.
     """
@@ -206,7 +207,7 @@ _SQUARE_5 = (
 
 
 def residual_filters() -> Float32[np.ndarray, "30 5 5"]:
-    """Give the 30 basic filters: 8 + 4 + 8 of first to third order, 1 + 4 of side 3, 1 + 4 of 5."""
+    """Return the 30 basic filters: 8 + 4 + 8 of first to third order, 1 + 4 of side 3, 1 + 4 of 5."""
     filters = []
     for taps, directions in _ORDERS:
         for down, right in directions:
@@ -281,7 +282,7 @@ def _shares(pairs: Any) -> Any:
 
 
 def _noise(tiles: Tiles) -> Features:
-    """Give eight numbers of the noise of each tile.
+    """Return eight numbers of the noise of each tile.
 
     Slope and intercept (asinh, in grey levels squared) of the noise's variance against the mean,
     over blocks of 8x8 px: counting electrons makes it grow. Lag-1 autocorrelation of the residual
@@ -334,7 +335,7 @@ def _autocorrelation(
 
 
 def _offset_variance(means: Float[np.ndarray, "n lines"]) -> Float[np.ndarray, " n"]:
-    """Give the mean square of how far the mean of a line is from that of its two neighbours."""
+    """Return the mean square of how far the mean of a line is from that of its two neighbours."""
     offsets = means[:, 1:-1] - (means[:, :-2] + means[:, 2:]) / 2
     energy: Float[np.ndarray, " n"] = np.square(offsets).mean(axis=1)
     return energy
@@ -360,7 +361,7 @@ def fit_features(
     """Fit the linear model of a baseline: ridge regression for `dct`, else logistic regression.
 
     Raises:
-        ValueError: A class is empty.
+        InputError: A class is empty.
     """
     if name == "dct":
         return fit_ridge(features, is_fake, groups)
@@ -371,7 +372,7 @@ def fit_logistic(features: Features, is_fake: Labels, groups: Groups) -> LinearM
     """Fit a logistic regression whose strength has the least cross-validated log loss.
 
     Raises:
-        ValueError: A class is empty.
+        InputError: A class is empty.
     """
     mean, scale = _moments(features, is_fake)
     standard = (features.astype(np.float64) - mean) / scale
@@ -399,7 +400,7 @@ def fit_ridge(features: Features, is_fake: Labels, groups: Groups) -> LinearMode
     Solved among images instead of features, which are more: one decomposition serves all strengths.
 
     Raises:
-        ValueError: A class is empty.
+        InputError: A class is empty.
     """
     mean, scale = _moments(features, is_fake)
     standard = (features.astype(np.float64) - mean) / scale
@@ -427,9 +428,9 @@ def fit_ridge(features: Features, is_fake: Labels, groups: Groups) -> LinearMode
 def _moments(
     features: Features, is_fake: Labels
 ) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, " features"]]:
-    """Give mean and standard deviation of each feature; of one that never changes, 1."""
+    """Return mean and standard deviation of each feature; of one that never changes, 1."""
     if is_fake.all() or not is_fake.any():
-        raise ValueError(f"{is_fake.sum()} fakes of {len(is_fake)} images, both classes are needed")
+        raise InputError(f"{is_fake.sum()} fakes of {len(is_fake)} images, both classes are needed")
     deviation = features.std(axis=0, dtype=np.float64)
     return features.mean(axis=0, dtype=np.float64), np.where(deviation > 1e-9, deviation, 1.0)
 

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import pandas as pd
 
+from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop
 from semforensics.detector.corpus import PSEUDO, draw_evenly
 
@@ -59,7 +60,7 @@ def list_columns(
         seed: Of the draw; reals are drawn evenly over their groups.
 
     Raises:
-        ValueError: What is made of reals is not named after crops of the test side.
+        InputError: What is made of reals is not named after crops of the test side.
     """
     tested = table[table["side"] == "test"]
     reals = tested[tested["class"] == "real"]
@@ -93,7 +94,7 @@ def _list_unseen(folder: Path, reals: pd.DataFrame) -> pd.DataFrame:
     if name in MADE_OF_REALS and paths:
         odd = {path.name for path in paths} ^ set(reals["file"])
         if odd:
-            raise ValueError(f"{folder}: not one image for each test crop, as {min(odd)} shows")
+            raise InputError(f"{folder}: not one image for each test crop, as {min(odd)} shows")
         group_of = dict(zip(reals["file"], reals["group"], strict=True))
         groups = [group_of[path.name] for path in paths]
     return pd.DataFrame(

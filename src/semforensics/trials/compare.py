@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder
 from semforensics.detector.corpus import (
     ROWS,
@@ -99,7 +100,7 @@ def compare_detectors(
         Three lines: the headline, the best baseline, false alarms.
 
     Raises:
-        ValueError: Images changed sides since a classifier was trained, or have no common size.
+        InputError: Images changed sides since a classifier was trained, or have no common size.
         FileNotFoundError: There are no classifiers, or images are missing.
     """
     rows = [row for row in ROWS if (classifiers / row / MODEL_FILE).is_file()]
@@ -122,7 +123,7 @@ def compare_detectors(
     for row in rows:
         table = listed(generators_of(row))
         if fingerprint(table) != metas[row, 0]["sides_sha256"]:
-            raise ValueError(
+            raise InputError(
                 f"{splits} or {fakes}: not the images and sides that {classifiers / row} was "
                 "trained on"
             )
@@ -266,7 +267,7 @@ def measure_cell(
 
 
 def leave_one_out(cells: pd.DataFrame, resampled: Resampled) -> pd.DataFrame:
-    """Give the AUROC of every method on the GAN that it did not learn from.
+    """Return the AUROC of every method on the GAN that it did not learn from.
 
     Returns:
         One row per method and pair of GANs (`row` learned from, `column` tested on), and one for
@@ -298,7 +299,7 @@ def _mean_auroc(cells: pd.DataFrame, method: str, pairs: list[tuple[str, str]]) 
 
 
 def compare(cells: pd.DataFrame, resampled: Resampled) -> pd.DataFrame:
-    """Give the AUROC of the network less that of every other method, in every cell but controls.
+    """Return the AUROC of the network less that of every other method, in every cell but controls.
 
     Returns:
         `row`, `column`, `note`, `method`, both AUROC, `difference`, `low`, `high`, `better`: "npr"
@@ -335,7 +336,7 @@ def _difference(value: float, resampled: Float[np.ndarray, " resamples"]) -> Cel
 def summarise(
     cells: pd.DataFrame, headline: pd.DataFrame, differences: pd.DataFrame
 ) -> dict[str, Any]:
-    """Give the headline as plain numbers.
+    """Return the headline as plain numbers.
 
     Returns:
         `leave_one_out`: AUROC of every method, mean over the pairs, with its interval, and of the

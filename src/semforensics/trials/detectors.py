@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Float32, Shaped
 
+from semforensics.core.errors import InputError
 from semforensics.detector.calibration import choose_threshold
 from semforensics.detector.corpus import load_images
 from semforensics.detector.networks import NPRNetwork
@@ -45,7 +46,7 @@ class Measured:
     logits: Mapping[tuple[str, int], Float32[np.ndarray, " n"]]
 
     def pick(self, paths: pd.Series) -> "Measured":
-        """Give some of the images, in the order of `paths`; each must be among them."""
+        """Return some of the images, in the order of `paths`; each must be among them."""
         index = self.paths.get_indexer(pd.Index(paths.map(str)))
         assert (index >= 0).all(), "an image was not measured"
         return Measured(
@@ -55,7 +56,7 @@ class Measured:
         )
 
     def join(self, other: "Measured") -> "Measured":
-        """Give these images, then those of `other`."""
+        """Return these images, then those of `other`."""
         return Measured(
             self.paths.append(other.paths),
             {n: np.concatenate([v, other.features[n]]) for n, v in self.features.items()},
@@ -83,7 +84,7 @@ def measure_images(
         device: Where the networks are.
 
     Raises:
-        ValueError: An image is no crop, or the images of the table differ in size, or are smaller
+        InputError: An image is no crop, or the images of the table differ in size, or are smaller
             than `size_px`.
     """
     files = table.drop_duplicates("path")
@@ -98,7 +99,7 @@ def measure_images(
         whole = load_images(chunk).images
         shapes.add(tuple(whole.shape[-2:]))
         if len(shapes) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{chunk['path'].iloc[0]}: images of one size expected; found {shapes}"
             )
         images = _centre(whole, size_px, chunk)
@@ -118,7 +119,7 @@ def _centre(images: torch.Tensor, size_px: tuple[int, int], table: pd.DataFrame)
     height, width = images.shape[-2:]
     new_height, new_width = size_px
     if height < new_height or width < new_width:
-        raise ValueError(
+        raise InputError(
             f"{table['path'].iloc[0]}: {width}x{height} px, expected {new_width}x{new_height} px"
         )
     top, left = (height - new_height) // 4 * 2, (width - new_width) // 4 * 2

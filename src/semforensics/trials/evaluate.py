@@ -80,7 +80,7 @@ def evaluate_row(
         One line per generator.
 
     Raises:
-        ValueError: The model is another row's, images changed sides since it was trained, or its
+        InputError: The model is another row's, images changed sides since it was trained, or its
             calibration cannot resolve `alpha`.
         FileNotFoundError: Images or model are missing.
     """
@@ -132,7 +132,7 @@ def evaluate_row(
 def score_table(
     detector: Detector, test: LabelledImages, inside: np.ndarray, alpha: float
 ) -> pd.DataFrame:
-    """Give one row per test image with all that the detector says of it.
+    """Return one row per test image with all that the detector says of it.
 
     Returns:
         What is known of the image; logit; probability of a fake, as the network states it and
@@ -196,7 +196,7 @@ def _measure_all(
 
 
 def _headline(numbers: list[Number], part: pd.DataFrame) -> dict[str, int | float | None]:
-    """Give the numbers of the metrics file; null where nothing could be counted."""
+    """Return the numbers of the metrics file; null where nothing could be counted."""
     by_name = {number.name: number for number in numbers}
     result: dict[str, int | float | None] = {}
     for name in _HEADLINE:
@@ -218,7 +218,7 @@ def _counts(part: pd.DataFrame) -> dict[str, int]:
 def _tables(
     detector: Detector, scores: pd.DataFrame, numbers: dict[str, list[Number]]
 ) -> dict[str, pd.DataFrame]:
-    """Give the tables of numbers, calibration, forger's choices and predictive values."""
+    """Return the tables of numbers, calibration, forger's choices and predictive values."""
     found: dict[str, list[pd.DataFrame]] = {"numbers": [], "best_of": [], "predictive_values": []}
     reliability = []
     for generator, measured in numbers.items():
@@ -236,7 +236,7 @@ def _tables(
 
 
 def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
-    """Give the tables behind the ROC, precision-recall and confusion plots.
+    """Return the tables behind the ROC, precision-recall and confusion plots.
 
     The generators share the reals and have as many fakes each, so a curve has one x column and one
     y column per generator, as DVC needs to draw a line for each.

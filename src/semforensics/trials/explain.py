@@ -103,7 +103,7 @@ def explain_images(
     sign: int,
     device: torch.device,
 ) -> Float[Tensor, "n map_height map_width"]:
-    """Give the Grad-CAM maps of images at the last convolution, as `grad_cam` does.
+    """Return the Grad-CAM maps of images at the last convolution, as `grad_cam` does.
 
     Args:
         network: In eval mode, on `device`.
@@ -157,7 +157,7 @@ def explain_row(
         compact and fakes broad, and whether the maps depend on the weights.
 
     Raises:
-        ValueError: The model is another row's, or images changed sides since it was trained.
+        InputError: The model is another row's, or images changed sides since it was trained.
         FileNotFoundError: Images or model are missing.
     """
     network, meta = load_classifier(classifier, device)
@@ -364,7 +364,7 @@ def _compactness_table(
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """Give `wanted` indices spread evenly over `count`, or all if there are fewer."""
+    """Return `wanted` indices spread evenly over `count`, or all if there are fewer."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()})
 
 

@@ -23,6 +23,7 @@ from rich.progress import track
 
 from semforensics.acquire.catalogue import raise_problems
 from semforensics.acquire.folder import describe_name, select_files
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder, sha256_of
 from semforensics.detector.calibration import decide
 from semforensics.detector.corpus import LabelledImages, load_test_side
@@ -50,7 +51,7 @@ def write_benign_listing(folder: Path, listing: Path, sets: Mapping[str, Sequenc
         sets: For each name the glob patterns of its files, below `folder`.
 
     Raises:
-        ValueError: A pattern selects nothing, or something selected is not a readable file.
+        InputError: A pattern selects nothing, or something selected is not a readable file.
     """
     rows = []
     for name, file in _selected(folder, sets):
@@ -64,7 +65,7 @@ def write_benign_listing(folder: Path, listing: Path, sets: Mapping[str, Sequenc
 
 
 def _selected(folder: Path, sets: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Give the files of all sets, as (set, file), sorted."""
+    """Return the files of all sets, as (set, file), sorted."""
     return [(name, file) for name in sorted(sets) for file in select_files(folder, sets[name])]
 
 
@@ -77,24 +78,24 @@ def read_benign_listing(
         Nothing where no sets are named and the listing holds its header only.
 
     Raises:
-        ValueError: It is no such listing, or holds no file of the sets; files are new, missing or
+        InputError: It is no such listing, or holds no file of the sets; files are new, missing or
             changed since; or no folder is given for those that are listed.
     """
     table = pd.read_csv(listing, dtype=str, keep_default_na=False)
     if tuple(table.columns) != LISTING_COLUMNS:
-        raise ValueError(
+        raise InputError(
             f"{listing}: columns {', '.join(table.columns)}; expected {', '.join(LISTING_COLUMNS)}"
         )
     if table.empty:
         if sets:
-            raise ValueError(
+            raise InputError(
                 f"{listing}: lists nothing, but count_false_alarms.sets names {', '.join(sets)}; "
                 f"to list their files, run `semforensics list-benign FOLDER {listing}` "
                 "(`make repro BENIGN=FOLDER` does so)"
             )
         return []
     if folder is None:
-        raise ValueError(
+        raise InputError(
             f"{listing} lists {len(table)} micrographs; SEMFORENSICS_BENIGN must say where they lie"
         )
     hashes = {(row["set"], row["file"]): row["sha256"] for row in table.to_dict(orient="records")}
@@ -154,13 +155,13 @@ def measure_false_alarms(
         One line on the processed reals, and one per foreign set or that there is none.
 
     Raises:
-        ValueError: Images changed sides since the classifier was trained; alpha is finer than its
+        InputError: Images changed sides since the classifier was trained; alpha is finer than its
             calibration; its tiles have another size; or the foreign files are not as listed.
         FileNotFoundError: Images or model are missing.
     """
     detector = load_detector(classifier, phases, alpha, device)
     if detector.meta["size_px"] != [crop.size_px, crop.size_px]:
-        raise ValueError(
+        raise InputError(
             f"{classifier}: trained on {detector.meta['size_px']} px, crops have {crop.size_px} px"
         )
     foreign = read_benign_listing(listing, folder, params.sets)
@@ -241,7 +242,7 @@ def foreign_tiles(
         refuses, with its reason.
 
     Raises:
-        ValueError: It refuses all of a set.
+        InputError: It refuses all of a set.
     """
     parts: list[pd.DataFrame] = []
     refused: list[dict[str, str]] = []
@@ -268,7 +269,7 @@ def foreign_tiles(
     table = pd.DataFrame(refused, columns=["set", "file", "group", "reason"])
     for name in sorted({name for name, _ in files} - {part["set"].iloc[0] for part in parts}):
         reasons = table.loc[table["set"] == name, "reason"]
-        raise ValueError(
+        raise InputError(
             f"{name}: none of its {len(reasons)} micrographs can be read, the first: "
             f"{reasons.iloc[0]}"
         )
@@ -276,7 +277,7 @@ def foreign_tiles(
 
 
 def known_groups(splits: Path) -> set[str]:
-    """Give the groups of which a crop stands on the training or validation side."""
+    """Return the groups of which a crop stands on the training or validation side."""
     table = read_splits(splits)
     return set(table.loc[table["side"] != "test", "group"])
 
@@ -349,7 +350,7 @@ def count(
 def summarise(
     counted: pd.DataFrame, detector: Detector, pooling: Pooling, alpha: float
 ) -> dict[str, Any]:
-    """Give the numbers of new groups: of processed tiles, and of foreign images."""
+    """Return the numbers of new groups: of processed tiles, and of foreign images."""
     new = counted[counted["groups"] == _NEW]
     single = new[(new["kind"] == "processed") & (new["level"] == "tile")]
     result: dict[str, Any] = {

@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
+from semforensics.core.errors import InputError
 from semforensics.core.images import read_grey
 from semforensics.detector.calibration import Labels, Scores
 from semforensics.trials.metrics import auroc, aurocs, percentile_interval, stratified_resamples
@@ -34,7 +35,7 @@ def header_features(path: Path) -> dict[str, Any]:
         grey levels; 0 for grey files).
 
     Raises:
-        ValueError: The file is no image.
+        InputError: The file is no image.
     """
     try:
         with Image.open(path) as image:
@@ -49,7 +50,7 @@ def header_features(path: Path) -> dict[str, Any]:
                 "channel_difference": _channel_difference(image),
             }
     except OSError as error:
-        raise ValueError(f"{path}: not an image: {error}") from error
+        raise InputError(f"{path}: not an image: {error}") from error
 
 
 def _channel_difference(image: Image.Image) -> int:
@@ -102,11 +103,11 @@ def group_folds(is_fake: Labels, groups: Groups, seed: int) -> Int[np.ndarray, "
     """Divide files into at most five folds, whole groups each, of about equal shares of fakes.
 
     Raises:
-        ValueError: A class has fewer than two groups.
+        InputError: A class has fewer than two groups.
     """
     fewest = min(len(np.unique(groups[is_fake == fake])) for fake in (True, False))
     if fewest < 2:
-        raise ValueError("files of a single group in a class, need two to validate across groups")
+        raise InputError("files of a single group in a class, need two to validate across groups")
     divide = StratifiedGroupKFold(min(_MAX_FOLDS, fewest), shuffle=True, random_state=seed)
     folds = np.empty(len(groups), dtype=int)
     for fold, (_, rest) in enumerate(divide.split(folds, is_fake, groups)):
@@ -164,7 +165,7 @@ def feature_table(
         number, the commonest value of a word.
 
     Raises:
-        ValueError: A class has fewer than two groups.
+        InputError: A class has fewer than two groups.
     """
     folds = group_folds(is_fake, groups, seed)
     weights = stratified_resamples(groups, is_fake, resamples, np.random.default_rng(seed))

@@ -58,7 +58,7 @@ def randomised(network: NPRNetwork, name: NetworkName, last_step: str, seed: int
 def rank_correlation(
     before: Float[Tensor, "n map_height map_width"], after: Float[Tensor, "n map_height map_width"]
 ) -> Float[np.ndarray, " n"]:
-    """Give Spearman's rank correlation of each map with its changed one; ties share a mean rank.
+    """Return Spearman's rank correlation of each map with its changed one; ties share a mean rank.
 
     Returns:
         -1 … 1; 0 where the changed map is constant, NaN where the first one is: there was nothing
@@ -80,7 +80,7 @@ def rank_correlation(
 def half_mass_share(
     maps: Float[Tensor, "n map_height map_width"],
 ) -> Float[np.ndarray, " n"]:
-    """Give the smallest share of a map's pixels that holds half of its sum.
+    """Return the smallest share of a map's pixels that holds half of its sum.
 
     The last pixel counts by the part of it that is needed, so a constant map has exactly 0.5.
 
@@ -109,7 +109,7 @@ def mean_resamples(
     resamples: int,
     rng: np.random.Generator,
 ) -> tuple[float, Float[np.ndarray, " resamples"]]:
-    """Give the mean of what is known, and the means of its cluster bootstrap.
+    """Return the mean of what is known, and the means of its cluster bootstrap.
 
     Args:
         values: One per image; NaN is left out.
@@ -153,7 +153,7 @@ def join_verdicts(verdicts: Sequence[ClaimVerdict]) -> ClaimVerdict:
 
 
 def interval_of(resampled: Float[np.ndarray, " resamples"]) -> Interval:
-    """Give the 95 % interval of bootstrap values; NaN where there are none."""
+    """Return the 95 % interval of bootstrap values; NaN where there are none."""
     if np.isnan(resampled).any():
         return float("nan"), float("nan")
     return percentile_interval(resampled)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 
 _ROW = "both"  # the classifier that `screen` uses
@@ -28,7 +29,7 @@ def write_headline(metrics: Path, headline: Path) -> int:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: It is not JSON, or does not hold what its stage writes.
+        InputError: It is not JSON, or does not hold what its stage writes.
     """
     return _write(headline, metrics, _headline)
 
@@ -90,7 +91,7 @@ def _write(path: Path, metrics: Path, gather: Callable[[Path], Numbers]) -> int:
     try:
         numbers = gather(metrics)
     except (KeyError, StopIteration, TypeError) as error:
-        raise ValueError(f"{metrics}: metrics of another version: no {error}") from error
+        raise InputError(f"{metrics}: metrics of another version: no {error}") from error
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
     return len(numbers)
@@ -102,7 +103,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+        raise InputError(f"{path}: not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: not metrics")
+        raise InputError(f"{path}: not metrics")
     return found

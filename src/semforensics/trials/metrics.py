@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Shaped
 
+from semforensics.core.errors import InputError
 from semforensics.detector.calibration import Labels, Scores, fake_probability
 
 Weights = Integer[np.ndarray, "resamples n"]
@@ -24,10 +25,10 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     proportion of crops is wider; the number of groups belongs beside it.
 
     Raises:
-        ValueError: There are no trials, or the successes are not between 0 and their number.
+        InputError: There are no trials, or the successes are not between 0 and their number.
     """
     if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"{successes} successes in {trials} trials")
+        raise InputError(f"{successes} successes in {trials} trials")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = successes / trials
     centre = share + z**2 / (2 * trials)
@@ -42,14 +43,14 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
 def share_at_or_above(
     scores: Scores, thresholds: Float[np.ndarray, " points"]
 ) -> Float[np.ndarray, " points"]:
-    """Give the share of scores at or above each threshold: one rate of a ROC curve."""
+    """Return the share of scores at or above each threshold: one rate of a ROC curve."""
     below = np.searchsorted(np.sort(scores), thresholds, side="left")
     share: Float[np.ndarray, " points"] = (len(scores) - below) / len(scores)
     return share
 
 
 def precision_by_recall(scores: Scores, is_fake: Labels) -> Float[np.ndarray, " n_fake"]:
-    """Give the precision at the threshold that finds the first fake, two fakes, ..., all fakes.
+    """Return the precision at the threshold that finds the first fake, two fakes, ..., all fakes.
 
     Their mean is the average precision. Fakes of one score are found together.
     """
@@ -76,7 +77,7 @@ def auroc(scores: Scores, is_fake: Labels) -> float:
 def average_precisions(
     scores: Scores, is_fake: Labels, weights: Weights
 ) -> Float[np.ndarray, " resamples"]:
-    """Give the average precision of each resample.
+    """Return the average precision of each resample.
 
     Args:
         scores: One per image.
@@ -92,7 +93,7 @@ def average_precisions(
 
 
 def aurocs(scores: Scores, is_fake: Labels, weights: Weights) -> Float[np.ndarray, " resamples"]:
-    """Give the area under the ROC curve of each resample; arguments as in `average_precisions`."""
+    """Return the area under the ROC curve of each resample; arguments as in `average_precisions`."""
     true, false = _counts_above(scores, is_fake, weights)
     wrong = np.diff(false, axis=1, prepend=0)
     before = np.concatenate([np.zeros_like(true[:, :1]), true[:, :-1]], axis=1)
@@ -103,7 +104,7 @@ def aurocs(scores: Scores, is_fake: Labels, weights: Weights) -> Float[np.ndarra
 
 
 def equal_error_rate(scores: Scores, is_fake: Labels) -> float:
-    """Give the error rate where as large a share of reals as of fakes is called wrongly.
+    """Return the error rate where as large a share of reals as of fakes is called wrongly.
 
     Between two thresholds the ROC curve is a straight line.
     """
@@ -113,7 +114,7 @@ def equal_error_rate(scores: Scores, is_fake: Labels) -> float:
 def equal_error_rates(
     scores: Scores, is_fake: Labels, weights: Weights
 ) -> Float[np.ndarray, " resamples"]:
-    """Give the equal error rate of each resample; arguments as in `average_precisions`."""
+    """Return the equal error rate of each resample; arguments as in `average_precisions`."""
     true, false = _counts_above(scores, is_fake, weights)
     missed = np.pad(1 - true / true[:, -1:], ((0, 0), (1, 0)), constant_values=1)
     alarms = np.pad(false / false[:, -1:], ((0, 0), (1, 0)))
@@ -127,7 +128,7 @@ def equal_error_rates(
 
 
 def tpr_at_fpr(scores: Scores, is_fake: Labels, max_false_positive_rate: float) -> float:
-    """Give the highest share of fakes found by a threshold that calls few reals fake.
+    """Return the highest share of fakes found by a threshold that calls few reals fake.
 
     Fewer than 1 / `max_false_positive_rate` reals cannot tell such a rate from none: the threshold
     then is above all of them. With three times as many, no alarm at all still leaves the rate
@@ -140,7 +141,7 @@ def tpr_at_fpr(scores: Scores, is_fake: Labels, max_false_positive_rate: float) 
 def tprs_at_fpr(
     scores: Scores, is_fake: Labels, weights: Weights, max_false_positive_rate: float
 ) -> Float[np.ndarray, " resamples"]:
-    """Give `tpr_at_fpr` of each resample; arguments as in `average_precisions`."""
+    """Return `tpr_at_fpr` of each resample; arguments as in `average_precisions`."""
     true, false = _counts_above(scores, is_fake, weights)
     # + 1e-9: 0.1 * 30 is just below 3 in floating point.
     allowed = np.floor(max_false_positive_rate * false[:, -1:] + 1e-9)
@@ -150,18 +151,18 @@ def tprs_at_fpr(
 
 
 def brier_score(logits: Scores, is_fake: Labels) -> float:
-    """Give the mean squared error of the probabilities, 0 … 1; 0.25 is a coin that says so."""
+    """Return the mean squared error of the probabilities, 0 … 1; 0.25 is a coin that says so."""
     return float(brier_terms(logits, is_fake).mean())
 
 
 def brier_terms(logits: Scores, is_fake: Labels) -> Float[np.ndarray, " n"]:
-    """Give what each image adds to the Brier score."""
+    """Return what each image adds to the Brier score."""
     terms: Float[np.ndarray, " n"] = (fake_probability(logits) - is_fake) ** 2
     return terms
 
 
 def expected_calibration_error(logits: Scores, is_fake: Labels, bins: int = 15) -> float:
-    """Give the mean distance between the stated probability of a fake and the share of fakes.
+    """Return the mean distance between the stated probability of a fake and the share of fakes.
 
     Over bins of equal numbers of images (`equal_mass_bins`), 0 … 1. A perfect calibration of few
     images is above 0 too, since a share of 1500 / 15 images is only that exact.
@@ -172,7 +173,7 @@ def expected_calibration_error(logits: Scores, is_fake: Labels, bins: int = 15) 
 def expected_calibration_errors(
     logits: Scores, is_fake: Labels, weights: Weights, bins: int = 15
 ) -> Float[np.ndarray, " resamples"]:
-    """Give the expected calibration error of each resample, in the bins of the images themselves.
+    """Return the expected calibration error of each resample, in the bins of the images themselves.
 
     Drawing anew adds to it, so its percentiles stand higher than the number itself.
     """
@@ -184,7 +185,7 @@ def expected_calibration_errors(
 
 
 def equal_mass_bins(scores: Scores, bins: int = 15) -> Int[np.ndarray, " n"]:
-    """Give each image a bin, 0 … bins - 1, such that each bin holds about as many.
+    """Return each image a bin, 0 … bins - 1, such that each bin holds about as many.
 
     By the middle rank, so that images of one score share a bin; with many of them some stay empty.
     """
@@ -195,7 +196,7 @@ def equal_mass_bins(scores: Scores, bins: int = 15) -> Int[np.ndarray, " n"]:
 
 
 def posterior(share_if_so: float, share_if_not: float, prevalence: float) -> float:
-    """Give the share of images that are so among those that are called so (Bayes).
+    """Return the share of images that are so among those that are called so (Bayes).
 
     Args:
         share_if_so: Share called so of the images that are.
@@ -210,7 +211,7 @@ def posterior(share_if_so: float, share_if_not: float, prevalence: float) -> flo
 
 
 def best_of_pass_rate(passes: Bool[np.ndarray, " n"], scores: Scores, choices: int) -> float:
-    """Give the chance that the least suspicious of several fakes passes.
+    """Return the chance that the least suspicious of several fakes passes.
 
     Exact over all ways to take `choices` of these fakes without replacement; of fakes with one
     score any may be the one.
@@ -221,11 +222,11 @@ def best_of_pass_rate(passes: Bool[np.ndarray, " n"], scores: Scores, choices: i
         choices: How many are made.
 
     Raises:
-        ValueError: There are fewer fakes than that.
+        InputError: There are fewer fakes than that.
     """
     count = len(scores)
     if not 1 <= choices <= count:
-        raise ValueError(f"the best of {choices} of {count} fakes")
+        raise InputError(f"the best of {choices} of {count} fakes")
     # Chance that all of the taken stand at a rank or above it: C(count - rank, choices) / C(count,
     # choices), as a product of shares.
     above = np.cumprod([1.0, *(1 - choices / (count - np.arange(count)).clip(choices))])
@@ -312,7 +313,7 @@ def cluster_resamples(
 def percentile_interval(
     values: Float[np.ndarray, " resamples"], confidence: float = 0.95
 ) -> Interval:
-    """Give the central interval that holds `confidence` of the bootstrap values."""
+    """Return the central interval that holds `confidence` of the bootstrap values."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
@@ -329,10 +330,10 @@ def _counts_above(
     """Count fakes and reals at and above each distinct score, from the highest score down.
 
     Raises:
-        ValueError: A class is empty: no curve has a meaning.
+        InputError: A class is empty: no curve has a meaning.
     """
     if is_fake.all() or not is_fake.any():
-        raise ValueError(f"{is_fake.sum()} fakes of {len(is_fake)} images, both classes are needed")
+        raise InputError(f"{is_fake.sum()} fakes of {len(is_fake)} images, both classes are needed")
     order = np.argsort(-scores, kind="stable")
     last_of_ties = np.append(np.diff(scores[order]) != 0, True)
     ordered = weights[:, order].astype(np.int64)

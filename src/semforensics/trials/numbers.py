@@ -131,12 +131,12 @@ def _tprs(scores: Scores, is_fake: Labels, weights: np.ndarray) -> np.ndarray:
 
 
 def arrays(scores: pd.DataFrame) -> tuple[Scores, Labels]:
-    """Give logits and classes of a table of scores."""
+    """Return logits and classes of a table of scores."""
     return scores["logit"].to_numpy(), (scores["class"] == "fake").to_numpy()
 
 
 def number_table(numbers: list[Number]) -> pd.DataFrame:
-    """Give one row per number."""
+    """Return one row per number."""
     return pd.DataFrame([asdict(number) for number in numbers])
 
 
@@ -177,7 +177,7 @@ def reliability_table(
 
 
 def best_of_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Give a forger's chances who makes several fakes and shows the least suspicious one.
+    """Return a forger's chances who makes several fakes and shows the least suspicious one.
 
     The forger knows the logits. By the threshold a fake passes when it is not called fake, by the
     verdict when it is not "ai-suspected"; how often it is even called "consistent" stands beside.
@@ -244,7 +244,7 @@ def _posteriors(name: str, called: Labels, is_so: Labels, prevalence: float) -> 
 
 
 def spread_over_seeds(seeds: pd.DataFrame) -> list[Number]:
-    """Give the mean over the trainings of every number, with the lowest and highest as its ends.
+    """Return the mean over the trainings of every number, with the lowest and highest as its ends.
 
     Args:
         seeds: One row per training and number: training_seed, name, value.

@@ -96,7 +96,7 @@ def measure_robustness(
         One line: how many cells, how many of them fragile and biased, the worst.
 
     Raises:
-        ValueError: Images changed sides since the classifier was trained; alpha is finer than its
+        InputError: Images changed sides since the classifier was trained; alpha is finer than its
             calibration; or the images are so small that a cell leaves less than the detector takes.
         FileNotFoundError: Images or model are missing.
     """
@@ -137,7 +137,7 @@ def load_detector(classifier: Path, phases: int, alpha: float, device: torch.dev
     """Load the detector of a folder, and check that its calibration resolves `alpha`.
 
     Raises:
-        ValueError: It does not, or the folder holds no such detector.
+        InputError: It does not, or the folder holds no such detector.
         FileNotFoundError: A file is missing.
     """
     detector = Detector.load(classifier, phases=phases, device=device)
@@ -174,7 +174,7 @@ def process(
     """Process images, each by draws that depend on seed, cell and its own file name alone.
 
     Raises:
-        ValueError: The results are smaller than the detector takes.
+        InputError: The results are smaller than the detector takes.
     """
     results = []
     for image, file in zip(images[:, 0].numpy(), files, strict=True):
@@ -199,7 +199,7 @@ def measure_cell(
     threshold: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Give all numbers of a cell in one of its cases.
+    """Return all numbers of a cell in one of its cases.
 
     Args:
         original: Of the images as they were.
@@ -255,7 +255,7 @@ def measure_cell(
 
 
 def rate(name: str, happened: Bool[np.ndarray, " n"]) -> dict[str, float]:
-    """Give a share with Wilson's 95 % interval under `_low` and `_high`; of nothing, no number."""
+    """Return a share with Wilson's 95 % interval under `_low` and `_high`; of nothing, no number."""
     if len(happened) == 0:
         value, (low, high) = np.nan, (np.nan, np.nan)
     else:
@@ -272,7 +272,7 @@ def remark(processed: Processed, low: float, high: float) -> str:
 
 
 def summarise(grid: pd.DataFrame, detector: Detector, alpha: float) -> dict[str, Any]:
-    """Give the mean and the worst cell of every axis, both classes processed."""
+    """Return the mean and the worst cell of every axis, both classes processed."""
     cells = grid[grid["processed"] == "both"]
     original = cells[cells["axis"] == "none"].iloc[0]
     result: dict[str, Any] = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 
 _COLUMNS = {
@@ -45,21 +46,21 @@ def write_table(metrics: Path, table: Path) -> int:
         The number of lines made of measurements.
 
     Raises:
-        ValueError: There are no metrics, they come from different data or protocols, or a file
+        InputError: There are no metrics, they come from different data or protocols, or a file
             lacks a number.
     """
     files = sorted(metrics.glob("*.json"))
     if not files:
-        raise ValueError(f"{metrics}: no metrics of classifiers")
+        raise InputError(f"{metrics}: no metrics of classifiers")
     rows = [json.loads(path.read_text()) for path in files]
     for key in ("data", "protocol", "network"):
         if len({row.get(key) for row in rows}) != 1:
             found = ", ".join(f"{p.name}: {r.get(key)}" for p, r in zip(files, rows, strict=True))
-            raise ValueError(f"{metrics}: one table of different {key}: {found}")
+            raise InputError(f"{metrics}: one table of different {key}: {found}")
     try:
         lines = [line for row in rows for line in _lines(row)]
     except KeyError as error:
-        raise ValueError(f"{metrics}: no number {error} for a classifier") from error
+        raise InputError(f"{metrics}: no number {error} for a classifier") from error
 
     first = rows[0]
     tested = _tests(first).popitem()[1]
@@ -80,12 +81,12 @@ def write_table(metrics: Path, table: Path) -> int:
 
 
 def _tests(row: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Give what a classifier was tested on: generator and numbers."""
+    """Return what a classifier was tested on: generator and numbers."""
     return {name: value for name, value in row.items() if isinstance(value, dict)}
 
 
 def _lines(row: dict[str, Any]) -> list[list[str]]:
-    """Give the cells of a classifier's lines; of several generators also the mean."""
+    """Return the cells of a classifier's lines; of several generators also the mean."""
     tests = _tests(row)
     learned = _NAMES.get(row["row"], row["row"])
     lines = [

@@ -78,7 +78,7 @@ class Linear(nn.Module):
     """A discriminator whose gradient is known: weights on both scales."""
 
     def forward(self, big: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
-        """Give two logits per image, the sum of all pixels and thrice that of the small one."""
+        """Return two logits per image, the sum of all pixels and thrice that of the small one."""
         return torch.cat([big.sum(dim=(1, 2, 3)), 3 * small.sum(dim=(1, 2, 3))])
 
 

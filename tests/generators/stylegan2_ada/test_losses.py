@@ -98,7 +98,7 @@ def shaken(network: Any) -> Any:
 
 
 def r1_of(discriminator: nn.Module) -> Callable[[], Tensor]:
-    """Give the penalty on fixed images."""
+    """Return the penalty on fixed images."""
     rng = torch.Generator().manual_seed(2)
     images = torch.rand(4, 1, 32, 32, generator=rng, dtype=torch.float64) * 2 - 1
 
@@ -110,7 +110,7 @@ def r1_of(discriminator: nn.Module) -> Callable[[], Tensor]:
 
 
 def path_penalty_of(generator: Generator) -> Callable[[], Tensor]:
-    """Give the penalty on fixed styles."""
+    """Return the penalty on fixed styles."""
     rng = torch.Generator().manual_seed(2)
     ws = torch.randn(2, generator.num_ws, 4, generator=rng, dtype=torch.float64)
     y = losses.draw_path_direction((2, 1, 32, 32), rng).double()

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.errors import InputError
 
 Upsampler = Literal["nearest", "bilinear", "transposed", "shuffle"]
 SLOPE = 0.2
@@ -90,11 +91,11 @@ class Autoencoder(nn.Module):
         """Reconstruct images in -1 … 1; a reconstruction may reach a little beyond.
 
         Raises:
-            ValueError: A side cannot be halved as often as there are levels.
+            InputError: A side cannot be halved as often as there are levels.
         """
         height, width = images.shape[-2:]
         if height % 2**self.levels or width % 2**self.levels:
-            raise ValueError(
+            raise InputError(
                 f"images of {width}x{height} px, expected multiples of {2**self.levels}"
             )
         reconstructions: Tensor = self.decoder(self.encoder(images))
@@ -109,7 +110,7 @@ class _Interpolate(nn.Module):
         self.mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give `x` at twice its side."""
+        """Return `x` at twice its side."""
         return F.interpolate(x, scale_factor=2, mode=self.mode)
 
 
@@ -138,21 +139,21 @@ def load_autoencoder(path: Path) -> tuple[Autoencoder, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds something else.
+        InputError: It holds something else.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; `train-autoencoders` makes it")
     state, meta = load_checkpoint(path)
     if meta.get("architecture") != "autoencoder":
-        raise ValueError(
+        raise InputError(
             f"{path}: architecture {meta.get('architecture')!r}, expected 'autoencoder'"
         )
     try:
         arguments = meta["arguments"]
         if arguments["upsampler"] not in get_args(Upsampler):
-            raise ValueError(f"unknown up-sampler {arguments['upsampler']!r}")
+            raise InputError(f"unknown up-sampler {arguments['upsampler']!r}")
         network = Autoencoder(**arguments)
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: not the weights it says it holds: {error}") from error
+        raise InputError(f"{path}: not the weights it says it holds: {error}") from error
     return network.eval(), meta

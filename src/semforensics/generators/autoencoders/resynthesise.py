@@ -18,6 +18,7 @@ from rich.progress import track
 
 from semforensics.acquire.simulated import draw_area, simulate_view
 from semforensics.acquire.simulated_info_bar import bar_rows
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, to_uint8, to_unit_range, write_grey_png
 from semforensics.core.processing import non_local_means, resize_and_back
@@ -68,7 +69,7 @@ def resynthesise(
 
     Raises:
         FileNotFoundError: A crop or an encoder-decoder is missing.
-        ValueError: A file holds something else, or crops do not fit.
+        InputError: A file holds something else, or crops do not fit.
     """
     table = read_splits(splits)
     everything = sorted(table["file"])
@@ -105,10 +106,10 @@ def resynthesise(
 
 @torch.inference_mode()
 def reconstruct(network: Autoencoder, image: Grey) -> Grey:
-    """Give what an encoder-decoder makes of an image, computed alone.
+    """Return what an encoder-decoder makes of an image, computed alone.
 
     Raises:
-        ValueError: A side cannot be halved as often as the network does.
+        InputError: A side cannot be halved as often as the network does.
     """
     device = next(network.parameters()).device
     x = to_unit_range(torch.from_numpy(image)).to(device)[None, None]
@@ -146,12 +147,12 @@ def draw_tiles(simulated: SimulatedParams, count: int, size_px: int, seed: int) 
         seed: Of the set.
 
     Raises:
-        ValueError: A frame is smaller than a tile.
+        InputError: A frame is smaller than a tile.
     """
     bar = bar_rows(simulated.height_px)
     room = ((simulated.height_px - bar) // size_px) * (simulated.width_px // size_px)
     if room == 0:
-        raise ValueError(
+        raise InputError(
             f"simulated frames of {simulated.width_px}x{simulated.height_px} px with an info bar "
             f"of {bar} px are too small for tiles of {size_px} px"
         )
@@ -171,7 +172,7 @@ def draw_tiles(simulated: SimulatedParams, count: int, size_px: int, seed: int) 
 
 
 def _spread_tiles(image: Grey, size_px: int, number: int) -> Iterator[Grey]:
-    """Give some of the tiles of a grid, evenly spread over it."""
+    """Return some of the tiles of a grid, evenly spread over it."""
     rows, columns = image.shape[0] // size_px, image.shape[1] // size_px
     for index in range(number):
         row, column = divmod((2 * index + 1) * rows * columns // (2 * number), columns)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.device import seed_everything
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.resume import fingerprint, load_state, save_state
 from semforensics.core.training import (
@@ -71,12 +72,12 @@ def train_autoencoders(
         One line: the peak signal-to-noise ratio of each on training cut-outs, in decibels.
 
     Raises:
-        ValueError: The crops do not fit the networks, or a loss is no longer finite.
+        InputError: The crops do not fit the networks, or a loss is no longer finite.
     """
     reals = load_reals(training_files(cropped, splits, protocol))
     most = 2 ** max(recipe.levels for recipe in RECIPES.values())
     if reals.shape[-1] % most:
-        raise ValueError(f"{cropped}: crops of {reals.shape[-1]} px, expected a multiple of {most}")
+        raise InputError(f"{cropped}: crops of {reals.shape[-1]} px, expected a multiple of {most}")
     machine = describe_machine(device)
     stamp = fingerprint({**params.model_dump(), "seed": seed, **machine}, reals)
     console = Console(stderr=True)
@@ -124,7 +125,7 @@ def train_autoencoder(
         signal-to-noise ratio over the last ones (`psnr_db`).
 
     Raises:
-        ValueError: The loss is not finite.
+        InputError: The loss is not finite.
     """
     own_seed = seed_of(name, seed)
     seed_everything(own_seed)
@@ -161,7 +162,7 @@ def train_autoencoder(
                 progress.update(bar, losses=f"loss {losses[-1]:.4f}")
             progress.update(bar, completed=step)
     if not all(torch.isfinite(torch.tensor(losses))):
-        raise ValueError(f"{name}: training diverged: losses {losses[-5:]}")
+        raise InputError(f"{name}: training diverged: losses {losses[-5:]}")
     last = torch.tensor(squared[-LOG_EVERY:]).mean()
     psnr_db = float(10 * torch.log10(4 / last))  # the range of -1 … 1 is 2 wide
     return {"network": network.state_dict(), "losses": losses, "psnr_db": psnr_db}
@@ -171,7 +172,7 @@ def reconstruction_loss(
     reconstructions: Float[Tensor, "batch 1 height width"],
     images: Float[Tensor, "batch 1 height width"],
 ) -> Float[Tensor, ""]:
-    """Give absolute error + error of differences + ratio of the energies of differences."""
+    """Return absolute error + error of differences + ratio of the energies of differences."""
     absolute = (reconstructions - images).abs().mean()
     error, ratio = torch.zeros_like(absolute), torch.zeros_like(absolute)
     theirs = differences(images)
@@ -183,20 +184,20 @@ def reconstruction_loss(
 
 
 def differences(x: Float[Tensor, "batch 1 height width"]) -> tuple[Tensor, ...]:
-    """Give differences of neighbours: across columns, across rows, and across both."""
+    """Return differences of neighbours: across columns, across rows, and across both."""
     across_columns = x[..., :, 1:] - x[..., :, :-1]
     across_rows = x[..., 1:, :] - x[..., :-1, :]
     return across_columns, across_rows, across_columns[..., 1:, :] - across_columns[..., :-1, :]
 
 
 def learning_rate(params: TrainAutoencodersParams, step: int) -> float:
-    """Give the learning rate of a step, counted from 1: half a cosine from `lr` towards 0."""
+    """Return the learning rate of a step, counted from 1: half a cosine from `lr` towards 0."""
     share = torch.tensor((step - 1) / params.steps, dtype=torch.float64)
     return float(params.lr * 0.5 * (1 + torch.cos(torch.pi * share)))
 
 
 def seed_of(name: str, seed: int) -> int:
-    """Give an encoder-decoder a seed of its own, the same in whatever order they are trained."""
+    """Return an encoder-decoder a seed of its own, the same in whatever order they are trained."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def ramped_decay(step: int) -> float:
-    """Give the decay that forgets the random start: 0.1 at step 0, rising to 1."""
+    """Return the decay that forgets the random start: 0.1 at step 0, rising to 1."""
     return (1 + step) / (10 + step)
 
 
@@ -27,7 +27,7 @@ def update(average: nn.Module, live: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def copy_buffers(average: nn.Module, live: nn.Module) -> None:
-    """Give `average` the buffers of `live` as they are."""
+    """Return `average` the buffers of `live` as they are."""
     for ours, theirs in zip(average.buffers(), live.buffers(), strict=True):
         ours.copy_(theirs)
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop, to_unit_range
 from semforensics.micrographs.split import read_splits
 from semforensics.params import Protocol
@@ -23,17 +24,17 @@ def load_reals(files: list[Path]) -> UInt8[Tensor, "n_real 1 side side"]:
     """Read canonical crops into memory.
 
     Raises:
-        ValueError: There are none, or one is not square or not as large as the first.
+        InputError: There are none, or one is not square or not as large as the first.
     """
     if not files:
-        raise ValueError("no training images")
+        raise InputError("no training images")
     images: list[Tensor] = []
     for path in files:
         grey = torch.from_numpy(read_crop(path).copy())
         side = images[0].shape[-1] if images else grey.shape[-1]
         if grey.shape != (side, side):
             height, width = grey.shape
-            raise ValueError(f"{path}: {height}x{width} px, expected {side}x{side} px")
+            raise InputError(f"{path}: {height}x{width} px, expected {side}x{side} px")
         images.append(grey[None])
     return torch.stack(images)
 
@@ -46,7 +47,7 @@ def take(
     flip: bool,
     rng: torch.Generator,
 ) -> Float[Tensor, "batch channels side side"]:
-    """Give some reals in -1 … 1, each mirrored left to right with probability 1/2 where `flip`."""
+    """Return some reals in -1 … 1, each mirrored left to right with probability 1/2 where `flip`."""
     x = to_unit_range(reals[indices])
     if flip:
         mirrored = torch.rand(len(x), generator=rng) < 0.5
@@ -57,7 +58,7 @@ def take(
 def take_mirrored(
     reals: UInt8[Tensor, "n_real 1 side side"], indices: Int64[Tensor, " batch"], channels: int
 ) -> Float[Tensor, "batch channels side side"]:
-    """Give some reals in -1 … 1; indices from `n_real` on name the same reals mirrored."""
+    """Return some reals in -1 … 1; indices from `n_real` on name the same reals mirrored."""
     x = to_unit_range(reals[indices % len(reals)])
     x = torch.where((indices >= len(reals)).view(-1, 1, 1, 1), x.flip(3), x)
     return x.expand(-1, channels, -1, -1)

@@ -37,7 +37,7 @@ class ImageGenerator(Protocol):
         """Where the weights are."""
 
     def images(self, z: Tensor, noises: Sequence[Tensor]) -> Tensor:
-        """Give images [batch, channels, side, side] in about -1 … 1."""
+        """Return images [batch, channels, side, side] in about -1 … 1."""
 
 
 def draw_inputs(
@@ -52,7 +52,7 @@ def draw_inputs(
 
 @torch.inference_mode()
 def generate(generator: ImageGenerator, seed: int) -> Float[Tensor, "channels side side"]:
-    """Give the fake of one seed, in about -1 … 1."""
+    """Return the fake of one seed, in about -1 … 1."""
     z, noises = draw_inputs(generator, 1, torch.Generator().manual_seed(seed))
     return generator.images(z, noises)[0]
 
@@ -60,7 +60,7 @@ def generate(generator: ImageGenerator, seed: int) -> Float[Tensor, "channels si
 def generate_grey(
     generator: ImageGenerator, seeds: Sequence[int]
 ) -> UInt8[Tensor, "n_fake side side"]:
-    """Give the fakes of some seeds as grey levels.
+    """Return the fakes of some seeds as grey levels.
 
     Three channels become grey by the canonicaliser's rule: rounded to 8 bits, then Pillow's luma.
     """

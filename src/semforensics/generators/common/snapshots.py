@@ -97,7 +97,7 @@ def judge(
 
 
 def best(snapshots: list[dict[str, float]]) -> dict[str, float]:
-    """Give the snapshot of the smallest Fréchet distance; collapsed ones only if all are."""
+    """Return the snapshot of the smallest Fréchet distance; collapsed ones only if all are."""
     return min(snapshots, key=lambda snapshot: (snapshot["collapsed"], snapshot["frechet"]))
 
 
@@ -106,7 +106,7 @@ def diversity(
     fakes: Float[Tensor, "n_fake channels side side"],
     reals: Float[Tensor, "n_real channels side side"],
 ) -> float:
-    """Give the mean LPIPS between two fakes in units of that between two reals; 0: all alike."""
+    """Return the mean LPIPS between two fakes in units of that between two reals; 0: all alike."""
     ours, theirs = (
         mean_pairwise_distance(lpips, _at_most_128_px(images)) for images in (fakes, reals)
     )
@@ -117,7 +117,7 @@ def diversity(
 def mean_pairwise_distance(
     lpips: LPIPS, images: Float[Tensor, "batch channels side side"]
 ) -> float:
-    """Give the mean LPIPS over all pairs of different images: 0 when all are the same."""
+    """Return the mean LPIPS over all pairs of different images: 0 when all are the same."""
     # The mean squared distance of all pairs is twice the unbiased variance.
     terms = [
         (2 * features.var(dim=0) * weight.view(-1, 1, 1)).sum(dim=0).mean()
@@ -130,7 +130,7 @@ def mean_pairwise_distance(
 def pooled_features(
     lpips: LPIPS, images: Float[Tensor, "batch channels side side"]
 ) -> Float[Tensor, "batch features"]:
-    """Give the features of LPIPS's five layers, averaged over the image."""
+    """Return the features of LPIPS's five layers, averaged over the image."""
     layers = lpips.features(_at_most_128_px(images))
     return torch.cat([layer.mean(dim=(2, 3)) for layer in layers], dim=1).double()
 
@@ -138,7 +138,7 @@ def pooled_features(
 def frechet(
     fakes: Float[Tensor, "n_fake features"], reals: Float[Tensor, "n_real features"]
 ) -> float:
-    """Give the Fréchet distance of two diagonal normal distributions over the reals' variance."""
+    """Return the Fréchet distance of two diagonal normal distributions over the reals' variance."""
     of_means = (fakes.mean(dim=0) - reals.mean(dim=0)).square().sum()
     of_deviations = (fakes.std(dim=0) - reals.std(dim=0)).square().sum()
     return float((of_means + of_deviations) / reals.var(dim=0).sum().clamp_min(1e-12))

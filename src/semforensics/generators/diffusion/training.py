@@ -33,6 +33,7 @@ from torch import Tensor, nn
 import semforensics.core.torchvision_compat  # noqa: F401 - before diffusers, which imports torchvision
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.device import bf16_is_emulated, seed_everything
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import to_uint8, write_grey_png
 from semforensics.core.resume import fingerprint, load_state, save_state
@@ -111,7 +112,7 @@ class DiffusionCourse:
     rows: list[dict[str, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give everything, as tensors, numbers and lists."""
+        """Return everything, as tensors, numbers and lists."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -167,7 +168,7 @@ def train_diffusion(
         One line about the result.
 
     Raises:
-        ValueError: The training images do not fit the network, or the loss is no longer finite.
+        InputError: The training images do not fit the network, or the loss is no longer finite.
     """
     if params.steps == 0:
         reason = "the diffusion model is off: train_diffusion.steps is 0"
@@ -177,7 +178,7 @@ def train_diffusion(
     check_widths(params)
     reals = load_reals(training_files(cropped, splits, protocol))
     if reals.shape[-1] < params.size_px:
-        raise ValueError(
+        raise InputError(
             f"{cropped}: crops of {reals.shape[-1]} px, train_diffusion.size_px is {params.size_px}"
         )
     console = Console(stderr=True)
@@ -284,11 +285,11 @@ def log(course: DiffusionCourse) -> dict[str, float]:
     """Add a row: the step and the mean loss since the row before.
 
     Raises:
-        ValueError: The loss is not finite.
+        InputError: The loss is not finite.
     """
     mean = sum(course.losses) / len(course.losses)
     if not torch.isfinite(torch.tensor(mean)):
-        raise ValueError(f"training diverged before step {course.step}: loss {mean}")
+        raise InputError(f"training diverged before step {course.step}: loss {mean}")
     course.rows.append({"step": float(course.step), "loss": mean})
     course.losses = []
     return course.rows[-1]
@@ -298,15 +299,15 @@ def check_widths(params: TrainDiffusionParams) -> None:
     """Refuse widths and sizes that the U-Net cannot take.
 
     Raises:
-        ValueError: A width is no multiple of 8, or the size cannot be halved often enough.
+        InputError: A width is no multiple of 8, or the size cannot be halved often enough.
     """
     if any(width % NORM_GROUPS for width in params.widths):
-        raise ValueError(
+        raise InputError(
             f"train_diffusion.widths: {list(params.widths)}, expected multiples of {NORM_GROUPS}"
         )
     halvings = len(params.widths) - 1
     if params.size_px % 2**halvings:
-        raise ValueError(
+        raise InputError(
             f"train_diffusion.size_px: {params.size_px} cannot be halved {halvings} times, as "
             f"{len(params.widths)} widths ask"
         )
@@ -330,7 +331,7 @@ def new_course(
 
 
 def scheduler(timesteps: int) -> Any:
-    """Give the noising process and its sampler.
+    """Return the noising process and its sampler.
 
     The sampler begins at the last timestep, pure noise (Lin et al., "Common Diffusion Noise
     Schedules and Sample Steps are Flawed", WACV 2024, arXiv:2305.08891, section 3.3).
@@ -357,7 +358,7 @@ def draw_times(batch: int, timesteps: int, rng: torch.Generator) -> Int64[Tensor
 def sample(
     network: Denoiser, seed: int, *, timesteps: int, sampling_steps: int
 ) -> Float[Tensor, "1 side side"]:
-    """Give the fake of one seed, in about -1 … 1.
+    """Return the fake of one seed, in about -1 … 1.
 
     It is computed alone and in float32, so it depends on the weights, the seed and the number of
     steps, never on batch mates.
@@ -369,10 +370,10 @@ def sample(
         sampling_steps: Taken of them.
 
     Raises:
-        ValueError: More steps than there are.
+        InputError: More steps than there are.
     """
     if sampling_steps > timesteps:
-        raise ValueError(f"{sampling_steps} sampling steps, more than {timesteps} timesteps")
+        raise InputError(f"{sampling_steps} sampling steps, more than {timesteps} timesteps")
     process = scheduler(timesteps)
     process.set_timesteps(sampling_steps)
     side = network.size_px
@@ -390,19 +391,19 @@ def load_denoiser(folder: Path) -> tuple[Denoiser, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The file holds something else.
+        InputError: The file holds something else.
     """
     path = folder / MODEL_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; `train-diffusion` makes it")
     state, meta = load_checkpoint(path)
     if meta.get("architecture") != "ddpm":
-        raise ValueError(f"{path}: architecture {meta.get('architecture')!r}, expected 'ddpm'")
+        raise InputError(f"{path}: architecture {meta.get('architecture')!r}, expected 'ddpm'")
     try:
         network = Denoiser(**meta["arguments"])
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: not the weights it says it holds: {error}") from error
+        raise InputError(f"{path}: not the weights it says it holds: {error}") from error
     return network.eval(), meta
 
 
@@ -426,7 +427,7 @@ def generate_diffusion(
 
     Raises:
         FileNotFoundError: There is no model.
-        ValueError: The file does not hold one, or more sampling steps are asked for than it has.
+        InputError: The file does not hold one, or more sampling steps are asked for than it has.
     """
     if (checkpoint / OFF_FILE).is_file():
         reason = json.loads((checkpoint / OFF_FILE).read_text())["reason"]

@@ -26,11 +26,11 @@ class Draws(NamedTuple):
     """Rows and columns by which the image moves, in pixels."""
 
     def at_scale(self, factor: int) -> "Draws":
-        """Give the same augmentation for images that are `factor` times as large."""
+        """Return the same augmentation for images that are `factor` times as large."""
         return self._replace(shift=self.shift * factor)
 
     def of(self, images: slice) -> "Draws":
-        """Give the random numbers of some of the images."""
+        """Return the random numbers of some of the images."""
         return Draws(*(numbers[..., images] for numbers in self))
 
 
@@ -80,7 +80,7 @@ def contrast(
 def translation(
     x: Float[Tensor, "batch channels height width"], shift: Int64[Tensor, "2 batch"]
 ) -> Float[Tensor, "batch channels height width"]:
-    """Give `out[y, x] = in[y + dy, x + dx]`, and mid-grey, 0, where that lies outside."""
+    """Return `out[y, x] = in[y + dy, x + dx]`, and mid-grey, 0, where that lies outside."""
     # Negative padding crops: one operation, whose gradient is one operation.
     moved = [
         F.pad(image, (-dx, dx, -dy, dy)) for image, dy, dx in zip(x, *shift.tolist(), strict=True)

@@ -20,19 +20,19 @@ def draw_margins(count: int, rng: torch.Generator) -> Float[Tensor, " count"]:
 def hinge_real(
     logits: Float[Tensor, " count"], margins: Float[Tensor, " count"]
 ) -> Float[Tensor, ""]:
-    """Give the discriminator's loss on reals: how far their logits stay below the margins."""
+    """Return the discriminator's loss on reals: how far their logits stay below the margins."""
     return (margins - logits).relu().mean()
 
 
 def hinge_fake(
     logits: Float[Tensor, " count"], margins: Float[Tensor, " count"]
 ) -> Float[Tensor, ""]:
-    """Give the discriminator's loss on fakes: how far their logits rise above minus the margins."""
+    """Return the discriminator's loss on fakes: how far their logits rise above minus the margins."""
     return (margins + logits).relu().mean()
 
 
 def generator_loss(logits: Float[Tensor, " count"]) -> Float[Tensor, ""]:
-    """Give the generator's loss: minus the mean logit of its fakes."""
+    """Return the generator's loss: minus the mean logit of its fakes."""
     return -logits.mean()
 
 
@@ -42,7 +42,7 @@ def reconstruction_loss(
     whole: Float[Tensor, "batch channels side side"],
     part: Float[Tensor, "batch channels side side"],
 ) -> Float[Tensor, ""]:
-    """Give the sum of the mean LPIPS of the three reconstructions.
+    """Return the sum of the mean LPIPS of the three reconstructions.
 
     Args:
         lpips: The distance.
@@ -63,7 +63,7 @@ def reconstruction_loss(
 
 
 def r1_penalty(logits: Float[Tensor, " count"], reals: Pair) -> Float[Tensor, ""]:
-    """Give half the mean squared norm of the gradient of an image's mean logit (Mescheder 2018).
+    """Return half the mean squared norm of the gradient of an image's mean logit (Mescheder 2018).
 
     Args:
         logits: Of the reals.

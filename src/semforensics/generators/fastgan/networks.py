@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from semforensics.core.errors import InputError
+
 SIZES_PX = (64, 128, 256, 512, 1024)
 CONVERGED_POWER_STEPS = 15
 """Power steps after which a fresh matrix's largest singular value is known well enough; the number
@@ -58,7 +60,7 @@ class Reconstructions(NamedTuple):
 
 
 def small_side(size_px: int) -> int:
-    """Give the side of the second, smaller scale of images of this size."""
+    """Return the side of the second, smaller scale of images of this size."""
     return 128 if size_px >= 256 else size_px // 2
 
 
@@ -79,7 +81,7 @@ class _OverNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Give (G - <G, W / sigma> u v') / sigma."""
+        """Return (G - <G, W / sigma> u v') / sigma."""
         weight, u, v, sigma = ctx.saved_tensors
         # Flat first: an upsampling's gradient is then a transposed matrix, which is copied faster.
         gradient = gradient.flatten(1).contiguous().view_as(weight).to(weight.dtype)
@@ -133,12 +135,12 @@ class _SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def stored_norm(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the stored singular vectors and the norm that they give."""
+        """Return the stored singular vectors and the norm that they give."""
         u, v = self.weight_u, self.weight_v
         return u, v, torch.dot(u, self.to_rows(v))
 
     def normalised_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Give the weight over its spectral norm: computed in float32, then rounded to `dtype`."""
+        """Return the weight over its spectral norm: computed in float32, then rounded to `dtype`."""
         with torch.autocast(self.weight.device.type, enabled=False):
             u, v, sigma = self.power_step() if self.training else self.stored_norm()
         rows, columns = [1] * self.weight.ndim, list(self.weight.shape)
@@ -340,7 +342,7 @@ class Generator(nn.Module):
         return [side for side in _NOISY_PX if side <= self.size_px for _ in range(2)]
 
     def forward(self, z: Float[Tensor, "batch nz"], noises: Sequence[Tensor]) -> Pair:
-        """Give images in about -1 … 1 (exactly with `tanh`), float32.
+        """Return images in about -1 … 1 (exactly with `tanh`), float32.
 
         Args:
             z: Latents, standard normal.
@@ -365,7 +367,7 @@ class Generator(nn.Module):
         return self.to_big.weight.device
 
     def images(self, z: Float[Tensor, "batch nz"], noises: Sequence[Tensor]) -> Tensor:
-        """Give the images at the larger scale alone, [batch, channels, side, side]."""
+        """Return the images at the larger scale alone, [batch, channels, side, side]."""
         pair: Pair = self(z, noises)
         return pair.big
 
@@ -378,7 +380,7 @@ class Generator(nn.Module):
                 or by the parametrisation, with or without the prefix of data-parallel training.
 
         Raises:
-            ValueError: Names or shapes are not those of such a generator.
+            InputError: Names or shapes are not those of such a generator.
         """
         state = _rename(
             state_dict,
@@ -398,7 +400,7 @@ class Generator(nn.Module):
             )
             network.load_state_dict(state)
         except (KeyError, ValueError, RuntimeError) as error:
-            raise ValueError(f"not the weights of a public FastGAN generator: {error}") from error
+            raise InputError(f"not the weights of a public FastGAN generator: {error}") from error
         return network
 
 
@@ -460,7 +462,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give an image, float32."""
+        """Return an image, float32."""
         out: Tensor = self.main(x).float()
         return out
 
@@ -517,7 +519,7 @@ class Discriminator(nn.Module):
         big: Float[Tensor, "batch channels height width"],
         small: Float[Tensor, "batch channels small_height small_width"],
     ) -> Maps:
-        """Give what the heads and the decoders read, from images at both scales, in -1 … 1."""
+        """Return what the heads and the decoders read, from images at both scales, in -1 … 1."""
         x = self.down_from_big(_channels_last(big))
         seen = {self.entry_px: x}
         for side in self.sides:
@@ -529,7 +531,7 @@ class Discriminator(nn.Module):
         return Maps(middle=seen[16], last=x, small=self.down_from_small(_channels_last(small)))
 
     def logits(self, maps: Maps) -> Float[Tensor, " logits"]:
-        """Give 25 logits per image and scale, high for real: all big ones, then all small ones."""
+        """Return 25 logits per image and scale, high for real: all big ones, then all small ones."""
         big, small = self.rf_big(maps.last), self.rf_small(maps.small)
         return torch.cat([big.flatten(), small.flatten()]).float()
 
@@ -552,7 +554,7 @@ class Discriminator(nn.Module):
         big: Float[Tensor, "batch channels height width"],
         small: Float[Tensor, "batch channels small_height small_width"],
     ) -> Float[Tensor, " logits"]:
-        """Give the logits of images at both scales, in -1 … 1; high for real."""
+        """Return the logits of images at both scales, in -1 … 1; high for real."""
         return self.logits(self.maps(big, small))
 
     @classmethod
@@ -563,7 +565,7 @@ class Discriminator(nn.Module):
             state_dict: The discriminator's, as for `Generator.from_reference_state_dict`.
 
         Raises:
-            ValueError: Names or shapes are not those of such a discriminator.
+            InputError: Names or shapes are not those of such a discriminator.
         """
         state = _rename(
             state_dict, (r"^down_(\d+)\.", r"down.\1."), (r"^se_\d+_(\d+)\.", r"se.\1.")
@@ -578,7 +580,7 @@ class Discriminator(nn.Module):
             )
             network.load_state_dict(state)
         except (KeyError, ValueError, RuntimeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"not the weights of a public FastGAN discriminator: {error}"
             ) from error
         return network
@@ -627,7 +629,7 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _precision(x: Tensor) -> torch.dtype:
-    """Give the type in which autocast, where it is on, computes products with this tensor."""
+    """Return the type in which autocast, where it is on, computes products with this tensor."""
     device = x.device.type
     on = torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if on else torch.float32
@@ -638,7 +640,7 @@ def _leaky() -> nn.LeakyReLU:
 
 
 def _entry(size_px: int, channels: int, width: Mapping[int, int]) -> nn.Sequential:
-    """Give the first layers, which bring larger images to 256 px."""
+    """Return the first layers, which bring larger images to 256 px."""
     match size_px:
         case 1024:
             return nn.Sequential(
@@ -655,12 +657,12 @@ def _entry(size_px: int, channels: int, width: Mapping[int, int]) -> nn.Sequenti
 
 
 def _widths(base: int, factors: Mapping[int, float], size_px: int, finest: int) -> dict[int, int]:
-    """Give the channels at each side, refusing sizes and widths that the networks do not have."""
+    """Return the channels at each side, refusing sizes and widths that the networks do not have."""
     if size_px not in SIZES_PX:
-        raise ValueError(f"FastGAN: {size_px} px, expected one of {SIZES_PX}")
+        raise InputError(f"FastGAN: {size_px} px, expected one of {SIZES_PX}")
     widths = {side: int(factor * base) for side, factor in factors.items()}
     if widths[finest] < 1:
-        raise ValueError(f"FastGAN: a width of {base} leaves no channel at {size_px} px")
+        raise InputError(f"FastGAN: a width of {base} leaves no channel at {size_px} px")
     return widths
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from semforensics.core import distributed
 from semforensics.core.device import bf16_is_emulated, seed_everything
+from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
 from semforensics.core.live import live_curves
 from semforensics.core.resume import fingerprint
@@ -101,7 +102,7 @@ def train_fastgan(
         One line about the result.
 
     Raises:
-        ValueError: The training images do not fit the networks, or the losses are no longer finite.
+        InputError: The training images do not fit the networks, or the losses are no longer finite.
         FileNotFoundError: The weights of the perceptual net are missing.
     """
     console = Console(stderr=True, quiet=not distributed.is_first())
@@ -261,19 +262,19 @@ def check_inputs(
 ) -> int:
     """Refuse, before anything is trained, what the networks cannot take; give the images' side."""
     if size_px not in SIZES_PX:
-        raise ValueError(f"{cropped}: crops of {size_px} px, FastGAN takes one of {SIZES_PX}")
+        raise InputError(f"{cropped}: crops of {size_px} px, FastGAN takes one of {SIZES_PX}")
     if n_real < params.batch:
-        raise ValueError(
+        raise InputError(
             f"{cropped}: {n_real} training images, need at least a batch of {params.batch}"
         )
     if lpips.net != params.perceptual_net:
-        raise ValueError(f"{params.perceptual_net}.safetensors: holds the weights of {lpips.net}")
+        raise InputError(f"{params.perceptual_net}.safetensors: holds the weights of {lpips.net}")
     if params.perceptual_net == "alex" and small_side(size_px) < 32:
-        raise ValueError(f"{cropped}: crops of {size_px} px are too small for LPIPS")
+        raise InputError(f"{cropped}: crops of {size_px} px are too small for LPIPS")
     if params.reference and size_px < 256:
-        raise ValueError(f"{cropped}: crops of {size_px} px; the original begins at 256 px")
+        raise InputError(f"{cropped}: crops of {size_px} px; the original begins at 256 px")
     if params.reference and params.tanh != (size_px == 1024):
-        raise ValueError(
+        raise InputError(
             f"train_gan.fastgan.tanh: {params.tanh}; the original squashes at 1024 px only, "
             f"and the crops have {size_px}"
         )
@@ -352,7 +353,7 @@ def draw_margins(logits: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def targets(reals: Pair, quadrant: int, *, reference: bool) -> tuple[Tensor, Tensor]:
-    """Give what the decoders should show: the whole image and its quadrant, at the small side."""
+    """Return what the decoders should show: the whole image and its quadrant, at the small side."""
     part = take_quadrant(reals.big, quadrant)
     side = reals.small.shape[-1]
     return reals.small, F.interpolate(part, size=side) if reference else shrink(part, side)
@@ -364,7 +365,7 @@ def shrink(x: Tensor, side: int) -> Tensor:
 
 
 def sampling_network(average: Generator, params: FastGANParams) -> Generator:
-    """Give the network that samples: 16-bit weights, with norms and statistics that fit."""
+    """Return the network that samples: 16-bit weights, with norms and statistics that fit."""
     network = copy.deepcopy(average)
     for parameter in network.parameters():
         if parameter.ndim >= 2:  # what the file will hold
@@ -377,7 +378,7 @@ def sampling_network(average: Generator, params: FastGANParams) -> Generator:
 def statistics_inputs(
     network: Generator, params: FastGANParams
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Give the batches over which statistics are measured, the same at every call."""
+    """Return the batches over which statistics are measured, the same at every call."""
     # 64 images of 128 px and as many pixels at other sizes: memory stays below the training's.
     batch = max(params.batch, min(64, 64 * 128**2 // network.size_px**2))
     rng = torch.Generator().manual_seed(0)

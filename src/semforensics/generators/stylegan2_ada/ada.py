@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from semforensics.core.errors import InputError
+
 
 @dataclass
 class AdaController:
@@ -35,9 +37,9 @@ class AdaController:
 
     def __post_init__(self) -> None:
         if self.p < 0 or (self.p_max is not None and self.p > self.p_max):
-            raise ValueError(f"p is {self.p}, expected 0 … {self.p_max}")
+            raise InputError(f"p is {self.p}, expected 0 … {self.p_max}")
         if self.speed_kimg <= 0 or self.interval < 1:
-            raise ValueError(
+            raise InputError(
                 f"speed_kimg is {self.speed_kimg} and interval {self.interval}, expected above 0"
             )
 
@@ -66,13 +68,13 @@ class AdaController:
             r_t, the mean sign of the logits observed since the last update, in -1 … 1.
 
         Raises:
-            ValueError: No logits were observed, or one was not a number.
+            InputError: No logits were observed, or one was not a number.
         """
         total, count = self.signs.tolist()
         if not count:
-            raise ValueError("no logits of reals were observed since the last update of p")
+            raise InputError("no logits of reals were observed since the last update of p")
         if isnan(total):
-            raise ValueError("the discriminator gave a logit that is not a number")
+            raise InputError("the discriminator gave a logit that is not a number")
         self.r = total / count
         direction = (self.r > self.target) - (self.r < self.target)
         step = batch * self.interval / (self.speed_kimg * 1000)
@@ -83,7 +85,7 @@ class AdaController:
         return self.r
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what changes in training; the settings are not part of it."""
+        """Return what changes in training; the settings are not part of it."""
         return {"p": self.p, "r": self.r, "signs": self.signs.cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -22,25 +22,25 @@ _BAND_POWER = tuple(share / 13 for share in (10, 1, 1, 1))
 
 
 def brighten(offset: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
-    """Give the map that adds to all colours."""
+    """Return the map that adds to all colours."""
     colours = torch.eye(4, dtype=offset.dtype).repeat(len(offset), 1, 1)
     colours[:, :3, 3] = offset[:, None]
     return colours
 
 
 def scale_contrast(factor: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
-    """Give the map that multiplies all colours."""
+    """Return the map that multiplies all colours."""
     return _affine(factor[:, None, None] * torch.eye(3, dtype=factor.dtype))
 
 
 def flip_luma(flips: Bool[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
-    """Give the map that reflects grey at 0 and keeps hues: of grey images the negative."""
+    """Return the map that reflects grey at 0 and keeps hues: of grey images the negative."""
     grey, hues = _grey_and_hues()
     return _affine(hues + (1 - 2 * flips.double())[:, None, None] * grey)
 
 
 def turn_hue(angle: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
-    """Give the map that turns colours about the axis of greys, by radians, red towards green."""
+    """Return the map that turns colours about the axis of greys, by radians, red towards green."""
     grey, hues = _grey_and_hues()
     axis = torch.full((3, 3), 1 / sqrt(3), dtype=angle.dtype)
     quarter = torch.linalg.cross(axis, torch.eye(3, dtype=angle.dtype)).mT
@@ -49,14 +49,14 @@ def turn_hue(angle: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
 
 
 def saturate(factor: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
-    """Give the map that multiplies a colour's distance from grey."""
+    """Return the map that multiplies a colour's distance from grey."""
     grey, hues = _grey_and_hues()
     return _affine(grey + factor[:, None, None] * hues)
 
 
 @lru_cache(maxsize=1)
 def _grey_and_hues() -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3 3"]]:
-    """Give the projections of a colour on the axis of greys, and at right angles to it."""
+    """Return the projections of a colour on the axis of greys, and at right angles to it."""
     grey = torch.full((3, 3), 1 / 3, dtype=torch.float64)
     return grey, torch.eye(3, dtype=torch.float64) - grey
 

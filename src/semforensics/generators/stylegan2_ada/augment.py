@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from semforensics.core.errors import InputError
 from semforensics.generators.stylegan2_ada.appearance import (
     NUM_CHANNELS,
     add_noise,
@@ -93,7 +94,7 @@ class Draws:
     """Shares of width and height, x before y."""
 
     def of(self, images: slice | Int64[Tensor, " some"]) -> "Draws":
-        """Give the random numbers of some of the images."""
+        """Return the random numbers of some of the images."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{k: v[images] for k, v in values.items() if v is not None})
 
@@ -174,7 +175,7 @@ def draw(
         orientation: Of the data; fixed leaves out what turns an image.
 
     Raises:
-        ValueError: Another number of channels, or p is negative or not a number.
+        InputError: Another number of channels, or p is negative or not a number.
     """
     return _draw(_Random(rng), kind, p, (batch, channels, height, width), orientation)
 
@@ -201,9 +202,9 @@ def _draw(
     """Draw in the public program's order: an operation's values, then whom it befalls."""
     batch, channels, height, width = shape
     if channels not in NUM_CHANNELS:
-        raise ValueError(f"images of {channels} channels; can augment 1 or 3")
+        raise InputError(f"images of {channels} channels; can augment 1 or 3")
     if not p >= 0:
-        raise ValueError(f"augmentation probability {p}, expected 0 or more")
+        raise InputError(f"augmentation probability {p}, expected 0 or more")
     groups = _GROUPS.get(kind, (kind,))
     dice = _Dice(source, p, batch)
     sides = torch.tensor([width, height])
@@ -261,7 +262,7 @@ def _draw_colour(dice: _Dice, has_hue: bool) -> dict[str, Tensor]:
 
 
 def _neutral(batch: int) -> Draws:
-    """Give the draws that change nothing."""
+    """Return the draws that change nothing."""
     never, zero, one = torch.zeros(batch, dtype=torch.bool), torch.zeros(batch), torch.ones(batch)
     return Draws(
         flip=never,
@@ -303,10 +304,10 @@ def augment(
         draws: For as many images of the same size.
 
     Raises:
-        ValueError: The draws are for another number of images.
+        InputError: The draws are for another number of images.
     """
     if len(draws.flip) != len(images):
-        raise ValueError(f"random numbers for {len(draws.flip)} images, got {len(images)} images")
+        raise InputError(f"random numbers for {len(draws.flip)} images, got {len(images)} images")
     if images.dtype in (torch.bfloat16, torch.float16):
         images = images.float()
     with torch.autocast(images.device.type, enabled=False):
@@ -319,7 +320,7 @@ def augment(
 
 
 def _inverse_geometry(draws: Draws) -> Float[Tensor, "batch 3 3"]:
-    """Give the map from a place in the output to the place in the image, in pixels, float64."""
+    """Return the map from a place in the output to the place in the image, in pixels, float64."""
     steps = (
         scale(1 - 2 * draws.flip.double(), torch.ones_like(draws.scale).double()),
         rotate(draws.quarter_turns.double() * (pi / 2)),
@@ -337,7 +338,7 @@ def _inverse_geometry(draws: Draws) -> Float[Tensor, "batch 3 3"]:
 
 
 def _colour_map(draws: Draws) -> Float[Tensor, "batch 4 4"]:
-    """Give the affine map of (red, green, blue, 1), in float64."""
+    """Return the affine map of (red, green, blue, 1), in float64."""
     steps = (
         brighten(draws.brightness.double()),
         scale_contrast(draws.contrast.double()),

@@ -9,6 +9,7 @@ is used.
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from semforensics.core.errors import InputError
 from semforensics.params import StyleGAN2Params
 
 
@@ -61,7 +62,7 @@ _TABLE = {
 def configuration(
     name: str, size_px: int, *, batch: int | None = None, devices: int = 1
 ) -> Configuration:
-    """Give a row of the table.
+    """Return a row of the table.
 
     Args:
         name: `auto` or a key of the table.
@@ -70,12 +71,12 @@ def configuration(
         devices: Processes that share a batch.
 
     Raises:
-        ValueError: There is no such row.
+        InputError: There is no such row.
     """
     if name == "auto":
         return _auto(size_px, batch, devices)
     if name not in _TABLE:
-        raise ValueError(f"configuration {name!r}: expected auto or one of {', '.join(_TABLE)}")
+        raise InputError(f"configuration {name!r}: expected auto or one of {', '.join(_TABLE)}")
     row = _TABLE[name]
     return row if batch is None else replace(row, batch=batch)
 
@@ -97,17 +98,17 @@ def _auto(size_px: int, batch: int | None, devices: int) -> Configuration:
 
 
 def resolve(params: StyleGAN2Params, size_px: int) -> Configuration:
-    """Give the configuration of a parameter file: the named row, changed where it says so.
+    """Return the configuration of a parameter file: the named row, changed where it says so.
 
     Raises:
-        ValueError: The group of the minibatch standard deviation does not divide the batch.
+        InputError: The group of the minibatch standard deviation does not divide the batch.
     """
     row = configuration(params.configuration, size_px, batch=params.batch)
     given: dict[str, Any] = params.model_dump()
     names = [field.name for field in fields(Configuration) if given.get(field.name) is not None]
     resolved = replace(row, **{name: given[name] for name in names})
     if resolved.batch % min(resolved.mbstd_group, resolved.batch):
-        raise ValueError(
+        raise InputError(
             f"train_gan.stylegan2_ada: groups of {resolved.mbstd_group} do not divide a batch of "
             f"{resolved.batch}"
         )

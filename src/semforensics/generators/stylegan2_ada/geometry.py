@@ -27,19 +27,19 @@ _LARGEST_CHUNK = 2**26
 
 
 def scale(x: Tensor, y: Tensor) -> Float[Tensor, "*batch 3 3"]:
-    """Give the matrices that stretch both axes."""
+    """Return the matrices that stretch both axes."""
     return torch.diag_embed(torch.stack([x, y, torch.ones_like(x)], dim=-1))
 
 
 def translate(x: Tensor, y: Tensor) -> Float[Tensor, "*batch 3 3"]:
-    """Give the matrices that move along both axes."""
+    """Return the matrices that move along both axes."""
     matrix = torch.eye(3, dtype=x.dtype).repeat(*x.shape, 1, 1)
     matrix[..., 0, 2], matrix[..., 1, 2] = x, y
     return matrix
 
 
 def rotate(angle: Tensor) -> Float[Tensor, "*batch 3 3"]:
-    """Give the matrices that turn x towards y by an angle in radians."""
+    """Return the matrices that turn x towards y by an angle in radians."""
     cos, sin = angle.cos(), angle.sin()
     matrix = torch.eye(3, dtype=angle.dtype).repeat(*angle.shape, 1, 1)
     matrix[..., 0, 0], matrix[..., 0, 1] = cos, -sin
@@ -50,7 +50,7 @@ def rotate(angle: Tensor) -> Float[Tensor, "*batch 3 3"]:
 def margins(
     inverse: Float[Tensor, "batch 3 3"], height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """Give how many pixels outside the images a warp reads: left, top, right, bottom.
+    """Return how many pixels outside the images a warp reads: left, top, right, bottom.
 
     One answer for the batch, as in the public program: the most that any image needs, at most the
     side less one, which is as far as a reflection goes.
@@ -107,7 +107,7 @@ def warp(
 def _grid(
     inverse: Tensor, padded: tuple[int, int], size: tuple[int, int], like: Tensor
 ) -> Float[Tensor, "batch out_height out_width 2"]:
-    """Give where the doubled, padded images are read for each doubled pixel of the output."""
+    """Return where the doubled, padded images are read for each doubled pixel of the output."""
     height, width = (2 * (side + 2 * _RIM_PX) for side in size)
     # Doubling puts pixel i at 2 i, so half a doubled pixel before its place: the same on both ends.
     half, two = inverse.new_tensor(0.5), inverse.new_tensor(2)

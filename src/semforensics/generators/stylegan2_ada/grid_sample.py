@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from semforensics.core.errors import InputError
+
 
 def grid_sample(
     images: Float[Tensor, "batch channels height width"],
@@ -28,10 +30,10 @@ def grid_sample(
         The images' values there, differentiable any number of times in the images.
 
     Raises:
-        ValueError: The grid requires a gradient, which is not computed.
+        InputError: The grid requires a gradient, which is not computed.
     """
     if grid.requires_grad:
-        raise ValueError("the grid requires a gradient; only the images get one")
+        raise InputError("the grid requires a gradient; only the images get one")
     return _sample(images, grid)
 
 

@@ -15,24 +15,24 @@ from torch import Tensor
 
 
 def generator_loss(logits_fake: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Give the generator's loss: small where its fakes are taken for real."""
+    """Return the generator's loss: small where its fakes are taken for real."""
     return F.softplus(-logits_fake).mean()
 
 
 def discriminator_loss_real(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Give the discriminator's loss on reals: small where their logits are high."""
+    """Return the discriminator's loss on reals: small where their logits are high."""
     return F.softplus(-logits).mean()
 
 
 def discriminator_loss_fake(logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Give the discriminator's loss on fakes: small where their logits are low."""
+    """Return the discriminator's loss on fakes: small where their logits are low."""
     return F.softplus(logits).mean()
 
 
 def r1_penalty(
     logits: Float[Tensor, " batch"], reals: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, ""]:
-    """Give the mean over the batch of the squared norm of the logit's gradient at the image.
+    """Return the mean over the batch of the squared norm of the logit's gradient at the image.
 
     The weight gamma / 2 is the caller's.
 
@@ -62,7 +62,7 @@ def path_lengths(
     ws: Float[Tensor, "batch num_ws w_dim"],
     y: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, " batch"]:
-    """Give how far a random direction in the image moves the styles: |Jᵀ y| (eq. 4).
+    """Return how far a random direction in the image moves the styles: |Jᵀ y| (eq. 4).
 
     Args:
         images: Made from `ws`.
@@ -88,7 +88,7 @@ def updated_path_mean(
 def path_length_penalty(
     lengths: Float[Tensor, " batch"], mean: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """Give the mean squared distance of path lengths from their running mean (eq. 4).
+    """Return the mean squared distance of path lengths from their running mean (eq. 4).
 
     Args:
         lengths: From `path_lengths`.

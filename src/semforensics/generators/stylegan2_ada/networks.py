@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from semforensics.core.errors import InputError
 from semforensics.generators.stylegan2_ada.resampling import (
     conv_down,
     conv_up,
@@ -33,25 +34,25 @@ _ACTIVATION_GAIN = 2**0.5
 
 
 def levels(size_px: int) -> list[int]:
-    """Give the sides of the maps, from 4 to the image's.
+    """Return the sides of the maps, from 4 to the image's.
 
     Raises:
-        ValueError: There are no networks of this size.
+        InputError: There are no networks of this size.
     """
     if size_px not in SIZES_PX:
-        raise ValueError(f"StyleGAN2: {size_px} px, expected one of {SIZES_PX}")
+        raise InputError(f"StyleGAN2: {size_px} px, expected one of {SIZES_PX}")
     return [2**n for n in range(2, size_px.bit_length())]
 
 
 def widths(size_px: int, channel_base: int, channel_max: int) -> dict[int, int]:
-    """Give the channels of the map at each side, 4 … size_px.
+    """Return the channels of the map at each side, 4 … size_px.
 
     Raises:
-        ValueError: There are no networks of this size, or a level is left without channels.
+        InputError: There are no networks of this size, or a level is left without channels.
     """
     width = {side: min(channel_base // side, channel_max) for side in levels(size_px)}
     if min(width.values()) < 1:
-        raise ValueError(
+        raise InputError(
             f"StyleGAN2: channel_base {channel_base} and channel_max {channel_max} leave no "
             f"channel at {size_px} px"
         )
@@ -63,7 +64,7 @@ def mix_styles(
     other_ws: Float[Tensor, "batch num_ws w_dim"],
     cutoff: int,
 ) -> Float[Tensor, "batch num_ws w_dim"]:
-    """Give the first `cutoff` styles of `ws` and the others of `other_ws`."""
+    """Return the first `cutoff` styles of `ws` and the others of `other_ws`."""
     return torch.cat([ws[:, :cutoff], other_ws[:, cutoff:]], dim=1)
 
 
@@ -187,7 +188,7 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Give a float32 image in the style `w`."""
+        """Return a float32 image in the style `w`."""
         batch, in_channels, height, width = x.shape
         with torch.autocast(x.device.type, enabled=False):
             style = self.affine(w) * in_channels**-0.5
@@ -220,7 +221,7 @@ class Level(nn.Module):
         self.torgb = ToImage(out_channels, channels, w_dim, clamp=clamp)
 
     def convolutions(self) -> list[StyledConv]:
-        """Give the layers that take a style and noise, in their order."""
+        """Return the layers that take a style and noise, in their order."""
         return [m for m in self.children() if isinstance(m, StyledConv)]
 
 
@@ -241,7 +242,7 @@ class Synthesis(nn.Module):
             self.add_module(f"b{side}", Level(before, width[side], channels, w_dim, side, clamp))
 
     def convolutions(self) -> list[StyledConv]:
-        """Give all layers that take noise, in their order."""
+        """Return all layers that take noise, in their order."""
         return [layer for level in self._levels() for layer in level.convolutions()]
 
     def forward(
@@ -249,7 +250,7 @@ class Synthesis(nn.Module):
         ws: Float[Tensor, "batch num_ws w_dim"],
         noises: Sequence[Float[Tensor, "_ 1 _ _"]] | None = None,
     ) -> Float[Tensor, "batch channels size size"]:
-        """Give images in about -1 … 1, float32.
+        """Return images in about -1 … 1, float32.
 
         Args:
             ws: A style for each layer.
@@ -260,7 +261,7 @@ class Synthesis(nn.Module):
         if noises is None:
             noises = [layer.noise_const[None, None] for layer in layers]
         if len(noises) not in (0, len(layers)):
-            raise ValueError(f"{len(noises)} noise maps, expected none or {len(layers)}")
+            raise InputError(f"{len(noises)} noise maps, expected none or {len(layers)}")
         maps: Iterator[Tensor | None] = iter(noises if noises else [None] * len(layers))
         styles = ws.unbind(dim=1)
         offset = 0
@@ -347,7 +348,7 @@ class Generator(nn.Module):
         truncation_psi: float = 1.0,
         cutoff: int | None = None,
     ) -> Float[Tensor, "batch num_ws w_dim"]:
-        """Give every layer the style w, drawn towards the mean style as in `styles`."""
+        """Return every layer the style w, drawn towards the mean style as in `styles`."""
         ws = w[:, None].expand(-1, self.num_ws, -1)
         if truncation_psi == 1:
             return ws
@@ -361,7 +362,7 @@ class Generator(nn.Module):
         truncation_psi: float = 1.0,
         cutoff: int | None = None,
     ) -> Float[Tensor, "batch num_ws w_dim"]:
-        """Give the styles of latents.
+        """Return the styles of latents.
 
         Args:
             z: Latents, standard normal.
@@ -378,14 +379,14 @@ class Generator(nn.Module):
         *,
         truncation_psi: float = 1.0,
     ) -> Float[Tensor, "batch channels size size"]:
-        """Give images in about -1 … 1, float32; arguments as in `styles` and `Synthesis`."""
+        """Return images in about -1 … 1, float32; arguments as in `styles` and `Synthesis`."""
         image: Tensor = self.synthesis(self.styles(z, truncation_psi=truncation_psi), noises)
         return image
 
     def images(
         self, z: Float[Tensor, "batch z_dim"], noises: Sequence[Tensor]
     ) -> Float[Tensor, "batch channels size size"]:
-        """Give images as `forward` does, truncated as far as `truncation_psi` says."""
+        """Return images as `forward` does, truncated as far as `truncation_psi` says."""
         image: Tensor = self(z, noises, truncation_psi=self.truncation_psi)
         return image
 
@@ -400,7 +401,7 @@ class Generator(nn.Module):
             clamp: Of the activations; 256 in public networks trained in 16 bits.
 
         Raises:
-            ValueError: Names or shapes are not those of such a generator.
+            InputError: Names or shapes are not those of such a generator.
         """
         state = _without_filters(state_dict)
         try:
@@ -423,7 +424,7 @@ class Generator(nn.Module):
             )
             network.load_state_dict(state)
         except (KeyError, ValueError, RuntimeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"not the weights of a public StyleGAN2-ADA generator: {error}"
             ) from error
         return network
@@ -508,7 +509,7 @@ class Verdict(nn.Module):
         self.out = Linear(width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give float32 logits [batch]."""
+        """Return float32 logits [batch]."""
         x = self.conv(append_deviation(x, self.mbstd_group))
         with torch.autocast(x.device.type, enabled=False):
             x = F.leaky_relu(self.fc(_at_least_float32(x).flatten(1)), 0.2) * _ACTIVATION_GAIN
@@ -529,12 +530,12 @@ def append_deviation(
         group: Samples in a group; the batch, if that is smaller.
 
     Raises:
-        ValueError: The batch is no multiple of the group.
+        InputError: The batch is no multiple of the group.
     """
     batch = len(x)
     group = min(group, batch)
     if batch % group:
-        raise ValueError(f"batch of {batch}, expected a multiple of the group of {group}")
+        raise InputError(f"batch of {batch}, expected a multiple of the group of {group}")
     y = _at_least_float32(x).reshape(group, batch // group, -1)
     deviation = (y.var(dim=0, correction=0) + _EPSILON).sqrt().mean(dim=1)  # [batch / group]
     channel = deviation.repeat(group).to(x.dtype).view(-1, 1, 1, 1)
@@ -588,7 +589,7 @@ class Discriminator(nn.Module):
         self.b4 = Verdict(width[4], mbstd_group, clamp=clamp)
 
     def forward(self, images: Float[Tensor, "batch channels size size"]) -> Float[Tensor, " batch"]:
-        """Give the logits of images in -1 … 1; high for real; float32."""
+        """Return the logits of images in -1 … 1; high for real; float32."""
         x = self.get_submodule(f"b{self.size_px}.fromrgb")(images)
         for level in self.children():
             x = level(x)
@@ -607,7 +608,7 @@ class Discriminator(nn.Module):
             clamp: Of the activations; 256 in public networks trained in 16 bits.
 
         Raises:
-            ValueError: Names or shapes are not those of such a discriminator.
+            InputError: Names or shapes are not those of such a discriminator.
         """
         state = _without_filters(state_dict)
         try:
@@ -630,7 +631,7 @@ class Discriminator(nn.Module):
             )
             network.load_state_dict(state)
         except (KeyError, ValueError, RuntimeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"not the weights of a public StyleGAN2-ADA discriminator: {error}"
             ) from error
         return network

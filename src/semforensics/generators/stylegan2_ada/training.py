@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from semforensics.core import distributed
 from semforensics.core.device import bf16_is_emulated, seed_everything
+from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
 from semforensics.core.live import live_curves
 from semforensics.core.resume import fingerprint
@@ -75,7 +76,7 @@ class StyleGAN2Course(Course[Generator, Discriminator]):
     path_length_mean: Tensor
 
     def state_dict(self) -> dict[str, Any]:
-        """Give everything, as tensors, numbers and lists."""
+        """Return everything, as tensors, numbers and lists."""
         more = {"ada": self.ada.state_dict(), "path_length_mean": self.path_length_mean.cpu()}
         return super().state_dict() | more
 
@@ -123,7 +124,7 @@ def train_stylegan2_ada(
         One line about the result.
 
     Raises:
-        ValueError: The training images do not fit the networks, or the losses are no longer finite.
+        InputError: The training images do not fit the networks, or the losses are no longer finite.
         FileNotFoundError: The weights of the perceptual net are missing.
     """
     console = Console(stderr=True, quiet=not distributed.is_first())
@@ -308,9 +309,9 @@ def take_step(
 def check_inputs(params: StyleGAN2Params, lpips: LPIPS, size_px: int, cropped: Path) -> None:
     """Refuse, before anything is trained, what the networks cannot take."""
     if size_px not in SIZES_PX:
-        raise ValueError(f"{cropped}: crops of {size_px} px, StyleGAN2-ADA takes {SIZES_PX}")
+        raise InputError(f"{cropped}: crops of {size_px} px, StyleGAN2-ADA takes {SIZES_PX}")
     if lpips.net != params.perceptual_net:
-        raise ValueError(f"{params.perceptual_net}.safetensors: holds the weights of {lpips.net}")
+        raise InputError(f"{params.perceptual_net}.safetensors: holds the weights of {lpips.net}")
 
 
 def new_course(
@@ -366,7 +367,7 @@ def new_course(
 
 
 def lazy_adam(network: nn.Module, lr: float, every: int | None) -> torch.optim.Adam:
-    """Give Adam for a network that takes one more step, for its penalty, every `every` steps.
+    """Return Adam for a network that takes one more step, for its penalty, every `every` steps.
 
     Learning rate and decay are lowered so that `every` + 1 steps count as `every` (Karras et al.
     2020, CVPR, section 3.1). None: there is no penalty.
@@ -418,7 +419,7 @@ def descend(optimizer: torch.optim.Adam, loss: Tensor) -> None:
 
 
 def average_decay(iteration: int, configuration: Configuration) -> float:
-    """Give the decay of the averaged weights at this iteration, counted from 1."""
+    """Return the decay of the averaged weights at this iteration, counted from 1."""
     half_life = configuration.ema_kimg * 1000
     if configuration.ema_rampup:
         half_life = min(half_life, iteration * configuration.batch * configuration.ema_rampup)
@@ -426,7 +427,7 @@ def average_decay(iteration: int, configuration: Configuration) -> float:
 
 
 def sampling_network(average: Generator) -> Generator:
-    """Give the network that samples, with the 16-bit weights that its file will hold."""
+    """Return the network that samples, with the 16-bit weights that its file will hold."""
     network = copy.deepcopy(average).eval()
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim >= 2:

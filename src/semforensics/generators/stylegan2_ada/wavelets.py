@@ -37,14 +37,14 @@ NUM_BANDS = 4
 
 
 def resampling_filter() -> Float[Tensor, " 12"]:
-    """Give sym6's low-pass filter, of sum 1, in float64."""
+    """Return sym6's low-pass filter, of sum 1, in float64."""
     taps = torch.tensor(_SYM6, dtype=torch.float64)
     return taps / taps.sum()
 
 
 @lru_cache(maxsize=1)
 def band_filters() -> Float[Tensor, "4 43"]:
-    """Give four filters, lowest octave first, that split a signal into bands, in float64.
+    """Return four filters, lowest octave first, that split a signal into bands, in float64.
 
     They are symmetric, and sum to a single one in the middle: the bands' sum is the signal.
     """
@@ -68,7 +68,7 @@ def _convolve(a: Tensor, b: Tensor) -> Tensor:
 
 
 def upsampling(side: int, before: int, after: int, like: Tensor) -> Float[Tensor, "doubled {side}"]:
-    """Give the matrix that reflects an axis at its ends and doubles its samples.
+    """Return the matrix that reflects an axis at its ends and doubles its samples.
 
     Args:
         side: Samples of the axis.
@@ -93,7 +93,7 @@ def upsampling(side: int, before: int, after: int, like: Tensor) -> Float[Tensor
 
 
 def downsampling(side: int, crop: int, like: Tensor) -> Float[Tensor, "{side} doubled"]:
-    """Give the matrix that undoes `upsampling`: it halves the samples and crops both ends.
+    """Return the matrix that undoes `upsampling`: it halves the samples and crops both ends.
 
     Args:
         side: Samples that are left.

@@ -80,7 +80,7 @@ def why_not_native(
 def measure(
     panel: Grey, references: References, spectrum_db: Float[np.ndarray, " rings"] | None = None
 ) -> dict[str, float]:
-    """Give the numbers that `why_not_native` compares with its limits."""
+    """Return the numbers that `why_not_native` compares with its limits."""
     peak, grid_peak = periodicity(panel)
     spectrum = references.spectrum_of(panel) if spectrum_db is None else spectrum_db
     return {
@@ -126,7 +126,7 @@ def jpeg_steps(panel: Grey) -> float:
 def _combs() -> tuple[
     Float[np.ndarray, " bins"], Float[np.ndarray, "bins steps"], Float[np.ndarray, "bins steps"]
 ]:
-    """Give bins of coefficients, a cosine for each step, and which bins count.
+    """Return bins of coefficients, a cosine for each step, and which bins count.
 
     Those nearest to 0 do not: smooth places have them whatever the step.
     """
@@ -156,7 +156,7 @@ def periodicity(panel: Grey) -> tuple[float, float]:
 
 
 def equal_neighbours(panel: Grey) -> float:
-    """Give the ratio of neighbours that are equal to those that differ by one level.
+    """Return the ratio of neighbours that are equal to those that differ by one level.
 
     Returns:
         The smaller one along rows and columns, per direction of the difference, so that a smooth
@@ -174,7 +174,7 @@ def equal_neighbours(panel: Grey) -> float:
 
 
 def _profile_spectrum(grey: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " frequencies"]:
-    """Give the power of the mean second difference across columns, its trend taken out."""
+    """Return the power of the mean second difference across columns, its trend taken out."""
     second = np.abs(grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2]).mean(axis=0)
     profile = np.log(second + 0.1)[:_TRANSFORM]
     reach = min(_SMOOTH_PX // 2, len(profile) - 1)

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
 from semforensics.core.images import read_crop
 from semforensics.detector.calibration import calibration_sizes
@@ -53,20 +54,20 @@ class ScreeningModel:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no screening model of this version.
+            InputError: It is no screening model of this version.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such model; `package-model` makes one")
         state, meta = load_checkpoint(path)
         if meta.get("kind") != _KIND or meta.get("network") not in get_args(NetworkName):
-            raise ValueError(f"{path}: not a screening model; `package-model` makes one")
+            raise InputError(f"{path}: not a screening model; `package-model` makes one")
         parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "domain": {}, "references": {}}
         for name, tensor in state.items():
             part, _, rest = name.partition(".")
             parts.get(part, {})[rest] = tensor
         try:
             if meta["domain"]["features"] != feature_names():
-                raise ValueError("a training domain of other statistics; package it again")
+                raise InputError("a training domain of other statistics; package it again")
             network = build_network(meta["network"], meta["channels"])
             network.load_state_dict(parts["network"], strict=True)
             arrays = {n: parts["domain"][n].double().numpy() for n in _DOMAIN}
@@ -80,7 +81,7 @@ class ScreeningModel:
             about = {k: meta[k] for k in ("name", "data", "training_domain", "limits")}
             about["size_px"] = references.size_px
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not the model it says it is: {error!r}") from error
+            raise InputError(f"{path}: not the model it says it is: {error!r}") from error
         return cls(detector, references, about, sha256_of(path))
 
     def describe(self) -> dict[str, Any]:
@@ -126,27 +127,27 @@ def package_model(
         One line about the file.
 
     Raises:
-        ValueError: The classifier knows other data, another number of groups or other sizes.
+        InputError: The classifier knows other data, another number of groups or other sizes.
         FileNotFoundError: A file is missing.
     """
     network, meta = load_classifier(classifier, torch.device("cpu"))
     if "calibration" not in meta:
-        raise ValueError(f"{classifier}: a model without calibration; train it again")
+        raise InputError(f"{classifier}: a model without calibration; train it again")
     if meta["data"] != data:
-        raise ValueError(f"{classifier}: trained on data {meta['data']!r}, expected {data!r}")
+        raise InputError(f"{classifier}: trained on data {meta['data']!r}, expected {data!r}")
     domain = Domain.load(classifier / DOMAIN_FILE)
     table = read_splits(splits)
     size_px = int(meta["size_px"][0])
     train, held_out = (table[table["side"] == side] for side in ("train", "validation"))
     for part, key in ((train, "n_train_groups"), (held_out, "n_validation_groups")):
         if part["group"].nunique() != meta[key]:
-            raise ValueError(
+            raise InputError(
                 f"{splits}: {key} {part['group'].nunique()}, the classifier's are {meta[key]}; "
                 "not the sides it was trained on"
             )
     reals = np.stack([read_crop(cropped / file) for file in train["file"]])
     if reals.shape[1:] != (size_px, size_px):
-        raise ValueError(
+        raise InputError(
             f"{cropped}: crops of {reals.shape[1:]} px, the classifier's have {size_px}"
         )
     others = [_whole(cropped, part, size_px) for _, part in held_out.groupby("micrograph")]
@@ -195,7 +196,7 @@ def find_model(name: str | Path | None) -> Path:
 
     Raises:
         FileNotFoundError: It is nowhere; the message says how to get it.
-        ValueError: DVC cannot give the artifact.
+        InputError: DVC cannot give the artifact.
     """
     name = name or os.environ.get(ENVIRONMENT)
     if name is None:
@@ -218,7 +219,7 @@ def find_model(name: str | Path | None) -> Path:
 def _fetch_artifact(repository: str, artifact: str) -> Path:
     """Fetch an artifact through DVC into this user's cache; an older copy is replaced."""
     if not repository or not artifact or repository.startswith("-") or artifact.startswith("-"):
-        raise ValueError(f"{repository}#{artifact}: expected REPOSITORY#ARTIFACT")
+        raise InputError(f"{repository}#{artifact}: expected REPOSITORY#ARTIFACT")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(f"{repository}#{artifact}".encode()).hexdigest()[:16]
     folder = cache / "semforensics" / key
@@ -234,7 +235,7 @@ def _fetch_artifact(repository: str, artifact: str) -> Path:
         if done.returncode or not found.is_file():
             lines = done.stderr.strip().splitlines()
             reason = lines[-1] if lines else f"no {MODEL_FILE} in it"
-            raise ValueError(f"{repository}#{artifact}: dvc artifacts get: {reason}")
+            raise InputError(f"{repository}#{artifact}: dvc artifacts get: {reason}")
         return found.replace(folder / MODEL_FILE)
 
 

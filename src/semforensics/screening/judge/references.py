@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
+from semforensics.core.errors import InputError
 from semforensics.detector.tiling import cut_tiles
 from semforensics.distances.spectra import radial_power_spectra
 from semforensics.screening.records import Box, Grey, GreyOfAnySize
@@ -86,13 +87,13 @@ class References:
                 suspicious.
 
         Raises:
-            ValueError: There are none of either, or the crops are too small for a mark.
+            InputError: There are none of either, or the crops are too small for a mark.
         """
         if len(reals) == 0 or len(others) == 0:
-            raise ValueError(f"{len(reals)} training reals and {len(others)} others, need both")
+            raise InputError(f"{len(reals)} training reals and {len(others)} others, need both")
         size_px = int(reals.shape[-1])
         if size_px < CELLS:
-            raise ValueError(f"crops of {size_px} px, need at least {CELLS}")
+            raise InputError(f"crops of {size_px} px, need at least {CELLS}")
         frequencies, power = radial_power_spectra(reals)
         spectra = to_db(power)
         step = size_px // CELLS
@@ -102,7 +103,7 @@ class References:
         found = [_search(other, marks, step) for other in others]
         distances = [one[0] for one in found if one is not None]
         if not distances:
-            raise ValueError(f"{len(others)} others, all smaller than a crop of {size_px} px")
+            raise InputError(f"{len(others)} others, all smaller than a crop of {size_px} px")
         return cls(
             frequencies.astype(np.float32),
             np.percentile(spectra, PERCENTILES, axis=0).astype(np.float32),
@@ -135,16 +136,16 @@ class References:
         }
 
     def spectrum_of(self, panel: Grey) -> Float[np.ndarray, " rings"]:
-        """Give the mean spectrum of a panel's tiles, in decibels, at `frequencies`.
+        """Return the mean spectrum of a panel's tiles, in decibels, at `frequencies`.
 
         Raises:
-            ValueError: The panel is smaller than a tile.
+            InputError: The panel is smaller than a tile.
         """
         tiles = cut_tiles(panel, self.size_px)[:, 0].numpy()
         return np.asarray(to_db(radial_power_spectra(tiles)[1]).mean(axis=0))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give what goes into a model file; the bits of the marks are packed."""
+        """Return what goes into a model file; the bits of the marks are packed."""
         return {
             "frequencies": torch.from_numpy(self.frequencies),
             "spectra_db": torch.from_numpy(self.spectra_db),
@@ -152,7 +153,7 @@ class References:
         }
 
     def numbers(self) -> dict[str, Any]:
-        """Give the rest, for the header."""
+        """Return the rest, for the header."""
         return {
             "fineness_db": self.fineness_db,
             "names": list(self.names),
@@ -165,12 +166,12 @@ class References:
         """Rebuild from `tensors` and `numbers`.
 
         Raises:
-            ValueError: They do not belong together.
+            InputError: They do not belong together.
         """
         bits = FREQUENCIES**2 - 1
         packed = tensors["marks"].numpy()
         if packed.shape != (len(numbers["names"]), -(-bits // 8)):
-            raise ValueError(
+            raise InputError(
                 f"marks of shape {packed.shape}, expected {-(-bits // 8)} bytes for each of "
                 f"{len(numbers['names'])} crops"
             )
@@ -187,14 +188,14 @@ class References:
 
 
 def to_db(power: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Give power in decibels, with what rounding to grey levels adds to all of it."""
+    """Return power in decibels, with what rounding to grey levels adds to all of it."""
     return np.asarray(10 * np.log10(power + _ROUNDING))
 
 
 def fineness(
     frequencies: Float[np.ndarray, " rings"], spectra_db: Float[np.ndarray, "*n rings"]
 ) -> Float[np.ndarray, "*n"]:
-    """Give how much power there is at the corners of the spectrum, in dB over its middle.
+    """Return how much power there is at the corners of the spectrum, in dB over its middle.
 
     The corners are what resampling loses first: noise of the instrument is about as strong there as
     anywhere, pixels that were interpolated have less.
@@ -214,7 +215,7 @@ def _shrink(grey: GreyOfAnySize, step: int) -> Float[np.ndarray, "rows columns"]
 
 
 def _basis(count: int) -> Float[np.ndarray, "count cells"]:
-    """Give the lowest cosines (DCT-II); the signs need no scale."""
+    """Return the lowest cosines (DCT-II); the signs need no scale."""
     places = (np.arange(CELLS) + 0.5) / CELLS
     waves = np.cos(np.pi * np.arange(count)[:, None] * places)
     return np.asarray(waves, dtype=np.float32)
@@ -243,7 +244,7 @@ def _lowest(marks: Marks, count: int) -> Marks:
 
 
 def _all_turns(marks: Marks) -> list[Marks]:
-    """Give the marks of the eight flips and quarter turns, in the order of their names.
+    """Return the marks of the eight flips and quarter turns, in the order of their names.
 
     A flip changes the signs of the odd frequencies of its direction, a transpose swaps directions.
     """
@@ -301,7 +302,7 @@ def _around(row: int, column: int, reach: int, limits: Sequence[int]) -> list[tu
 def _nearest(
     windows: Windows, places: Sequence[tuple[int, int]], mark: Int8[np.ndarray, " bits"]
 ) -> tuple[float, int, int]:
-    """Give the smallest distance of windows from a mark, and the place of that window."""
+    """Return the smallest distance of windows from a mark, and the place of that window."""
     distances = (_marks(windows) != mark).mean(axis=1)
     index = int(distances.argmin())
     return (float(distances[index]), *places[index])
@@ -317,7 +318,7 @@ def _box_means(grey: GreyOfAnySize, step: int) -> Float[np.ndarray, "rows column
 def _coarse(
     windows: Float[np.ndarray, "rows columns cells cells"], marks: Marks
 ) -> Int[np.ndarray, "places 4"]:
-    """Give the best places by the lowest frequencies: row, column, crop and turn."""
+    """Return the best places by the lowest frequencies: row, column, crop and turn."""
     rows, columns = windows.shape[:2]
     low = _all_turns(_lowest(marks, _COARSE))
     crops = np.concatenate(low).astype(np.float32).T  # [bits, 8 n]

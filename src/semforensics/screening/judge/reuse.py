@@ -26,6 +26,7 @@ from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 from scipy.signal import fftconvolve
 from scipy.spatial import KDTree
 
+from semforensics.core.errors import InputError
 from semforensics.screening.records import Box, Grey, GreyOfAnySize, Reuse
 
 PanelName = tuple[str, str, str]
@@ -143,11 +144,11 @@ def find_reuse(panels: Sequence[tuple[PanelName, GreyOfAnySize]]) -> Comparison:
         agree.
 
     Raises:
-        ValueError: There are more than `MOST_PANELS`.
+        InputError: There are more than `MOST_PANELS`.
     """
     n = len(panels)
     if n > MOST_PANELS:
-        raise ValueError(f"{n} panels to compare; expected at most {MOST_PANELS}")
+        raise InputError(f"{n} panels to compare; expected at most {MOST_PANELS}")
     if n < 2:
         return Comparison([], n)
     landmarks, shapes = [], []
@@ -188,7 +189,7 @@ def _look_at(
     first: _Detail,
     second: _Detail,
 ) -> tuple[Reuse | None, bool]:
-    """Give the first hypothesis that holds, else whether one failed for recurring elsewhere."""
+    """Return the first hypothesis that holds, else whether one failed for recurring elsewhere."""
     recurs = False
     for proposal in hypotheses:
         turned, shift, box, correlation = _lay(proposal, first, second)
@@ -247,7 +248,7 @@ def turn(array: np.ndarray, transform: int) -> np.ndarray:
 def turn_places(
     places: Float32[np.ndarray, "n 2"], shape: tuple[int, int], transform: int
 ) -> Float32[np.ndarray, "n 2"]:
-    """Give where places of an array of this shape are once it is turned."""
+    """Return where places of an array of this shape are once it is turned."""
     height, width = shape
     rows, columns = places[:, 0], places[:, 1]
     if transform >= 4:
@@ -261,7 +262,7 @@ def turn_places(
 def _propose(
     landmarks: Sequence[Landmarks], shapes: Sequence[tuple[int, int]]
 ) -> Iterator[list[list[_Proposal]]]:
-    """Give for each panel its pairs with later ones: the proposals of each, most votes first."""
+    """Return for each panel its pairs with later ones: the proposals of each, most votes first."""
     patterns = np.concatenate([one.patterns.reshape(-1, _SIDE**2) for one in landmarks])
     counts = [len(one.places) for one in landmarks]
     owner = np.repeat(np.arange(len(landmarks)), counts)
@@ -311,7 +312,7 @@ def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def _undone_by(transform: int) -> int:
-    """Give the transform that undoes one; mirroring ones undo themselves."""
+    """Return the transform that undoes one; mirroring ones undo themselves."""
     return transform if transform >= 4 else -transform % 4
 
 
@@ -325,7 +326,7 @@ def _groups(table: np.ndarray, columns: int) -> Iterator[np.ndarray]:
 
 
 def _vote(first: int, group: np.ndarray) -> list[_Proposal]:
-    """Give the two shifts of a pair and transform on which most landmarks agree."""
+    """Return the two shifts of a pair and transform on which most landmarks agree."""
     second, transform = (int(value) for value in group[0, :2])
     shifts = _thinned(group[:, 2:], _MOST_VOTING)
     proposals = []
@@ -440,7 +441,7 @@ def _slide(
 
 
 def _refine(first: _Detail, turned: _Detail, shift: tuple[int, int]) -> tuple[int, int]:
-    """Give the shift nearby under which the middle of the overlap correlates best."""
+    """Return the shift nearby under which the middle of the overlap correlates best."""
     best, best_shift = -2.0, shift
     for row in range(shift[0] - _SEARCH, shift[0] + _SEARCH + 1):
         for column in range(shift[1] - _SEARCH, shift[1] + _SEARCH + 1):
@@ -461,7 +462,7 @@ def _middle(box: Box, most: int) -> Box:
 
 
 def _overlap(shape: tuple[int, ...], other: tuple[int, ...], shift: tuple[int, int]) -> Box:
-    """Give the part of the first panel that the second covers; empty or negative where none."""
+    """Return the part of the first panel that the second covers; empty or negative where none."""
     top, left = max(0, shift[0]), max(0, shift[1])
     return Box(top, left, min(shape[0], other[0] + shift[0]), min(shape[1], other[1] + shift[1]))
 

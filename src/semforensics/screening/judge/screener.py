@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 
+from semforensics.core.errors import InputError
 from semforensics.core.images import to_8_bit
 from semforensics.detector.calibration import (
     at_prevalence,
@@ -71,14 +72,14 @@ class Screener:
         """Check the settings against the model, and prepare its network.
 
         Raises:
-            ValueError: alpha is finer than the model's calibration resolves, the prevalence is not
+            InputError: alpha is finer than the model's calibration resolves, the prevalence is not
                 between 0 and 1, or there is no such pooling.
         """
         detector = model.detector
         if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling {pooling!r}: expected one of {', '.join(get_args(Pooling))}")
+            raise InputError(f"pooling {pooling!r}: expected one of {', '.join(get_args(Pooling))}")
         if not 0 < alpha < 1:
-            raise ValueError(f"alpha {alpha}: expected between 0 and 1, both left out")
+            raise InputError(f"alpha {alpha}: expected between 0 and 1, both left out")
         at_prevalence(0.0, prevalence)
         sides = detector.meta["calibration"][str(detector.phases)]
         check_alpha(alpha, *calibration_sizes(sides))
@@ -113,14 +114,14 @@ class Screener:
             evidence: Whether to gather what stands beside a verdict, which takes most of the time.
 
         Raises:
-            ValueError: As the constructor; or the file is no screening model.
+            InputError: As the constructor; or the file is no screening model.
             FileNotFoundError: There is no such model.
         """
         loaded = ScreeningModel.load(find_model(model), torch.device(device))
         return cls(loaded, alpha=alpha, prevalence=prevalence, pooling=pooling, evidence=evidence)
 
     def describe(self) -> dict[str, Any]:
-        """Give what a report says of the model."""
+        """Return what a report says of the model."""
         return self.model.describe()
 
     def screen(self, image: str | Path | GreyOfAnySize | Image.Image) -> PictureResult:
@@ -131,18 +132,18 @@ class Screener:
                 Pillow image.
 
         Raises:
-            ValueError: It cannot be read, or holds several pictures.
+            InputError: It cannot be read, or holds several pictures.
             FileNotFoundError: There is no such file.
         """
         if not isinstance(image, str | Path):
             return self.screen_picture(_picture_of(image))
         found = list(read_inputs([Path(image)]))
         if len(found) != 1:
-            raise ValueError(
+            raise InputError(
                 f"{image}: {len(found)} pictures, expected one; `semforensics screen` takes all"
             )
         if isinstance(found[0], Refusal):
-            raise ValueError(f"{image}: {found[0].reason}")
+            raise InputError(f"{image}: {found[0].reason}")
         return self.screen_picture(found[0])
 
     def screen_picture(self, picture: Picture, info_bar: int | None = None) -> PictureResult:
@@ -302,7 +303,7 @@ def _picture_of(image: Any) -> Picture:
     if image.ndim == 3 and image.dtype == np.uint8 and image.shape[2] in (3, 4) and image.size:
         return replace(_picture_of(Image.fromarray(image)), provenance=Provenance("array"))
     if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16) or image.size == 0:
-        raise ValueError(
+        raise InputError(
             f"array of shape {image.shape} and type {image.dtype}, expected grey levels [height, "
             "width] of 8 or 16 bits, or 8-bit colours [height, width, 3]"
         )

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from semforensics.core.errors import InputError
+
 MAX_RATIO = 200
 """Of a member's size to its packed size; a flat picture without compression reaches about 100."""
 RATIO_FROM_MB = 10.0
@@ -63,22 +65,22 @@ def read_zip(
         max_unpacked_mb: Of all members together, those that are refused on the way included.
 
     Raises:
-        ValueError: It cannot be read, is empty, or has too many members.
+        InputError: It cannot be read, is empty, or has too many members.
     """
     # zipfile makes an object for each entry, so count before it does; folders may be among them.
     if (entries := data.count(_ENTRY)) > 20 * max_members:
-        raise ValueError(f"{entries} entries, more than {20 * max_members}")
+        raise InputError(f"{entries} entries, more than {20 * max_members}")
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         infos = sorted(archive.infolist(), key=lambda info: info.filename)
     except Exception as error:  # zipfile raises many kinds on damaged archives
-        raise ValueError(f"not a readable ZIP archive: {error}") from error
+        raise InputError(f"not a readable ZIP archive: {error}") from error
     # Not `is_dir()`, which fails on an empty name in Python 3.11.
     files = [i for i in infos if not i.filename.endswith("/") and not _is_clutter(i.filename)]
     if not files:
-        raise ValueError("an archive without files")
+        raise InputError("an archive without files")
     if len(files) > max_members:
-        raise ValueError(f"{len(files)} members, more than {max_members}")
+        raise InputError(f"{len(files)} members, more than {max_members}")
     texts, pictures = _paired(files)
     left = [int(max_unpacked_mb * 1e6)]
     seen: set[str] = set()
@@ -87,7 +89,7 @@ def read_zip(
         try:
             _refuse(info)
             if name in seen:  # in a report the two could not be told apart
-                raise ValueError("a second member of this name")
+                raise InputError("a second member of this name")
             seen.add(name)
             member = _unpack(archive, info, int(max_file_mb * 1e6), left)
         except ValueError as error:
@@ -118,16 +120,16 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 def _refuse(info: zipfile.ZipInfo) -> None:
     """Refuse what has no place in a submission."""
     if not info.filename:
-        raise ValueError("a member without a name")
+        raise InputError("a member without a name")
     path = PurePosixPath(info.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or _DRIVE.match(info.filename):
-        raise ValueError("a name that points out of the archive")
+        raise InputError("a name that points out of the archive")
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise ValueError("a link, not a file")
+        raise InputError("a link, not a file")
     if info.flag_bits & 1:
-        raise ValueError("encrypted: needs a password")
+        raise InputError("encrypted: needs a password")
     if info.compress_type not in _METHODS:  # others may ask for gigabytes before the first byte
-        raise ValueError(f"packed by method {info.compress_type}, expected stored or deflated")
+        raise InputError(f"packed by method {info.compress_type}, expected stored or deflated")
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, left: list[int]) -> bytes:
@@ -153,14 +155,14 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, left: li
                     break
                 parts.append(chunk)
     except Exception as error:  # damaged streams
-        raise ValueError(f"cannot be unpacked: {error or type(error).__name__}") from error
+        raise InputError(f"cannot be unpacked: {error or type(error).__name__}") from error
     if size > most:
-        raise ValueError(f"unpacks to more than {most / 1e6:g} MB")
+        raise InputError(f"unpacks to more than {most / 1e6:g} MB")
     if left[0] < 0:
         left[0] = 0
-        raise ValueError("the archive unpacks to more than is read of one")
+        raise InputError("the archive unpacks to more than is read of one")
     if size > RATIO_FROM_MB * 1e6 and size > MAX_RATIO * packed:
-        raise ValueError(f"unpacks to more than {MAX_RATIO} times its size")
+        raise InputError(f"unpacks to more than {MAX_RATIO} times its size")
     return b"".join(parts)
 
 

@@ -8,6 +8,8 @@ and over.
 import struct
 from typing import Final
 
+from semforensics.core.errors import InputError
+
 MAX_TAGS = 50_000
 """In all directories of a TIFF together; a stack of 1000 frames has about 20,000."""
 MAX_SCANS = 64
@@ -29,12 +31,12 @@ def refuse_bombs(data: bytes, max_frames: int) -> None:
         max_frames: Of a TIFF.
 
     Raises:
-        ValueError: It asks for too much; the message says of what.
+        InputError: It asks for too much; the message says of what.
     """
     if data.startswith(_TIFF_STARTS):
         _refuse_directories(data, max_frames)
     elif data.startswith(_JPEG_START) and (scans := data.count(_JPEG_SCAN)) > MAX_SCANS:
-        raise ValueError(f"{scans} scans in a JPEG, more than {MAX_SCANS}")
+        raise InputError(f"{scans} scans in a JPEG, more than {MAX_SCANS}")
 
 
 def _refuse_directories(data: bytes, max_frames: int) -> None:
@@ -50,9 +52,9 @@ def _refuse_directories(data: bytes, max_frames: int) -> None:
         at += count_bytes
         tags += entries
         if frames > max_frames:
-            raise ValueError(f"more than {max_frames} frames, or directories that form a circle")
+            raise InputError(f"more than {max_frames} frames, or directories that form a circle")
         if tags > MAX_TAGS:
-            raise ValueError(f"more than {MAX_TAGS} tags")
+            raise InputError(f"more than {MAX_TAGS} tags")
         for index in range(entries):
             entry = data[at + index * entry_bytes : at + (index + 1) * entry_bytes]
             if len(entry) < entry_bytes:
@@ -61,7 +63,7 @@ def _refuse_directories(data: bytes, max_frames: int) -> None:
             size = count * _TYPE_BYTES.get(kind, 0)
             claimed += min(size, len(data)) if size > inline else 0
         if claimed > SHARED * len(data):
-            raise ValueError("its tags claim more bytes than the file has")
+            raise InputError("its tags claim more bytes than the file has")
         at += entries * entry_bytes
         if at + inline > len(data):
             return

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from semforensics.core.errors import InputError
 from semforensics.core.images import MAX_MEGAPIXELS, to_8_bit
 from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.read.bombs import refuse_bombs
@@ -118,7 +119,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey,
         Grey levels; what had to be decided; whether the samples went through a lossy codec.
 
     Raises:
-        ValueError: It is no image, or one that is not taken, with the reason.
+        InputError: It is no image, or one that is not taken, with the reason.
     """
     refuse_bombs(data, limits.max_pictures)
     with warnings.catch_warnings():
@@ -129,7 +130,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey,
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
                 if frames > limits.max_pictures:
-                    raise ValueError(f"{frames} frames, more than {limits.max_pictures}")
+                    raise InputError(f"{frames} frames, more than {limits.max_pictures}")
                 pixels = 0
                 for index in range(frames):
                     image.seek(index)
@@ -138,19 +139,19 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey,
                     pixels += image.size[0] * image.size[1]
                     if pixels > limits.max_total_megapixels * 1e6:
                         most = limits.max_total_megapixels
-                        raise ValueError(f"its frames have more than {most:g} megapixels")
+                        raise InputError(f"its frames have more than {most:g} megapixels")
                     image.load()
                     is_lossy = _is_lossy(image, data)
                     yield *to_grey(image), is_lossy
         except UnidentifiedImageError:
-            raise ValueError("not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP") from None
+            raise InputError("not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ValueError(f"too large: {error}") from error
+            raise InputError(f"too large: {error}") from error
         except ValueError:
             raise
         except Exception as error:  # a decoder may raise anything on bytes from outside
             reason = str(error) or type(error).__name__
-            raise ValueError(f"cannot be decoded: {reason}") from error
+            raise InputError(f"cannot be decoded: {reason}") from error
 
 
 def _read_bytes(
@@ -160,12 +161,12 @@ def _read_bytes(
     digest = hashlib.sha256(data).hexdigest()
     try:
         if not data:
-            raise ValueError("empty file")
+            raise InputError("empty file")
         if is_pdf(data):
             yield from _read_pdf(name, data, digest, limits)
         elif is_zip(data):
             if depth:
-                raise ValueError("an archive inside an archive; unpack it first")
+                raise InputError("an archive inside an archive; unpack it first")
             yield from _read_zip(name, data, limits)
         else:
             yield from _read_image(name, data, digest, side_car, limits)
@@ -186,7 +187,7 @@ def _read_image(
             return
         except ValueError as error:
             where = f"frame {number + 1}: " if number else ""
-            raise ValueError(f"{where}{error}") from error
+            raise InputError(f"{where}{error}") from error
         number += 1
         provenance = provenance or read_provenance(data, name, side_car)
         location = "" if number == 1 else f"frame {number}"
@@ -243,7 +244,7 @@ def _verify_png(data: bytes) -> None:
     """Check what Pillow leaves unchecked or cuts to fewer bits."""
     if data.startswith(_PNG_START):
         if data[24:25] == b"\x10" and data[25:26] not in (b"\0", b""):
-            raise ValueError("16 bits per colour channel, expected 8")
+            raise InputError("16 bits per colour channel, expected 8")
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.verify()  # the checksums of all chunks
 
@@ -255,9 +256,9 @@ def _check_samples(image: Image.Image) -> None:
     bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
     formats = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))
     if any(kind != _UNSIGNED for kind in formats):
-        raise ValueError("samples that are signed or floating-point numbers, expected unsigned")
+        raise InputError("samples that are signed or floating-point numbers, expected unsigned")
     if len(bits) > 1 and max(bits) > 8:
-        raise ValueError(f"{max(bits)} bits per colour channel, expected 8")
+        raise InputError(f"{max(bits)} bits per colour channel, expected 8")
 
 
 def _is_lossy(image: Image.Image, data: bytes) -> bool:
@@ -273,7 +274,7 @@ def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
     """Turn an image of any mode into 8-bit grey, and say what had to be decided.
 
     Raises:
-        ValueError: Its samples are neither of 8 nor of 16 bits.
+        InputError: Its samples are neither of 8 nor of 16 bits.
     """
     notes: list[str] = []
     if image.mode in _GREY_16:
@@ -283,7 +284,7 @@ def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
         notes.append("16 bits became 8: the 0.1th percentile is black, the 99.9th white")
         return to_8_bit(samples), notes
     if image.mode in ("I", "F"):
-        raise ValueError(f"samples of mode {image.mode}, expected 8 or 16 bits")
+        raise InputError(f"samples of mode {image.mode}, expected 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() != (255, 255):
@@ -302,7 +303,7 @@ def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
 def _check_size(size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     if width * height > limits.max_megapixels * 1e6:
-        raise ValueError(
+        raise InputError(
             f"too large: {width}x{height} px, more than {limits.max_megapixels:g} megapixels"
         )
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from semforensics.core.errors import InputError
 from semforensics.screening.records import Grey
 
 PAGE_S = 10.0
@@ -82,7 +83,7 @@ def read_pdf(
         page_s: Seconds for the next page or picture.
 
     Raises:
-        ValueError: It is no PDF that can be opened, such as one with a password.
+        InputError: It is no PDF that can be opened, such as one with a password.
     """
     options = {"max_megapixels": max_megapixels, "least_px": least_px, "dpi": dpi}
     pages, page, count, broken, left_s = 0, -1, 0, 0, DOCUMENT_S
@@ -92,7 +93,7 @@ def read_pdf(
         with _Process(data, options, page_s) as process:
             for head, grey in process.answers():
                 if head["kind"] == "broken":
-                    raise ValueError(head["reason"])
+                    raise InputError(head["reason"])
                 if head["kind"] == "pages":
                     pages = head["pages"]
                 elif head["kind"] == "page":
@@ -115,7 +116,7 @@ def read_pdf(
             if has_ended:
                 break
             if pages == 0 or page < 0:
-                raise ValueError(f"not a readable PDF: {process.end}")
+                raise InputError(f"not a readable PDF: {process.end}")
             yield PdfRefusal(f"page {page + 1}", process.end)
             broken += 1
             has_ended = page + 1 >= min(pages, max_pages)
@@ -167,7 +168,7 @@ class _Process:
         self._process.wait()
 
     def answers(self) -> Iterator[tuple[dict[str, Any], Grey | None]]:
-        """Give what the process says until it has nothing more to say."""
+        """Return what the process says until it has nothing more to say."""
         answer = self._timed(self._first)
         while answer is not None:
             yield answer

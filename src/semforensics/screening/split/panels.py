@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool
 
+from semforensics.core.errors import InputError
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar
 from semforensics.screening.records import Box, Grey, Panel, Picture, Refusal
 
@@ -74,13 +75,13 @@ def _panel(name: str, box: Box, grey: Grey, least_px: int, info_bar: int | None)
     """Take the info bar off a part, and refuse what is no micrograph or too small."""
     height, width = grey.shape
     if min(height, width) < least_px:
-        raise ValueError(_too_small(width, height, least_px))
+        raise InputError(_too_small(width, height, least_px))
     counts = np.bincount(grey.ravel(), minlength=260)
     level = int(counts[:256].argmax())
     spread = 0 if _BLACK < level < _WHITE else 2
     share = counts[max(level - spread, 0) : level + spread + 1].sum() / grey.size
     if share > FLAT:
-        raise ValueError(f"not a micrograph: {share:.0%} of it is of grey level {level}")
+        raise InputError(f"not a micrograph: {share:.0%} of it is of grey level {level}")
     notes: list[str] = []
     rows = height
     if info_bar is None:
@@ -97,7 +98,7 @@ def _panel(name: str, box: Box, grey: Grey, least_px: int, info_bar: int | None)
         rows = height - info_bar
         notes.append(f"{info_bar} rows cut off at the bottom, as asked")
     if rows < least_px:
-        raise ValueError(_too_small(width, max(rows, 0), least_px))
+        raise InputError(_too_small(width, max(rows, 0), least_px))
     kept = Box(box.top, box.left, box.top + rows, box.right)
     return Panel(name, kept, grey[:rows], tuple(notes))
 

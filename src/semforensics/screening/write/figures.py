@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
+from semforensics.core.errors import InputError
 from semforensics.screening.records import Grey, Map
 
 # As in report/style.py, which would bring matplotlib along.
@@ -35,14 +36,14 @@ _PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 46, 12, 12, 40
 
 
 def thumbnail(grey: Grey) -> str:
-    """Give a picture, shrunk to `THUMBNAIL_PX` and `THUMBNAIL_AREA` at most, as a JPEG data URI."""
+    """Return a picture, shrunk to `THUMBNAIL_PX` and `THUMBNAIL_AREA` at most, as a JPEG data URI."""
     height, width = grey.shape
     longest = max(height, width) * min(1.0, (THUMBNAIL_AREA / (height * width)) ** 0.5)
     return _jpeg(_shrink(grey, min(THUMBNAIL_PX, round(longest))))
 
 
 def residual_picture(residual: Grey) -> str:
-    """Give an NPR residual as a PNG data URI, each of its pixels as a square of whole pixels."""
+    """Return an NPR residual as a PNG data URI, each of its pixels as a square of whole pixels."""
     times = max(1, MAP_PX // max(residual.shape))
     return _png(Image.fromarray(residual.repeat(times, 0).repeat(times, 1)))
 
@@ -91,18 +92,18 @@ def spectrum_plot(spectrum: Mapping[str, Sequence[float]]) -> str:
             decibels, all of one length.
 
     Raises:
-        ValueError: A list is missing or of another length, or a value cannot be drawn.
+        InputError: A list is missing or of another length, or a value cannot be drawn.
     """
     names = ("frequency", "panel", "p05", "p50", "p95")
     missing = [name for name in names if name not in spectrum]
     if missing:
-        raise ValueError(f"spectrum: no list {', '.join(missing)}; found {', '.join(spectrum)}")
+        raise InputError(f"spectrum: no list {', '.join(missing)}; found {', '.join(spectrum)}")
     lists = {name: np.asarray(spectrum[name], dtype=float) for name in names}
     sizes = {name: len(values) for name, values in lists.items()}
     if len(set(sizes.values())) != 1 or not sizes["frequency"]:
-        raise ValueError(f"spectrum: lists of one length and not empty expected, found {sizes}")
+        raise InputError(f"spectrum: lists of one length and not empty expected, found {sizes}")
     if not np.isfinite(list(lists.values())).all() or (lists["frequency"] <= 0).any():
-        raise ValueError("spectrum: finite values and frequencies above 0 expected")
+        raise InputError("spectrum: finite values and frequencies above 0 expected")
     frequency = np.log10(lists["frequency"])
     power = np.concatenate([lists[name] for name in names[1:]])
     low, high = 10 * np.floor(power.min() / 10), 10 * np.ceil(power.max() / 10 + 1e-9)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from semforensics.core.errors import InputError
 from semforensics.screening.records import (
     Box,
     Evidence,
@@ -27,7 +28,7 @@ _LARGEST_MAP = 4096
 
 
 def picture_fragment(result: PictureResult) -> dict[str, Any]:
-    """Give one entry of report.json's `images`, and its figures.
+    """Return one entry of report.json's `images`, and its figures.
 
     Returns:
         Values that JSON can hold; what is not a finite number is None. The key "figures" is not
@@ -56,7 +57,7 @@ def picture_fragment(result: PictureResult) -> dict[str, Any]:
 
 
 def refusal_entry(refusal: Refusal) -> dict[str, Any]:
-    """Give what is not judged, and why, as report.json lists it."""
+    """Return what is not judged, and why, as report.json lists it."""
     return {
         "path": refusal.path,
         "location": refusal.location,
@@ -86,7 +87,7 @@ def _panel(result: PanelResult) -> dict[str, Any]:
 
 
 def _evidence(evidence: Evidence) -> dict[str, Any]:
-    """Give the numbers of the evidence; maps of many values are left to the figures."""
+    """Return the numbers of the evidence; maps of many values are left to the figures."""
     reencoded = None
     if evidence.reencoded is not None:
         reencoded = {
@@ -134,12 +135,12 @@ def _provenance(provenance: Provenance) -> dict[str, Any]:
 
 
 def box_entry(box: Box) -> dict[str, int]:
-    """Give a rectangle as report.json writes it."""
+    """Return a rectangle as report.json writes it."""
     return {"top": box.top, "left": box.left, "bottom": box.bottom, "right": box.right}
 
 
 def _number(value: float | None) -> float | None:
-    """Give a finite number; JSON has no other."""
+    """Return a finite number; JSON has no other."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
@@ -159,4 +160,4 @@ def _plain(value: Any) -> Any:
         return _number(value)
     if value is None or isinstance(value, str | int):
         return value
-    raise ValueError(f"a {type(value).__name__} cannot stand in report.json: {value!r}")
+    raise InputError(f"a {type(value).__name__} cannot stand in report.json: {value!r}")

@@ -75,7 +75,7 @@ def text(value: object) -> str:
 
 
 def verdict(name: str, *, words: str | None = None) -> str:
-    """Give a verdict as shape, words and colour."""
+    """Return a verdict as shape, words and colour."""
     return (
         f'<span class="verdict {name}"><svg viewBox="0 0 16 16" aria-hidden="true">{_SHAPES[name]}'
         f"</svg><span>{text(words or WORDING[name])}</span></span>"  # type: ignore[index]
@@ -99,7 +99,7 @@ def is_simulated(model: Mapping[str, Any]) -> bool:
 
 
 def opening(head: Mapping[str, Any]) -> str:
-    """Give everything up to the first section."""
+    """Return everything up to the first section."""
     css = files("semforensics.screening.write").joinpath("report.css").read_text(encoding="utf-8")
     simulated = is_simulated(head["model"])
     banner = f'<div class="banner" role="note"><span>{SIMULATED}</span></div>' if simulated else ""
@@ -163,7 +163,7 @@ contrast, and it judges nothing but micrographs.</p>
 def summary(
     verdicts: Mapping[str, int], *, n_pictures: int, n_reuses: int, head: Mapping[str, Any]
 ) -> str:
-    """Give the counts, and how many suspicions chance alone would make."""
+    """Return the counts, and how many suspicions chance alone would make."""
     judged = sum(verdicts.get(name, 0) for name in ORDER if name != "refused")
     items = "".join(f"<li><b>{verdicts.get(name, 0)}</b>{verdict(name)}</li>\n" for name in ORDER)
     alpha = head["settings"].get("alpha")
@@ -192,7 +192,7 @@ def summary(
 
 
 def model_box(model: Mapping[str, Any]) -> str:
-    """Give all that the model says of itself, its limits last."""
+    """Return all that the model says of itself, its limits last."""
     order = ("name", "sha256", "data", "training_domain", "calibration")
     first = [key for key in order if key in model]
     middle = [key for key in model if key not in (*order, "limits")]
@@ -224,7 +224,7 @@ def pictures_heading(shown: int, rest: int, most: int, least: int) -> str:
 
 
 def picture(fragment: Mapping[str, Any], number: int, settings: Mapping[str, Any]) -> str:
-    """Give a picture: what it is, its panels, and the evidence about its file."""
+    """Return a picture: what it is, its panels, and the evidence about its file."""
     panels = "".join(
         _panel(panel, drawn, settings, whole=len(fragment["panels"]) == 1 and not panel["name"])
         for panel, drawn in zip(fragment["panels"], fragment["figures"]["panels"], strict=True)
@@ -374,7 +374,7 @@ def _evidence(evidence: Mapping[str, Any], drawn: Mapping[str, str], name: str) 
 
 
 def rows(fragments: Iterable[Mapping[str, Any]], count: int) -> Iterator[str]:
-    """Give the pictures that are not shown in detail, one row a panel."""
+    """Return the pictures that are not shown in detail, one row a panel."""
     heads = "".join(
         f'<th scope="col"{" class=number" if number else ""}>{name}</th>'
         for name, number in (

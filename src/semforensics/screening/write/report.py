@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 from semforensics.screening.records import Refusal, Reuse
 from semforensics.screening.write import markup
@@ -60,7 +61,7 @@ class Survey:
         self.n_pictures += 1
 
     def detailed(self) -> frozenset[int]:
-        """Give the numbers of the pictures that the HTML shows in full detail."""
+        """Return the numbers of the pictures that the HTML shows in full detail."""
         if self.n_pictures <= FULL_DETAIL:
             return frozenset(range(self.n_pictures))
         return frozenset((self.suspected + self.inconclusive)[:MOST_DETAILED])
@@ -86,13 +87,13 @@ def write_report(
         reuses: Panels that show the same place.
 
     Raises:
-        ValueError: `head` lacks something.
+        InputError: `head` lacks something.
     """
     missing = [key for key in _HEAD if key not in head]
     if missing:
-        raise ValueError(f"report: no {', '.join(missing)} in the head; found {', '.join(head)}")
+        raise InputError(f"report: no {', '.join(missing)} in the head; found {', '.join(head)}")
     if "training_domain" not in head["model"]:
-        raise ValueError(f"report: no training_domain in the model; found {[*head['model']]}")
+        raise InputError(f"report: no training_domain in the model; found {[*head['model']]}")
     with ExitStack() as renamed, ExitStack() as closed:  # all are whole before one gets its name
         json_file, csv_file, html_file = (
             closed.enter_context(
@@ -165,7 +166,7 @@ def _rows(fragment: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _row(where: Mapping[str, Any], panel: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a line of the table: of a panel, or of what is refused before it is one."""
+    """Return a line of the table: of a panel, or of what is refused before it is one."""
     judged = panel or {"verdict": "refused", "reason": where["reason"]}
     return {
         "path": _cell(where["path"]),
@@ -221,7 +222,7 @@ def _html(
 
 
 def _refused(fragments: Fragments, refusals: Iterable[Refusal]) -> Iterator[dict[str, Any]]:
-    """Give all that is not judged: inputs first, then parts of pictures."""
+    """Return all that is not judged: inputs first, then parts of pictures."""
     yield from map(refusal_entry, refusals)
     for fragment in fragments():
         yield from fragment["refusals"]
