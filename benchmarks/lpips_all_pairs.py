@@ -39,7 +39,7 @@ CHECKED_PAIRS = 30
 
 
 def make_images(count: int, size_px: int, seed: int) -> Any:
-    """Return different images: random fields of several scales, with noise. [n, 1, height, width]."""
+    """Draw images: random fields of several scales, with noise. [n, 1, height, width]."""
     import torch
     import torch.nn.functional as F
 

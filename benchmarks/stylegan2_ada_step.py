@@ -393,7 +393,7 @@ def measure(setting: Setting, threads: int) -> tuple[list[str], list[tuple[str, 
 
 
 def mean_of_sixteen(main: float, fourth: float, sixteenth: float) -> float:
-    """Return the mean seconds of a step: twelve of sixteen are main ones, three have path length."""
+    """Average a step: twelve of sixteen are main ones, three have path length."""
     return (12 * main + 3 * fourth + sixteenth) / 16
 
 

@@ -10,7 +10,7 @@ from semforensics.figures.style import save_figure
 
 
 def _picture_with_marks() -> tuple[Figure, np.ndarray]:
-    """Return noise of all grey levels, a pixel of it a pixel of the figure, with two small marks."""
+    """Make noise of all grey levels, a pixel of it a pixel of the figure, with two small marks."""
     side = 400
     levels = np.random.default_rng(3).integers(0, 256, (side, side), dtype=np.uint8)
     levels[:4, :4] = 0

@@ -27,7 +27,7 @@ def copy_checkout(target: Path) -> None:
 
 
 def runner(root: Path) -> Run:
-    """Return what runs commands in `root/checkout`, with the tests' interpreter first on the path."""
+    """Make what runs commands in `root/checkout`, with the tests' interpreter first on the path."""
 
     def run(*command: str, expect: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {

@@ -289,7 +289,7 @@ def _memorisation_table(
 
 
 def _suspicious(table: pd.DataFrame, limits: dict[str, float]) -> pd.DataFrame:
-    """Return the fakes below a limit and by which distances, the one most alone with its real first.
+    """List the fakes below a limit and by which distances, the one most alone with its real first.
 
     A limit of 0, between reals that are equal, is met by a copy.
     """
@@ -327,7 +327,7 @@ def _memorisation_numbers(
 
 
 def _real_files(splits: Path, protocol: Protocol) -> tuple[list[str], list[str]]:
-    """Return the names of the crops that a GAN is trained on, and of test crops that it never saw."""
+    """List the crops that a GAN is trained on, and of test crops that it never saw."""
     table = read_splits(splits)
     if protocol == "thesis":
         return sorted(table["file"]), []

@@ -40,7 +40,7 @@ def radial_power_spectra(
 def spectrum_distance_db(
     a: UInt8[np.ndarray, "n_a side side"], b: UInt8[np.ndarray, "n_b side side"]
 ) -> float:
-    """Return the root mean square over all rings of the difference of two mean spectra, in decibels.
+    """Compute the rms over all rings of the difference of two mean spectra, in decibels.
 
     Spectra are averaged as decibels, so that a few images of strong contrast do not decide.
     """

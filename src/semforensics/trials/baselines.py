@@ -171,7 +171,7 @@ def _starts(side_px: int, tile_px: int) -> list[int]:
 
 
 def _spectrum(tiles: Tiles) -> Features:
-    """Return the logarithm of the power in rings one line of the spectrum wide, without the mean."""
+    """Log power in rings one line of the spectrum wide, without the mean."""
     _, spectra = radial_power_spectra(tiles)
     logarithm: Features = np.log10(spectra + _ROUNDING)
     return logarithm
@@ -207,7 +207,7 @@ _SQUARE_5 = (
 
 
 def residual_filters() -> Float32[np.ndarray, "30 5 5"]:
-    """Return the 30 basic filters: 8 + 4 + 8 of first to third order, 1 + 4 of side 3, 1 + 4 of 5."""
+    """List the 30 basic filters: 8 + 4 + 8 of first to third order, 1 + 4 of side 3, 1 + 4 of 5."""
     filters = []
     for taps, directions in _ORDERS:
         for down, right in directions:

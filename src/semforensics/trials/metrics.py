@@ -93,7 +93,7 @@ def average_precisions(
 
 
 def aurocs(scores: Scores, is_fake: Labels, weights: Weights) -> Float[np.ndarray, " resamples"]:
-    """Return the area under the ROC curve of each resample; arguments as in `average_precisions`."""
+    """Compute the AUROC of each resample; arguments as in `average_precisions`."""
     true, false = _counts_above(scores, is_fake, weights)
     wrong = np.diff(false, axis=1, prepend=0)
     before = np.concatenate([np.zeros_like(true[:, :1]), true[:, :-1]], axis=1)

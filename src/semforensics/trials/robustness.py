@@ -255,7 +255,7 @@ def measure_cell(
 
 
 def rate(name: str, happened: Bool[np.ndarray, " n"]) -> dict[str, float]:
-    """Return a share with Wilson's 95 % interval under `_low` and `_high`; of nothing, no number."""
+    """State a share with Wilson's 95 % interval under `_low` and `_high`; of nothing, no number."""
     if len(happened) == 0:
         value, (low, high) = np.nan, (np.nan, np.nan)
     else:

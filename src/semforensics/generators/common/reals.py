@@ -47,7 +47,7 @@ def take(
     flip: bool,
     rng: torch.Generator,
 ) -> Float[Tensor, "batch channels side side"]:
-    """Return some reals in -1 … 1, each mirrored left to right with probability 1/2 where `flip`."""
+    """Take reals in -1 … 1, each mirrored left to right with probability 1/2 where `flip`."""
     x = to_unit_range(reals[indices])
     if flip:
         mirrored = torch.rand(len(x), generator=rng) < 0.5

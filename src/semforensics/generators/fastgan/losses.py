@@ -27,7 +27,7 @@ def hinge_real(
 def hinge_fake(
     logits: Float[Tensor, " count"], margins: Float[Tensor, " count"]
 ) -> Float[Tensor, ""]:
-    """Return the discriminator's loss on fakes: how far their logits rise above minus the margins."""
+    """Compute the loss on fakes: how far their logits rise above minus the margins."""
     return (margins + logits).relu().mean()
 
 

@@ -140,7 +140,7 @@ class _SpectralNorm(nn.Module):
         return u, v, torch.dot(u, self.to_rows(v))
 
     def normalised_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the weight over its spectral norm: computed in float32, then rounded to `dtype`."""
+        """Divide the weight by its spectral norm: computed in float32, then rounded to `dtype`."""
         with torch.autocast(self.weight.device.type, enabled=False):
             u, v, sigma = self.power_step() if self.training else self.stored_norm()
         rows, columns = [1] * self.weight.ndim, list(self.weight.shape)
@@ -531,7 +531,7 @@ class Discriminator(nn.Module):
         return Maps(middle=seen[16], last=x, small=self.down_from_small(_channels_last(small)))
 
     def logits(self, maps: Maps) -> Float[Tensor, " logits"]:
-        """Return 25 logits per image and scale, high for real: all big ones, then all small ones."""
+        """Score each image and scale 25 times, high for real: all big ones, then all small ones."""
         big, small = self.rf_big(maps.last), self.rf_small(maps.small)
         return torch.cat([big.flatten(), small.flatten()]).float()
 

@@ -36,7 +36,7 @@ _PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 46, 12, 12, 40
 
 
 def thumbnail(grey: Grey) -> str:
-    """Return a picture, shrunk to `THUMBNAIL_PX` and `THUMBNAIL_AREA` at most, as a JPEG data URI."""
+    """Shrink a picture to `THUMBNAIL_PX` and `THUMBNAIL_AREA` at most, as a JPEG data URI."""
     height, width = grey.shape
     longest = max(height, width) * min(1.0, (THUMBNAIL_AREA / (height * width)) ** 0.5)
     return _jpeg(_shrink(grey, min(THUMBNAIL_PX, round(longest))))
