@@ -692,7 +692,7 @@ def package_model(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Put classifier, calibration and references into the file that `screen` loads."""
-    from semforensics.screening.judge.model import package_model as package
+    from semforensics.publish.model import package_model as package
 
     p = read_params(params)
     summary = package(

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from semforensics.screening.judge.model import ScreeningModel, package_model
+from semforensics.publish.model import package_model
+from semforensics.screening.judge.model import ScreeningModel
 from semforensics.screening.judge.screener import Screener
 from tests.screening.small_model import PARAMS, write_classifier
 

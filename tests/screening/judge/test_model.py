@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.screening.small_model import PARAMS, original
-from typer.testing import CliRunner
+from tests.screening.small_model import original
 
-from semforensics.cli import app
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.detector.detector import Detector
 from semforensics.screening.judge import model as module
@@ -20,7 +18,6 @@ from semforensics.screening.judge.model import (
     ENVIRONMENT,
     ScreeningModel,
     find_model,
-    package_model,
 )
 from semforensics.screening.write.markup import is_simulated
 
@@ -109,40 +106,6 @@ def test_what_is_no_model_is_refused(tmp_path: Path, pipeline: Path) -> None:
         ScreeningModel.load(pipeline / "classifier/model.safetensors", CPU)
     with pytest.raises(FileNotFoundError, match="no such model"):
         ScreeningModel.load(tmp_path / "none.safetensors", CPU)
-
-
-def test_the_command_makes_the_same_file(tmp_path: Path, pipeline: Path, root: Path) -> None:
-    """`package-model` takes names and phases from the parameter file."""
-    text = (root / "params.yaml").read_text().replace("phases: 4", "phases: 1")
-    assert "phases: 1" in text
-    (tmp_path / "params.yaml").write_text(text)
-    inputs = [str(pipeline / name) for name in ("classifier", "cropped", "splits.csv")]
-    out = tmp_path / "model"
-
-    ran = CliRunner().invoke(
-        app, ["package-model", *inputs, str(out), "--params", str(tmp_path / "params.yaml")]
-    )
-
-    assert ran.exit_code == 0, ran.output
-    assert "140 marks of 140 reals" in ran.output
-    made = ScreeningModel.load(out / "model.safetensors", CPU)
-    assert made.about["training_domain"]["data"] == "simulated"
-
-
-def test_other_data_or_sides_than_the_classifiers_are_refused(
-    tmp_path: Path, pipeline: Path
-) -> None:
-    """A classifier is not packed with references of micrographs that it does not know."""
-    inputs = pipeline / "classifier", pipeline / "cropped"
-    settings = {"params": PARAMS, "phases": 1}
-    splits = tmp_path / "splits.csv"
-    splits.write_text((pipeline / "splits.csv").read_text().replace(",A4,", ",A5,"))
-
-    with pytest.raises(ValueError, match="n_validation_groups 1, the classifier's are 2"):
-        package_model(*inputs, splits, tmp_path / "out", data="simulated", **settings)
-    with pytest.raises(ValueError, match="trained on data 'simulated', expected 'folder'"):
-        package_model(*inputs, pipeline / "splits.csv", tmp_path / "out", data="folder", **settings)
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_is_found_by_path_folder_and_environment(

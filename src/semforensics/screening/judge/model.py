@@ -13,28 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-import pandas as pd
 import torch
 
-from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_folder, sha256_of
-from semforensics.core.images import read_crop
+from semforensics.core.files import sha256_of
 from semforensics.detector.calibration import calibration_sizes
 from semforensics.detector.detector import Detector
-from semforensics.detector.domain import DOMAIN_FILE, Domain, feature_names
+from semforensics.detector.domain import Domain, feature_names
 from semforensics.detector.networks import NetworkName, build_network, place
-from semforensics.detector.scoring import MODEL_FILE, load_classifier
-from semforensics.micrographs.split import read_splits
-from semforensics.params import PackageModelParams
+from semforensics.detector.scoring import MODEL_FILE
 from semforensics.screening.judge.references import References
-from semforensics.screening.records import Grey
 
 ENVIRONMENT = "SEMFORENSICS_MODEL"
 RELEASED = Path("data/released/screening_model")
-_KIND = "semforensics screening model"
-_DOMAIN = ("mean", "spread", "whitening", "direction")
+KIND = "semforensics screening model"
+DOMAIN_ARRAYS = ("mean", "spread", "whitening", "direction")
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class ScreeningModel:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such model; `package-model` makes one")
         state, meta = load_checkpoint(path)
-        if meta.get("kind") != _KIND or meta.get("network") not in get_args(NetworkName):
+        if meta.get("kind") != KIND or meta.get("network") not in get_args(NetworkName):
             raise InputError(f"{path}: not a screening model; `package-model` makes one")
         parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "domain": {}, "references": {}}
         for name, tensor in state.items():
@@ -70,7 +64,7 @@ class ScreeningModel:
                 raise InputError("a training domain of other statistics; package it again")
             network = build_network(meta["network"], meta["channels"])
             network.load_state_dict(parts["network"], strict=True)
-            arrays = {n: parts["domain"][n].double().numpy() for n in _DOMAIN}
+            arrays = {n: parts["domain"][n].double().numpy() for n in DOMAIN_ARRAYS}
             low, high = meta["domain"]["limits"]
             domain = Domain(**arrays, limits=(float(low), float(high)))
             references = References.restore(parts["references"], meta["references"])
@@ -100,89 +94,6 @@ class ScreeningModel:
                 "least alpha": round(max(1 / (n_real + 1), 1 / (n_fake + 1)), 4),
             },
         }
-
-
-def package_model(
-    classifier: Path,
-    cropped: Path,
-    splits: Path,
-    folder: Path,
-    *,
-    params: PackageModelParams,
-    phases: int,
-    data: str,
-) -> str:
-    """Put a trained classifier and the statistics of its reals into one file.
-
-    Args:
-        classifier: Folder of the classifier.
-        cropped: The crops it was trained and calibrated on.
-        splits: Their sides; those of the train side become references.
-        folder: To write `model.safetensors` into.
-        params: What the model says of itself.
-        phases: Averaged when it scores.
-        data: Where the reals come from: "simulated", "boiko" or "folder".
-
-    Returns:
-        One line about the file.
-
-    Raises:
-        InputError: The classifier knows other data, another number of groups or other sizes.
-        FileNotFoundError: A file is missing.
-    """
-    network, meta = load_classifier(classifier, torch.device("cpu"))
-    if "calibration" not in meta:
-        raise InputError(f"{classifier}: a model without calibration; train it again")
-    if meta["data"] != data:
-        raise InputError(f"{classifier}: trained on data {meta['data']!r}, expected {data!r}")
-    domain = Domain.load(classifier / DOMAIN_FILE)
-    table = read_splits(splits)
-    size_px = int(meta["size_px"][0])
-    train, held_out = (table[table["side"] == side] for side in ("train", "validation"))
-    for part, key in ((train, "n_train_groups"), (held_out, "n_validation_groups")):
-        if part["group"].nunique() != meta[key]:
-            raise InputError(
-                f"{splits}: {key} {part['group'].nunique()}, the classifier's are {meta[key]}; "
-                "not the sides it was trained on"
-            )
-    reals = np.stack([read_crop(cropped / file) for file in train["file"]])
-    if reals.shape[1:] != (size_px, size_px):
-        raise InputError(
-            f"{cropped}: crops of {reals.shape[1:]} px, the classifier's have {size_px}"
-        )
-    others = [_whole(cropped, part, size_px) for _, part in held_out.groupby("micrograph")]
-    references = References.measure(reals, tuple(train["file"]), others)
-    state = {f"network.{n}": t for n, t in network.state_dict().items()}
-    state |= {f"domain.{n}": torch.from_numpy(getattr(domain, n)).float() for n in _DOMAIN}
-    state |= {f"references.{n}": tensor for n, tensor in references.tensors().items()}
-    about = {
-        "kind": _KIND,
-        "name": params.name,
-        "data": data,
-        "phases": phases,
-        "size_px": size_px,
-        "training_domain": {
-            "data": data,
-            "material": params.material,
-            "instrument": params.instrument,
-            "magnifications": sorted({f"{m:g}k" for m in table["magnification_k"].dropna()}),
-            "source": params.source,
-            "generators": list(meta["generators"]),
-            "train": f"{len(train)} crops of {train['group'].nunique()} sample areas",
-            "tiles_px": size_px,
-        },
-        "limits": list(params.limits),
-        "domain": {"features": feature_names(), "limits": domain.limits},
-        "references": references.numbers(),
-        "classifier_sha256": sha256_of(classifier / MODEL_FILE),
-    }
-    with atomic_folder(folder) as temporary:
-        save_checkpoint(temporary / MODEL_FILE, state, {**meta, **about})
-        size = (temporary / MODEL_FILE).stat().st_size
-    return (
-        f"{params.name}: {len(references.names)} marks of {len(train)} reals, near below "
-        f"{references.nearest:.3f}; {size / 1000:.0f} kB in {folder / MODEL_FILE}"
-    )
 
 
 def find_model(name: str | Path | None) -> Path:
@@ -237,12 +148,3 @@ def _fetch_artifact(repository: str, artifact: str) -> Path:
             reason = lines[-1] if lines else f"no {MODEL_FILE} in it"
             raise InputError(f"{repository}#{artifact}: dvc artifacts get: {reason}")
         return found.replace(folder / MODEL_FILE)
-
-
-def _whole(cropped: Path, part: pd.DataFrame, size_px: int) -> Grey:
-    """Put the crops of one micrograph together again."""
-    tops, lefts = part["top_px"] - part["top_px"].min(), part["left_px"] - part["left_px"].min()
-    whole = np.zeros((int(tops.max()) + size_px, int(lefts.max()) + size_px), dtype=np.uint8)
-    for file, top, left in zip(part["file"], tops, lefts, strict=True):
-        whole[top : top + size_px, left : left + size_px] = read_crop(cropped / file)
-    return whole

@@ -1,0 +1,124 @@
+"""Pack a classifier into the model file that `screen` loads.
+
+One file holds network, calibration, training domain and the statistics of the reals, and says what
+it was trained on and what it cannot judge. It holds weights and statistics, no pixels.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import UInt8
+
+from semforensics.core.checkpoints import save_checkpoint
+from semforensics.core.errors import InputError
+from semforensics.core.files import atomic_folder, sha256_of
+from semforensics.core.images import read_crop
+from semforensics.detector.domain import DOMAIN_FILE, Domain, feature_names
+from semforensics.detector.scoring import MODEL_FILE, load_classifier
+from semforensics.micrographs.split import read_splits
+from semforensics.params import PackageModelParams
+from semforensics.screening.judge.model import DOMAIN_ARRAYS, KIND
+from semforensics.screening.judge.references import References
+
+
+def package_model(
+    classifier: Path,
+    cropped: Path,
+    splits: Path,
+    folder: Path,
+    *,
+    params: PackageModelParams,
+    phases: int,
+    data: str,
+) -> str:
+    """Put a trained classifier and the statistics of its reals into one file.
+
+    Args:
+        classifier: Folder of the classifier.
+        cropped: The crops it was trained and calibrated on.
+        splits: Their splits; the crops of the training split become references.
+        folder: To write `model.safetensors` into.
+        params: What the model says of itself.
+        phases: Averaged when it scores.
+        data: Where the reals come from: "simulated", "boiko" or "folder".
+
+    Returns:
+        One line about the file.
+
+    Raises:
+        InputError: The classifier knows other data, another number of groups or other sizes.
+        FileNotFoundError: A file is missing.
+    """
+    network, meta = load_classifier(classifier, torch.device("cpu"))
+    if "calibration" not in meta:
+        raise InputError(f"{classifier}: a model without calibration; train it again")
+    if meta["data"] != data:
+        raise InputError(f"{classifier}: trained on data {meta['data']!r}, expected {data!r}")
+    domain = Domain.load(classifier / DOMAIN_FILE)
+    table = read_splits(splits)
+    size_px = int(meta["size_px"][0])
+    train, held_out = (table[table["side"] == side] for side in ("train", "validation"))
+    for part, key in ((train, "n_train_groups"), (held_out, "n_validation_groups")):
+        if part["group"].nunique() != meta[key]:
+            raise InputError(
+                f"{splits}: {key} {part['group'].nunique()}, the classifier's are {meta[key]}; "
+                "not the splits it was trained on"
+            )
+    references = _measure_references(cropped, train, held_out, size_px)
+    state = {f"network.{n}": t for n, t in network.state_dict().items()}
+    state |= {f"domain.{n}": torch.from_numpy(getattr(domain, n)).float() for n in DOMAIN_ARRAYS}
+    state |= {f"references.{n}": tensor for n, tensor in references.tensors().items()}
+    about = {
+        "kind": KIND,
+        "name": params.name,
+        "data": data,
+        "phases": phases,
+        "size_px": size_px,
+        "training_domain": {
+            "data": data,
+            "material": params.material,
+            "instrument": params.instrument,
+            "magnifications": sorted({f"{m:g}k" for m in table["magnification_k"].dropna()}),
+            "source": params.source,
+            "generators": list(meta["generators"]),
+            "train": f"{len(train)} crops of {train['group'].nunique()} sample areas",
+            "tiles_px": size_px,
+        },
+        "limits": list(params.limits),
+        "domain": {"features": feature_names(), "limits": domain.limits},
+        "references": references.numbers(),
+        "classifier_sha256": sha256_of(classifier / MODEL_FILE),
+    }
+    with atomic_folder(folder) as temporary:
+        save_checkpoint(temporary / MODEL_FILE, state, {**meta, **about})
+        size = (temporary / MODEL_FILE).stat().st_size
+    return (
+        f"{params.name}: fingerprints of {len(train)} reals, near below {references.nearest:.3f}; "
+        f"{size / 1000:.0f} kB in {folder / MODEL_FILE}"
+    )
+
+
+def _measure_references(
+    cropped: Path, train: pd.DataFrame, held_out: pd.DataFrame, size_px: int
+) -> References:
+    """Fingerprint the training crops; whole held-out micrographs show how near others come."""
+    reals = np.stack([read_crop(cropped / file) for file in train["file"]])
+    if reals.shape[1:] != (size_px, size_px):
+        raise InputError(
+            f"{cropped}: crops of {reals.shape[1:]} px, the classifier's have {size_px}"
+        )
+    others = [_join_crops(cropped, part, size_px) for _, part in held_out.groupby("micrograph")]
+    return References.measure(reals, tuple(train["file"]), others)
+
+
+def _join_crops(
+    cropped: Path, part: pd.DataFrame, size_px: int
+) -> UInt8[np.ndarray, "height width"]:
+    """Put the crops of one micrograph together again."""
+    tops, lefts = part["top_px"] - part["top_px"].min(), part["left_px"] - part["left_px"].min()
+    whole = np.zeros((int(tops.max()) + size_px, int(lefts.max()) + size_px), dtype=np.uint8)
+    for file, top, left in zip(part["file"], tops, lefts, strict=True):
+        whole[top : top + size_px, left : left + size_px] = read_crop(cropped / file)
+    return whole

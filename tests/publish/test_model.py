@@ -1,0 +1,56 @@
+"""Packing a classifier into the file that `screen` loads."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from semforensics.cli import app
+from semforensics.publish.model import package_model
+from semforensics.screening.judge.model import ScreeningModel
+from tests.screening.small_model import PARAMS, write_classifier
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a classifier, its crops and their splits."""
+    root = tmp_path_factory.mktemp("pipeline")
+    write_classifier(root)
+    return root
+
+
+def test_the_command_makes_the_same_file(tmp_path: Path, pipeline: Path, root: Path) -> None:
+    """`package-model` takes names and phases from the parameter file."""
+    text = (root / "params.yaml").read_text().replace("phases: 4", "phases: 1")
+    assert "phases: 1" in text
+    (tmp_path / "params.yaml").write_text(text)
+    inputs = [str(pipeline / name) for name in ("classifier", "cropped", "splits.csv")]
+    out = tmp_path / "model"
+
+    ran = CliRunner().invoke(
+        app, ["package-model", *inputs, str(out), "--params", str(tmp_path / "params.yaml")]
+    )
+
+    assert ran.exit_code == 0, ran.output
+    assert "fingerprints of 140 reals" in ran.output
+    made = ScreeningModel.load(out / "model.safetensors", CPU)
+    assert made.about["training_domain"]["data"] == "simulated"
+
+
+def test_other_data_or_sides_than_the_classifiers_are_refused(
+    tmp_path: Path, pipeline: Path
+) -> None:
+    """A classifier is not packed with references of micrographs that it does not know."""
+    inputs = pipeline / "classifier", pipeline / "cropped"
+    settings = {"params": PARAMS, "phases": 1}
+    splits = tmp_path / "splits.csv"
+    splits.write_text((pipeline / "splits.csv").read_text().replace(",A4,", ",A5,"))
+
+    with pytest.raises(ValueError, match="n_validation_groups 1, the classifier's are 2"):
+        package_model(*inputs, splits, tmp_path / "out", data="simulated", **settings)
+    with pytest.raises(ValueError, match="trained on data 'simulated', expected 'folder'"):
+        package_model(*inputs, pipeline / "splits.csv", tmp_path / "out", data="folder", **settings)
+    assert not (tmp_path / "out").exists()
