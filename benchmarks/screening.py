@@ -231,7 +231,7 @@ def tree_memory_mb(pid: int) -> float:
 
 def screen_command(*arguments: object) -> list[str]:
     """Return the command that a user runs."""
-    return [sys.executable, "-c", "from semforensics.cli import main; main()", "screen",
+    return [sys.executable, "-c", "from semforensics.cli.main import main; main()", "screen",
             *map(str, arguments)]  # fmt: skip
 
 

@@ -16,6 +16,9 @@ Protocol = Literal["clean", "thesis"]
 Precision = Literal["float32", "bfloat16"]
 Trunk = Literal["alex", "vgg"]
 Side = Literal["train", "test", "validation"]
+GanName = Literal["fastgan", "stylegan2_ada"]
+DetectorName = Literal["fastgan", "stylegan2_ada", "both", "both_pseudo"]
+"""Each is named after the fakes that it learns from."""
 
 
 class Section(BaseModel):

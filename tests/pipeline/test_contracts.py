@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 # The command line and the parameter schema hold nothing that could change a result, and where the C
 # library keeps freed memory does not either.
-EXEMPT = {"semforensics.cli", "semforensics.params", "semforensics.core.allocator"}
+EXEMPT = {"semforensics.params", "semforensics.core.allocator"}
+COMMANDS = SOURCE / "semforensics/cli"
+FRAME = COMMANDS / "frame.py"
 
 
 @cache
@@ -52,13 +54,14 @@ def imports_of(tree: ast.AST) -> set[str]:
     return found
 
 
-def command_body(command: str) -> ast.AST:
-    """The function of cli.py behind a command."""
-    tree = ast.parse((SOURCE / "semforensics/cli.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == command.replace("-", "_"):
-            return node
-    raise AssertionError(f"cli.py has no command {command}")
+def command_body(command: str) -> ast.FunctionDef:
+    """The function of the command line behind a command."""
+    for path in COMMANDS.glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name == command.replace("-", "_"):
+                assert [ast.unparse(d) for d in node.decorator_list] == ["PANEL.command"]
+                return node
+    raise AssertionError(f"{COMMANDS} has no command {command}")
 
 
 def import_closure(stage: PipelineStage) -> set[str]:
@@ -67,7 +70,9 @@ def import_closure(stage: PipelineStage) -> set[str]:
     # A command that trains one of several generators imports only the one it is called for.
     others = {"fastgan", "stylegan2_ada"} - {argument}
     skipped = tuple(f"semforensics.generators.{o}." for o in others if command == "train-gan")
-    waiting, reached = imports_of(command_body(command)), set[str]()
+    # The frame of the commands runs around each of them.
+    waiting = imports_of(command_body(command)) | imports_of(ast.parse(FRAME.read_text()))
+    reached = set[str]()
     while waiting:
         module = waiting.pop()
         if module in reached or module in EXEMPT or module.startswith(skipped):
@@ -124,6 +129,20 @@ def test_commands_exist_and_name_their_paths(name: str) -> None:
             assert any(Path(path).is_relative_to(w) for w in words[3:]), f"{path} not in {words}"
 
 
+def test_commands_stand_in_the_order_of_the_graph() -> None:
+    """The help lists a stage after all stages whose outputs it reads."""
+    source = ast.parse((COMMANDS / "pipeline.py").read_text())
+    order = [n.name.replace("_", "-") for n in source.body if isinstance(n, ast.FunctionDef)]
+
+    made = {out.fs_path: stage for stage in stages().values() for out in stage.outs}
+    for name, stage in stages().items():
+        for dep in stage.deps:
+            for path, earlier in made.items():
+                if dep.fs_path and Path(dep.fs_path).is_relative_to(path):
+                    first, then = (shlex.split(s.cmd)[2] for s in (earlier, stage))
+                    assert order.index(first) < order.index(then), name
+
+
 @pytest.mark.parametrize("name", stage_names())
 def test_parameters_of_stages_exist(name: str) -> None:
     """A stage names parameters that params.yaml holds, its own section among them."""
@@ -140,25 +159,40 @@ def test_parameters_of_stages_exist(name: str) -> None:
         assert any(key.split(".")[0] == section for key in declared)
 
 
-def read_keys(command: ast.AST, gan: str) -> set[str]:
-    """Dotted names of the parameters that a command's function reads, whole sections included."""
-    found, inner = set(), set()
+def chain_of(node: ast.AST) -> str:
+    """A chain of attributes as text, such as `run.params.crop`; empty for anything else."""
+    names = list[str]()
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    return ".".join([node.id, *names]) if isinstance(node, ast.Name) else ""
+
+
+def read_keys(command: ast.FunctionDef, argument: str) -> set[str]:
+    """Dotted names of the parameters that a command's function reads, whole sections included.
+
+    A command names each parameter: it hands neither all of them nor its run to anything.
+    """
+    found, inner = set[str](), set[ast.AST]()
     for node in ast.walk(command):  # a chain of attributes is met before its beginnings
+        if isinstance(node, ast.Assign) and ast.unparse(node) == "p = run.params":
+            inner |= {node.targets[0], *ast.walk(node.value)}
+            continue
+        suffix = ""
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
-            section, name = node.args  # getattr(read_params(params).generate_fakes, gan)
-            assert (section.attr, name.id) == ("generate_fakes", "gan")
-            found.add(f"generate_fakes.{gan}")
-            inner.add(section)
-        names: list[str] = []
-        chain = node
-        while isinstance(chain, ast.Attribute):
-            names.insert(0, chain.attr)
-            chain = chain.value
-            inner.add(chain)
-        is_params = isinstance(chain, ast.Name) and chain.id == "p"
-        is_call = isinstance(chain, ast.Call) and getattr(chain.func, "id", "") == "read_params"
-        if names and node not in inner and (is_params or is_call):
-            found.add(".".join(names))
+            node, name = node.args  # getattr(run.params.generate_fakes, gan)
+            assert name.id == command.args.args[0].arg
+            suffix = f".{argument}"
+        if node in inner or not (chain := chain_of(node)):
+            continue
+        inner |= set(ast.walk(node))
+        head, *keys = chain.removeprefix("run.params.").split(".")
+        if head == "p" or chain.startswith("run.params."):
+            keys = keys if head == "p" else [head, *keys]
+            assert keys, f"{command.name} hands all parameters on"
+            found.add(".".join(keys) + suffix)
+        else:
+            assert chain not in ("run", "run.params"), f"{command.name} hands its run on"
     return found
 
 

@@ -201,14 +201,11 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
     # A queued run takes the code as it stands when it is queued, not the installed package.
     run("git", "checkout", "-q", "--", ".")
     run("dvc", "checkout", "-q")
-    cli = tiny / "src/semforensics/cli.py"
+    commands = tiny / "src/semforensics/cli/pipeline.py"
     marker = "queued code ran"
-    cli.write_text(
-        cli.read_text().replace(
-            'typer.echo(f"{count} fakes in',
-            f'typer.echo("{marker}");typer.echo(f"{{count}} fakes in',
-        )
-    )
+    line = 'return f"{count} fakes in'
+    assert line in commands.read_text()
+    commands.write_text(commands.read_text().replace(line, f'typer.echo("{marker}"); {line}'))
     fewer = "generate_fakes.fastgan.num_images=38"
     target = "generate_fakes@fastgan"
     run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", fewer, target)

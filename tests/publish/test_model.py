@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from semforensics.cli import app
+from semforensics.cli.main import app
 from semforensics.publish.model import package_model
 from semforensics.screening.judge.model import ScreeningModel
 from tests.screening.small_model import PARAMS, write_classifier

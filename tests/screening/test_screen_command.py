@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from semforensics import cli
+from semforensics.cli.main import main
+from semforensics.core.errors import InputError
 from tests.screening.stand_in import StandIn, draw
 
 
@@ -31,7 +32,7 @@ def screen(*arguments: object, command: str = "screen") -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["semforensics", command, *map(str, arguments)])
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             return int(end.code or 0)
     return 0
@@ -142,7 +143,7 @@ def test_options_that_cannot_work_are_told_before_a_page_opens(
     assert asked["alpha"] == opened.pop().alpha == 0.1
 
     def refuse(_model: str | None, **settings: Any) -> None:
-        raise ValueError(f"alpha {settings['alpha']} needs more images")
+        raise InputError(f"alpha {settings['alpha']} needs more images")
 
     module = SimpleNamespace(Screener=SimpleNamespace(load=refuse))
     monkeypatch.setitem(sys.modules, "semforensics.screening.judge.screener", module)
@@ -176,4 +177,4 @@ def test_the_installed_command_is_the_one_with_exit_codes(root: Path) -> None:
     """The entry point is `main`, which turns expected errors into exit code 2."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
 
-    assert project["scripts"] == {"semforensics": "semforensics.cli:main"}
+    assert project["scripts"] == {"semforensics": "semforensics.cli.main:main"}

@@ -1,0 +1,1 @@
+"""The command line: paths, parameters and options in, one call, one line out."""

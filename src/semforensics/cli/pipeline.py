@@ -1,0 +1,587 @@
+"""Commands of the pipeline: the stages of dvc.yaml in the order of their graph."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from semforensics.cli.frame import (
+    Detector,
+    DeviceRun,
+    Gan,
+    InDir,
+    InFile,
+    OutPath,
+    Panel,
+    Run,
+    ScratchRun,
+    SharedTrainingRun,
+    TrainingRun,
+)
+from semforensics.params import GanName
+
+PANEL = Panel("Run the pipeline")
+
+
+@PANEL.command
+def list_folder(
+    folder: InDir,
+    listing: OutPath,
+    run: Run,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SEMFORENSICS_GROUPS",
+            exists=True,
+            dir_okay=False,
+            help="CSV of file and group; without it, groups come from the file names.",
+        ),
+    ] = None,
+) -> str:
+    """List a folder of micrographs with their hashes, so that the pipeline notices new ones."""
+    from semforensics.acquire.folder import write_listing
+
+    count = write_listing(folder, listing, run.params.acquire.folder, groups)
+    return f"{count} files of {folder} in {listing}"
+
+
+@PANEL.command
+def acquire(
+    listing: InFile,
+    raw: OutPath,
+    catalogue: OutPath,
+    run: ScratchRun,
+    folder: Annotated[
+        Path | None,
+        typer.Option(envvar="SEMFORENSICS_FOLDER", help="Where the micrographs of `folder` lie."),
+    ] = None,
+) -> str:
+    """Bring raw micrographs into one folder, with a catalogue."""
+    from semforensics.acquire.acquire import acquire_micrographs
+
+    p = run.params
+    count = acquire_micrographs(
+        p.acquire,
+        raw,
+        catalogue,
+        seed=p.seed,
+        listing=listing,
+        folder=folder,
+        scratch=run.scratch / "acquire",
+    )
+    return f"{count} {p.acquire.source} micrographs in {raw}"
+
+
+@PANEL.command
+def crop(raw: InDir, catalogue: InFile, cropped: OutPath, crops: OutPath, run: Run) -> str:
+    """Cut raw micrographs into square crops, without their info bars."""
+    from semforensics.micrographs.crop import crop_folder
+
+    return f"{crop_folder(raw, catalogue, cropped, crops, run.params.crop)} crops in {cropped}"
+
+
+@PANEL.command
+def split(crops: InFile, splits: OutPath, run: Run) -> str:
+    """Assign every crop to train, test or validation."""
+    from semforensics.micrographs.split import split_crops
+
+    p = run.params
+    return split_crops(crops, splits, p.split, p.protocol, p.seed)
+
+
+@PANEL.command
+def fetch_backbones(pretrained: OutPath, run: ScratchRun) -> str:
+    """Fetch the ImageNet trunks of LPIPS and check them by hash."""
+    from semforensics.perceptual.weights import fetch_backbones
+
+    nets = run.params.fetch_backbones.nets
+    names = fetch_backbones(nets, pretrained, run.scratch / "fetch_backbones")
+    return f"{', '.join(names)} in {pretrained}"
+
+
+@PANEL.command
+def train_gan(
+    gan: Gan,
+    cropped: InDir,
+    splits: InFile,
+    pretrained: InDir,
+    checkpoints: OutPath,
+    plots: OutPath,
+    run: SharedTrainingRun,
+) -> str:
+    """Train one GAN on the cropped micrographs.
+
+    An iteration is one step of both networks on one batch. StyleGAN2-ADA counts its length in kimg,
+    thousands of real images shown: kimg = iterations * batch / 1000. So 1000 kimg at batch 16,
+    which the thesis prints as 1000 iterations, are 62500 of them.
+    """
+    p = run.params
+    places = (cropped, splits, pretrained, checkpoints, plots)
+    match gan:
+        case "fastgan":
+            from semforensics.generators.fastgan.training import train_fastgan
+
+            return train_fastgan(
+                *places,
+                params=p.train_gan.fastgan,
+                protocol=p.protocol,
+                seed=p.seed,
+                scratch=run.scratch / "train_gan" / gan,
+                device=run.device,
+            )
+        case "stylegan2_ada":
+            from semforensics.generators.stylegan2_ada.training import train_stylegan2_ada
+
+            return train_stylegan2_ada(
+                *places,
+                params=p.train_gan.stylegan2_ada,
+                protocol=p.protocol,
+                seed=p.seed,
+                scratch=run.scratch / "train_gan" / gan,
+                device=run.device,
+            )
+
+
+@PANEL.command
+def generate_fakes(gan: Gan, checkpoints: InDir, fakes: OutPath, run: DeviceRun) -> str:
+    """Draw fakes, one per seed."""
+    from semforensics.generators.generate_fakes import generate_folder
+
+    section = getattr(run.params.generate_fakes, gan)
+    count = generate_folder(checkpoints, fakes, section, device=run.device)
+    return f"{count} fakes in {fakes}"
+
+
+@PANEL.command
+def measure_distances(
+    gan: Gan,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    pretrained: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    run: DeviceRun,
+) -> str:
+    """Measure how near the fakes are to the reals."""
+    from semforensics.distances.measure import measure_folder
+
+    p = run.params
+    return measure_folder(
+        cropped,
+        splits,
+        fakes,
+        pretrained,
+        metrics,
+        plots,
+        gan=gan,
+        params=p.measure_distances,
+        protocol=p.protocol,
+        data=p.acquire.source,
+        seed=p.seed,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def plot(
+    gan: Gan,
+    cropped: InDir,
+    fakes: InDir,
+    training: InDir,
+    distances: InDir,
+    figures: OutPath,
+    run: Run,
+) -> str:
+    """Draw the figures of one GAN: fakes beside reals, losses, spectra, nearest distances."""
+    from semforensics.distances.plot import plot_gan
+
+    source = run.params.acquire.source
+    count = plot_gan(gan, cropped, fakes, training, distances, figures, data=source)
+    return f"{count} figures in {figures}"
+
+
+@PANEL.command
+def train_autoencoders(
+    cropped: InDir, splits: InFile, autoencoders: OutPath, run: TrainingRun
+) -> str:
+    """Train small encoder-decoders, whose reconstructions of reals are fakes of another kind."""
+    from semforensics.generators.autoencoders.training import train_autoencoders
+
+    p = run.params
+    return train_autoencoders(
+        cropped,
+        splits,
+        autoencoders,
+        params=p.train_autoencoders,
+        protocol=p.protocol,
+        seed=p.seed,
+        scratch=run.scratch / "train_autoencoders",
+        device=run.device,
+    )
+
+
+@PANEL.command
+def resynthesise(
+    cropped: InDir,
+    splits: InFile,
+    autoencoders: InDir,
+    pseudo: OutPath,
+    unseen: OutPath,
+    run: DeviceRun,
+) -> str:
+    """Make pseudo-fakes to learn from, and images of kinds that no classifier learns from."""
+    from semforensics.generators.autoencoders.resynthesise import resynthesise
+
+    p = run.params
+    return resynthesise(
+        cropped,
+        splits,
+        autoencoders,
+        pseudo,
+        unseen,
+        params=p.resynthesise,
+        simulated=p.acquire.simulated,
+        source=p.acquire.source,
+        seed=p.seed,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def train_diffusion(cropped: InDir, splits: InFile, checkpoint: OutPath, run: TrainingRun) -> str:
+    """Train a small diffusion model; with 0 steps it is off."""
+    from semforensics.generators.diffusion.training import train_diffusion
+
+    p = run.params
+    return train_diffusion(
+        cropped,
+        splits,
+        checkpoint,
+        params=p.train_diffusion,
+        protocol=p.protocol,
+        seed=p.seed,
+        scratch=run.scratch / "train_diffusion",
+        device=run.device,
+    )
+
+
+@PANEL.command
+def generate_diffusion(checkpoint: InDir, fakes: OutPath, run: DeviceRun) -> str:
+    """Draw fakes of the diffusion model, one per seed."""
+    from semforensics.generators.diffusion.training import generate_diffusion
+
+    section = run.params.generate_diffusion
+    return generate_diffusion(checkpoint, fakes, params=section, device=run.device)
+
+
+@PANEL.command
+def train_classifier(
+    detector: Detector,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    classifier: OutPath,
+    run: SharedTrainingRun,
+) -> str:
+    """Train one NPR classifier, real against fake."""
+    from semforensics.detector.training import train_row
+
+    p = run.params
+    return train_row(
+        detector,
+        cropped,
+        splits,
+        fakes,
+        classifier,
+        params=p.train_classifier,
+        shares=p.split,
+        protocol=p.protocol,
+        data=p.acquire.source,
+        seed=p.seed,
+        scratch=run.scratch / "train_classifier" / detector,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def evaluate_classifier(
+    detector: Detector,
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    run: DeviceRun,
+) -> str:
+    """Score the test split: the columns of the thesis's Table 4.3, with intervals."""
+    from semforensics.trials.evaluate import evaluate_row
+
+    p = run.params
+    return evaluate_row(
+        detector,
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        metrics,
+        plots,
+        params=p.evaluate_classifier,
+        seed=p.seed,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def explain(
+    detector: Detector,
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    plots: OutPath,
+    run: DeviceRun,
+) -> str:
+    """Draw Grad-CAM maps of test reals and test fakes on one scale."""
+    from semforensics.trials.explain import explain_row
+
+    p = run.params
+    return explain_row(
+        detector,
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        plots,
+        params=p.explain,
+        resamples=p.evaluate_classifier.bootstrap_resamples,
+        seed=p.seed,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def tabulate(metrics: InDir, table: OutPath) -> str:
+    """Put all classifiers' numbers into one table, the thesis's Table 4.3 beside them."""
+    from semforensics.trials.tabulate import write_table
+
+    return f"{write_table(metrics, table)} lines in {table}"
+
+
+@PANEL.command
+def headline(metrics: InDir, headline: OutPath) -> str:
+    """Gather the few numbers that `dvc metrics` shows of the classifier and the generators."""
+    from semforensics.trials.headline import write_headline
+
+    return f"{write_headline(metrics, headline)} entries in {headline}"
+
+
+@PANEL.command
+def compare_detectors(
+    classifiers: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    unseen: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    run: DeviceRun,
+) -> str:
+    """Test every detector on every generator, and the baselines beside them."""
+    from semforensics.trials.compare import compare_detectors
+
+    p = run.params
+    return compare_detectors(
+        classifiers,
+        cropped,
+        splits,
+        fakes,
+        unseen,
+        metrics,
+        plots,
+        params=p.compare_detectors,
+        train=p.train_classifier,
+        shares=p.split,
+        protocol=p.protocol,
+        phases=p.evaluate_classifier.phases,
+        under_trained=p.generate_diffusion.under_trained,
+        seed=p.seed,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def measure_robustness(
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    run: DeviceRun,
+) -> str:
+    """Score the test split again after every kind of processing, of one class and of both."""
+    from semforensics.trials.robustness import measure_robustness
+
+    p = run.params
+    return measure_robustness(
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        metrics,
+        plots,
+        params=p.measure_robustness,
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
+        seed=p.seed,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def list_benign(folder: InDir, listing: OutPath, run: Run) -> str:
+    """List the micrographs from outside on which false alarms are counted, with their hashes."""
+    from semforensics.trials.false_alarms import write_benign_listing
+
+    sets = run.params.count_false_alarms.sets
+    return f"{write_benign_listing(folder, listing, sets)} files of {folder} in {listing}"
+
+
+@dataclass(frozen=True)
+class BenignRun(DeviceRun):
+    """A run that reads micrographs from outside."""
+
+    folder: Annotated[
+        Path | None,
+        typer.Option(envvar="SEMFORENSICS_BENIGN", help="Where the listed micrographs lie."),
+    ] = None
+
+
+@PANEL.command
+def count_false_alarms(
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    listing: InFile,
+    metrics: OutPath,
+    plots: OutPath,
+    run: BenignRun,
+) -> str:
+    """Count false alarms on benignly processed and on foreign micrographs."""
+    from semforensics.trials.false_alarms import measure_false_alarms
+
+    p = run.params
+    return measure_false_alarms(
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        listing,
+        run.folder,
+        metrics,
+        plots,
+        params=p.count_false_alarms,
+        crop=p.crop,
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
+        seed=p.seed,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def audit_shortcuts(
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    metrics: OutPath,
+    plots: OutPath,
+    run: TrainingRun,
+) -> str:
+    """Look for shortcuts that a detector could take; red gates do not stop the pipeline."""
+    from semforensics.trials.audit import audit_shortcuts
+
+    p = run.params
+    return audit_shortcuts(
+        classifier,
+        cropped,
+        splits,
+        fakes,
+        metrics,
+        plots,
+        params=p.audit_shortcuts,
+        crop=p.crop,
+        train=p.train_classifier,
+        shares=p.split,
+        protocol=p.protocol,
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
+        seed=p.seed,
+        scratch=run.scratch / "audit_shortcuts",
+        device=run.device,
+    )
+
+
+@PANEL.command
+def headline_trials(metrics: InDir, trials: OutPath) -> str:
+    """Gather the few numbers that `dvc metrics` shows of the detector's trials."""
+    from semforensics.trials.headline import write_trials
+
+    return f"{write_trials(metrics, trials)} entries in {trials}"
+
+
+@PANEL.command
+def package_model(
+    classifier: InDir, cropped: InDir, splits: InFile, folder: OutPath, run: Run
+) -> str:
+    """Put classifier, calibration and references into the file that `screen` loads."""
+    from semforensics.publish.model import package_model
+
+    p = run.params
+    return package_model(
+        classifier,
+        cropped,
+        splits,
+        folder,
+        params=p.package_model,
+        phases=p.evaluate_classifier.phases,
+        data=p.acquire.source,
+    )
+
+
+@PANEL.command
+def package_dataset(
+    cropped: InDir,
+    splits: InFile,
+    catalogue: InFile,
+    fakes: InDir,
+    checkpoints: InDir,
+    folder: OutPath,
+    run: Run,
+) -> str:
+    """Put crops and fakes into a dataset for others, with a manifest and a description."""
+    from semforensics.publish.dataset import package_dataset
+
+    p = run.params
+    return package_dataset(
+        cropped,
+        splits,
+        catalogue,
+        fakes,
+        checkpoints,
+        folder,
+        params=p.package_dataset,
+        generators=get_args(GanName),
+        snapshots={
+            "fastgan": p.generate_fakes.fastgan.snapshot,
+            "stylegan2_ada": p.generate_fakes.stylegan2_ada.snapshot,
+        },
+        shares=p.split,
+        protocol=p.protocol,
+        seed=p.seed,
+    )

@@ -1,0 +1,152 @@
+"""Commands for those who screen figures."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from semforensics.cli.frame import Device, Panel, Threads
+from semforensics.core.errors import InputError
+
+if TYPE_CHECKING:
+    from semforensics.screening.judge.screener import Screener
+
+PANEL = Panel("Screen figures")
+
+
+@dataclass(frozen=True)
+class ScreenerOptions:
+    """The model and how it decides."""
+
+    model: Annotated[
+        str | None, typer.Option(help="Model file or DVC artifact; without it, the released one.")
+    ] = None
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of reals that may be suspected.")
+    ] = 0.05
+    prevalence: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of generated panels that you expect.")
+    ] = 0.5
+    pooling: Annotated[
+        str, typer.Option(help="How the tiles of a panel become one score: mean, median or max.")
+    ] = "mean"
+    maps: Annotated[bool, typer.Option(help="Draw the evidence beside each verdict.")] = True
+    device: Device = "cpu"
+    threads: Threads = 0
+
+    def load(self) -> "Screener":
+        """Load the model.
+
+        Raises:
+            InputError: A setting does not fit the model, or the file is no screening model.
+            FileNotFoundError: There is no such model.
+        """
+        from semforensics.core.device import choose_device, set_threads
+        from semforensics.screening.judge.screener import Screener
+
+        set_threads(self.threads)
+        return Screener.load(
+            self.model,
+            alpha=self.alpha,
+            prevalence=self.prevalence,
+            pooling=self.pooling,
+            device=choose_device(self.device),
+            evidence=self.maps,
+        )
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What is read, on how many processes, and where the report is written."""
+
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report")
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes; 0: one for a few inputs, else one per core.")
+    ] = 0
+    fail_on: Annotated[
+        Literal["never", "ai-suspected", "inconclusive", "refused"],
+        typer.Option(help="End with 1 from this on; each includes those before it."),
+    ] = "never"
+    info_bar: Annotated[
+        str, typer.Option(help="Rows to cut off the bottom of every panel, or auto.")
+    ] = "auto"
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Unfinished work, removed in the end; without it, inside of --out."),
+    ] = None
+
+    def info_bar_rows(self) -> int | None:
+        """Return the height of the info bar; None to find it.
+
+        Raises:
+            InputError: It is neither "auto" nor a number.
+        """
+        if self.info_bar == "auto":
+            return None
+        if not self.info_bar.isdecimal():
+            raise InputError(f"--info-bar {self.info_bar!r}: expected auto or a number of rows")
+        return int(self.info_bar)
+
+
+@PANEL.command
+def screen(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Images, folders, PDFs and ZIP archives.", metavar="PATH"),
+    ],
+    report: ReportOptions,
+    options: ScreenerOptions,
+) -> None:
+    """Judge micrographs from outside and write report.html, report.json and report.csv.
+
+    Everything stays on this machine. A run that was killed goes on where it stopped when the same
+    is asked for again.
+
+    Exit code 0: done. 1: done, and what --fail-on names was found. 2: bad input or option, no
+    report. 3: out of memory, or a mistake of this program; no report.
+    """
+    from semforensics.core.device import choose_device
+    from semforensics.screening.submission import (
+        inputs_outside,
+        repeating_command,
+        screen_submission,
+    )
+
+    info_bar = report.info_bar_rows()
+    inputs_outside(paths, report.out)  # a missing path is reported before the model is loaded
+    on_cpu = choose_device(options.device).type == "cpu"
+    totals = screen_submission(
+        paths,
+        report.out,
+        options.load(),
+        workers=report.workers or (0 if on_cpu else 1),  # one process fills a GPU
+        scratch=report.scratch or report.out / ".unfinished",
+        command=repeating_command(sys.argv[1:]),
+        info_bar=info_bar,
+    )
+    for line in (*totals.lines(), f"report: {report.out / 'report.html'}"):
+        typer.echo(line)
+    if totals.meets(report.fail_on):
+        raise typer.Exit(1)
+
+
+@PANEL.command
+def serve(
+    options: ScreenerOptions,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+) -> None:
+    """Open a page on this computer alone: drop files, read the report; nothing is kept."""
+    from semforensics.screening.page import serve_page
+    from semforensics.screening.page_job import PageJob
+    from semforensics.screening.write.markup import SIMULATED, is_simulated
+
+    # Loaded here first: options that can never work are reported before anybody waits for a page.
+    screener = options.load()
+    serve_page(
+        PageJob(**asdict(options)),
+        port=port,
+        notice=SIMULATED if is_simulated(screener.describe()) else "",
+        announce=lambda url: typer.echo(f"{url} answers on this computer alone; Ctrl-C ends it"),
+    )
