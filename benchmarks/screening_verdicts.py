@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from semforensics.acquire.folder import describe_name
+from semforensics.acquire.names import describe_name
 from semforensics.core.processing import gaussian_blur, jpeg, median, resize_and_back
 from semforensics.detector.perturbations import crop_to_even, resize, shifted_jpeg
 from semforensics.generators.common.sampling import generate_grey
@@ -64,7 +64,7 @@ def read_panels(screener: Screener, folder: Path) -> dict[str, list[Panel]]:
         if isinstance(picture, Refusal):
             continue
         path = Path(picture.path).relative_to(folder)
-        group = describe_name(path.name.replace("_blurred", ""), {})["group"]
+        group = describe_name(path.name.replace("_blurred", ""))["group"]
         side = sides.get(group, "new")
         if path.parts[0] != "boiko-pdc-partial":
             kind = "another material and instrument (Bai et al.)"

@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from semforensics.acquire.acquire import acquire_micrographs
-from semforensics.acquire.catalogue import COLUMNS, read_catalogue
-from semforensics.acquire.folder import write_listing
+from semforensics.acquire.folder import list_folder
 from semforensics.core.files import sha256_of
+from semforensics.core.tables import CATALOGUE_COLUMNS, read_catalogue
 from semforensics.params import AcquireParams, read_params
 
 
@@ -55,7 +55,7 @@ def test_a_folder_becomes_raw_files_and_a_catalogue(
     params: AcquireParams, folder: Path, tmp_path: Path
 ) -> None:
     """Files keep their paths; the catalogue describes each, with the unknown left empty."""
-    write_listing(folder, tmp_path / "listing.csv", params.folder)
+    list_folder(folder, tmp_path / "listing.csv", params.folder)
 
     assert acquire(params, tmp_path, folder) == 2
 
@@ -67,7 +67,7 @@ def test_a_folder_becomes_raw_files_and_a_catalogue(
     assert list(table.loc["b.png", columns]) == [12, 6, 16, "b.png", "", "folder"]
     assert list(table.iloc[1][columns]) == [10, 8, 8, "S2-A3", "disordered", "folder"]
     assert table["magnification_k"].isna().tolist() == [True, False]
-    assert (tmp_path / "catalogue.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert (tmp_path / "catalogue.csv").read_text().splitlines()[0] == ",".join(CATALOGUE_COLUMNS)
 
 
 def test_the_simulated_set_has_a_catalogue_of_its_own(
@@ -97,7 +97,7 @@ def test_an_older_folder_is_replaced_whole(
     """What an earlier run left is gone."""
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/older.tif").touch()
-    write_listing(folder, tmp_path / "listing.csv", params.folder)
+    list_folder(folder, tmp_path / "listing.csv", params.folder)
 
     acquire(params, tmp_path, folder)
 
@@ -112,7 +112,7 @@ def test_files_that_are_no_images_change_nothing(
     (folder / "empty.tif").touch()
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/older.tif").touch()
-    write_listing(folder, tmp_path / "listing.csv", params.folder)
+    list_folder(folder, tmp_path / "listing.csv", params.folder)
 
     with pytest.raises(ValueError, match=r"(?s)2 files are not.*empty\.tif: empty.*notes\.txt"):
         acquire(params, tmp_path, folder)

@@ -14,7 +14,8 @@ from semforensics.acquire.boiko import (
     describe_image,
     read_description,
 )
-from semforensics.acquire.catalogue import describe_files, read_catalogue, write_catalogue
+from semforensics.acquire.catalogue import describe_files, write_catalogue
+from semforensics.core.tables import read_catalogue
 from semforensics.params import BoikoParams
 
 from .conftest import Figshare

@@ -11,13 +11,11 @@ import tifffile
 from PIL import Image
 
 from semforensics.acquire.catalogue import (
-    COLUMNS,
     describe_files,
-    is_below,
     measure_file,
-    read_catalogue,
     write_catalogue,
 )
+from semforensics.core.tables import CATALOGUE_COLUMNS, is_below, read_catalogue
 
 ROW: dict[str, Any] = {
     "file": "a/b.tif",
@@ -168,7 +166,7 @@ def test_catalogue_survives_a_round_trip(tmp_path: Path) -> None:
     assert write_catalogue(rows, tmp_path / "catalogue.csv") == 2
     table = read_catalogue(tmp_path / "catalogue.csv")
 
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == CATALOGUE_COLUMNS
     assert list(table["file"]) == ["a.tif", "a/b.tif"]
     assert list(table["sample"]) == ["NA", "S1"]
     assert list(table["area"]) == ["", ""]

@@ -9,15 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from semforensics.acquire.folder import (
-    LISTING_COLUMNS,
-    acquire_folder,
-    matches,
-    read_listing,
-    select_files,
-    write_listing,
-)
+from semforensics.acquire.folder import acquire_folder, list_folder
+from semforensics.acquire.listing import matches, select_files
 from semforensics.core.files import sha256_of
+from semforensics.core.tables import LISTING_COLUMNS, read_listing
 from semforensics.params import FolderParams
 
 EVERYTHING = FolderParams(include=("**/*",), licence="CC0")
@@ -37,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def listing(folder: Path, tmp_path: Path) -> Path:
     """The listing of that folder."""
-    write_listing(folder, tmp_path / "listing.csv", EVERYTHING)
+    list_folder(folder, tmp_path / "listing.csv", EVERYTHING)
     return tmp_path / "listing.csv"
 
 
@@ -53,7 +48,7 @@ def test_listing_has_sizes_and_hashes(folder: Path, listing: Path) -> None:
 
 def test_tracked_listing_is_empty(root: Path) -> None:
     """The repository's own listing has a header and nothing else on the main branch."""
-    assert read_listing(root / "data/folder_listing.csv") == {}
+    assert read_listing(root / "data/folder_listing.csv").empty
 
 
 def test_listed_files_are_copied(folder: Path, listing: Path, tmp_path: Path) -> None:
@@ -90,7 +85,7 @@ def test_groups_come_from_a_csv(folder: Path, tmp_path: Path) -> None:
     groups, listing = tmp_path / "groups.csv", tmp_path / "listing.csv"
     groups.write_text("kv,file,group\n" + "".join(f"{i},{f},g{i}\n" for i, f in enumerate(FILES)))
 
-    write_listing(folder, listing, EVERYTHING, groups)
+    list_folder(folder, listing, EVERYTHING, groups)
     rows = acquire_folder(EVERYTHING, tmp_path / "raw", folder, listing)
 
     assert {row["file"]: (row["group"], row["kv"]) for row in rows} == {
@@ -118,7 +113,7 @@ def test_wrong_groups_are_refused(text: str, message: str, folder: Path, tmp_pat
     (tmp_path / "groups.csv").write_text(text)
 
     with pytest.raises(ValueError, match=message):
-        write_listing(folder, tmp_path / "listing.csv", EVERYTHING, tmp_path / "groups.csv")
+        list_folder(folder, tmp_path / "listing.csv", EVERYTHING, tmp_path / "groups.csv")
 
     assert not (tmp_path / "listing.csv").exists()
 
@@ -144,7 +139,7 @@ def test_every_difference_from_the_listing_is_named(
 def test_listing_again_makes_it_whole(folder: Path, listing: Path, tmp_path: Path) -> None:
     """After listing anew the changed folder is acquired."""
     (folder / FILES[0]).rename(folder / "renamed.tif")
-    write_listing(folder, listing, EVERYTHING)
+    list_folder(folder, listing, EVERYTHING)
 
     rows = acquire_folder(EVERYTHING, tmp_path / "raw", folder, listing)
 
@@ -187,7 +182,7 @@ def test_patterns_that_select_nothing_are_an_error(folder: Path) -> None:
 def test_links_inside_the_folder_are_files(folder: Path, tmp_path: Path) -> None:
     """A link to a file of the folder is copied as that file."""
     (folder / "link.tif").symlink_to(FILES[0])
-    write_listing(folder, tmp_path / "listing.csv", EVERYTHING)
+    list_folder(folder, tmp_path / "listing.csv", EVERYTHING)
 
     acquire_folder(EVERYTHING, tmp_path / "raw", folder, tmp_path / "listing.csv")
 
@@ -206,7 +201,7 @@ def test_everything_that_is_no_file_of_the_folder_is_listed(folder: Path, tmp_pa
     os.mkfifo(folder / "pipe.tif")
 
     with pytest.raises(ValueError, match="5 problems") as caught:
-        write_listing(folder, tmp_path / "listing.csv", EVERYTHING)
+        list_folder(folder, tmp_path / "listing.csv", EVERYTHING)
 
     message = str(caught.value)
     for reason in (
@@ -290,7 +285,7 @@ def test_published_micrographs_form_22_groups(shared: Path, tmp_path: Path) -> N
         include=("original_with_bar/**/*.tif", "cropped_890/**/*.tif"), licence="CC BY 4.0"
     )
 
-    assert write_listing(folder, tmp_path / "listing.csv", params) == 29
+    assert list_folder(folder, tmp_path / "listing.csv", params) == 29
     rows = acquire_folder(params, tmp_path / "raw", folder, tmp_path / "listing.csv")
 
     assert len({row["group"] for row in rows}) == 22

@@ -10,18 +10,18 @@ import torch
 from PIL import Image
 from tests.detector.conftest import SHARES, Folders, original, recipe, upsampled, write_data
 
-from semforensics.acquire.folder import describe_name
+from semforensics.acquire.names import describe_name
 from semforensics.detector.perturbations import GRID
 from semforensics.detector.training import train_row
 from semforensics.params import CropParams, FalseAlarmsParams
 from semforensics.trials.false_alarms import (
     count,
     known_groups,
+    list_benign,
     measure_false_alarms,
     pool_images,
     read_benign_listing,
     summarise,
-    write_benign_listing,
 )
 from semforensics.trials.metrics import wilson_interval
 from semforensics.trials.robustness import load_detector
@@ -81,7 +81,7 @@ def test_the_listing_names_every_file_of_every_set(benign: Path, tmp_path: Path)
     """Files stand under their set with size and hash; what no pattern matches is left out."""
     listing = tmp_path / "listing.csv"
 
-    number = write_benign_listing(benign, listing, SETS)
+    number = list_benign(benign, listing, SETS)
 
     table = pd.read_csv(listing)
     assert number == len(table) == 6
@@ -98,7 +98,7 @@ def test_the_listing_names_every_file_of_every_set(benign: Path, tmp_path: Path)
 def test_a_folder_must_be_as_it_was_listed(benign: Path, tmp_path: Path) -> None:
     """New, missing and changed files are named, all in one message."""
     listing = tmp_path / "listing.csv"
-    write_benign_listing(benign, listing, SETS)
+    list_benign(benign, listing, SETS)
     (benign / "doubled/a.png").unlink()
     (benign / "plain/sub/other.png").write_bytes(b"other")
     (benign / "doubled/new.png").write_bytes(b"new")
@@ -117,8 +117,8 @@ def test_a_folder_must_be_as_it_was_listed(benign: Path, tmp_path: Path) -> None
 def test_listed_files_need_their_folder(benign: Path, tmp_path: Path) -> None:
     """A listing with files and no folder is an error, and so are sets without files."""
     listing, empty = tmp_path / "listing.csv", tmp_path / "empty.csv"
-    write_benign_listing(benign, listing, SETS)
-    write_benign_listing(benign, empty, {})
+    list_benign(benign, listing, SETS)
+    list_benign(benign, empty, {})
 
     assert empty.read_text() == "set,file,size_bytes,sha256\n"
     assert read_benign_listing(empty, None, {}) == []
@@ -183,7 +183,7 @@ def test_the_stage_tells_known_from_new_groups(
 ) -> None:
     """The headline holds new groups only; refused files are listed with their reason."""
     listing = tmp_path / "listing.csv"
-    write_benign_listing(benign, listing, SETS)
+    list_benign(benign, listing, SETS)
 
     lines = measure(trained, listing, benign, tmp_path).splitlines()
 
@@ -224,7 +224,7 @@ def test_the_stage_tells_known_from_new_groups(
 def test_without_foreign_sets_the_stage_says_so(trained: Folders, tmp_path: Path) -> None:
     """A listing of a header counts processed reals alone, the same each time."""
     listing = tmp_path / "listing.csv"
-    write_benign_listing(tmp_path, listing, {})
+    list_benign(tmp_path, listing, {})
 
     for name in ("one", "two"):
         lines = measure(trained, listing, None, tmp_path / name).splitlines()
@@ -260,7 +260,7 @@ def test_a_set_that_cannot_be_read_at_all_is_an_error(
     for name in ("a", "b"):
         Image.fromarray(np.zeros((20, 20), dtype=np.uint8)).save(benign / f"doubled/{name}.png")
     listing = tmp_path / "listing.csv"
-    write_benign_listing(benign, listing, SETS)
+    list_benign(benign, listing, SETS)
 
     with pytest.raises(ValueError, match=r"doubled: none of its 2 micrographs can be read.*20x20"):
         measure(trained, listing, benign, tmp_path)
@@ -269,7 +269,7 @@ def test_a_set_that_cannot_be_read_at_all_is_an_error(
 def test_tiles_of_another_size_are_refused(trained: Folders, tmp_path: Path) -> None:
     """A detector judges the size that it was trained on."""
     listing = tmp_path / "listing.csv"
-    write_benign_listing(tmp_path, listing, {})
+    list_benign(tmp_path, listing, {})
 
     with pytest.raises(ValueError, match="crops have 64 px"):
         measure_false_alarms(
@@ -286,8 +286,8 @@ def test_denoised_micrographs_belong_to_their_originals_group(shared: Path, tmp_
     listing = tmp_path / "listing.csv"
     sets = {"denoised": ("boiko-pdc-partial/denoised_890/**/*.tif",)}
 
-    number = write_benign_listing(shared / "sem", listing, sets)
+    number = list_benign(shared / "sem", listing, sets)
 
     files = pd.read_csv(listing)["file"]
     assert number == 12
-    assert {describe_name(file, {})["group"] for file in files} >= {"S4-A51", "S1-A154"}
+    assert {describe_name(file)["group"] for file in files} >= {"S4-A51", "S1-A154"}

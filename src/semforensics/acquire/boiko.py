@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semforensics.acquire.catalogue import raise_problems
 from semforensics.acquire.figshare import Client, RemoteFile, download_all, list_record
 from semforensics.acquire.names import parse_name
-from semforensics.core.errors import InputError
+from semforensics.core.errors import InputError, raise_problems
 from semforensics.params import BoikoParams
 
 LICENCE = "CC BY 4.0"

@@ -1,40 +1,20 @@
-"""The catalogue: one row per raw micrograph, with what is known of it."""
+"""Describe raw micrographs: one row of the catalogue each, with what is known of it."""
 
-import csv
 import struct
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import tifffile
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
-from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, sha256_of
+from semforensics.core.errors import InputError, raise_problems
+from semforensics.core.files import sha256_of
+from semforensics.core.progress import track
+from semforensics.core.tables import CATALOGUE_COLUMNS, check_catalogue, write_table
 
-COLUMNS = (
-    "file",
-    "sha256",
-    "size_bytes",
-    "width_px",
-    "height_px",
-    "bit_depth",
-    "sample",
-    "area",
-    "magnification_k",
-    "kv",
-    "wd_mm",
-    "group",
-    "label",
-    "source",
-    "licence",
-)
-_COUNTS = ("size_bytes", "width_px", "height_px", "bit_depth")
-_MEASURES = ("magnification_k", "kv", "wd_mm")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
@@ -57,21 +37,14 @@ def describe_files(raw: Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
         InputError: Some files are not images; the message lists each of them with its reason.
     """
     described, problems = [], []
-    console = Console(stderr=True)
     ordered = sorted(rows, key=lambda row: str(row["file"]))
-    for row in track(ordered, "Describing", console=console, disable=not console.is_terminal):
+    for row in track(ordered, "Describing"):
         try:
             described.append({**row, **measure_file(raw / str(row["file"]))})
         except ValueError as error:
             problems.append(str(error))
     raise_problems(problems, "files are not TIFF, PNG or JPEG images")
     return described
-
-
-def raise_problems(problems: list[str], what: str) -> None:
-    """Raise one ValueError that lists all problems, if there are any."""
-    if problems:
-        raise InputError(f"{len(problems)} {what}:\n  " + "\n  ".join(problems))
 
 
 def measure_file(path: Path) -> dict[str, str | int]:
@@ -131,76 +104,21 @@ def _read_jpeg_header(path: Path) -> tuple[int, int, int]:
 
 
 def write_catalogue(rows: Iterable[Row], path: Path) -> int:
-    """Write the catalogue, sorted by file, whole or not at all; give the number of rows.
+    """Write the catalogue, sorted by file, whole or not at all; return the number of rows.
 
     Raises:
         InputError: A row breaks the rules that `read_catalogue` checks.
     """
-    ordered = sorted(rows, key=lambda row: str(row["file"]))
-    with atomic_file(path) as temporary:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            for row in ordered:
-                writer.writerow({name: _as_text(value) for name, value in row.items()})
-        _check(pd.read_csv(temporary, dtype=str, keep_default_na=False), path)
-    return len(ordered)
+    texts = [{name: _as_text(value) for name, value in row.items()} for row in rows]
+    table = pd.DataFrame(texts, columns=list(CATALOGUE_COLUMNS), dtype=str).fillna("")
+    table = table.sort_values("file", ignore_index=True)
+    check_catalogue(table, path)
+    write_table(table, path)
+    return len(table)
 
 
 def _as_text(value: str | int | float | None) -> str:
     """Write 100.0 as 100, and nothing for the unknown."""
     if value is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return str(value)
-
-
-def read_catalogue(path: Path) -> pd.DataFrame:
-    """Read and check a catalogue.
-
-    Returns:
-        One row per micrograph. Text columns hold the empty string where unknown; `size_bytes`,
-        `width_px`, `height_px` and `bit_depth` are integers; `magnification_k`, `kv` and `wd_mm`
-        are floats, NaN where unknown.
-
-    Raises:
-        InputError: Columns are missing or unknown, a file is listed twice or leads out of the
-            folder, or a value is not what its column says; the message lists every one.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV file: {error}") from error
-    return _check(table, path)
-
-
-def _check(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Return the columns their types, or say what is wrong with which row."""
-    if tuple(table.columns) != COLUMNS:
-        raise InputError(
-            f"{path}: columns {', '.join(table.columns)}; expected {', '.join(COLUMNS)}"
-        )
-    problems = []
-    for name in _COUNTS + _MEASURES:
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        required = name in _COUNTS
-        bad = ~(numbers > 0) & (required | (table[name] != ""))
-        if required:
-            bad |= numbers % 1 != 0
-        problems += [f"{f}: {name} {v!r}" for f, v in table.loc[bad, ["file", name]].to_numpy()]
-        table[name] = numbers if bad.any() else numbers.astype("int64" if required else "float64")
-    bad = ~table["sha256"].str.fullmatch("[0-9a-f]{64}")
-    problems += [f"{f}: sha256 {v!r}" for f, v in table.loc[bad, ["file", "sha256"]].to_numpy()]
-    problems += [f"{f}: no group" for f in table.loc[table["group"] == "", "file"]]
-    problems += [f"{f}: listed twice" for f in table.loc[table["file"].duplicated(), "file"]]
-    problems += [f"{f!r}: not a path below the folder" for f in table["file"] if not is_below(f)]
-    raise_problems(problems, f"wrong entries in {path}")
-    return table
-
-
-def is_below(file: str) -> bool:
-    """Say whether a relative posix path stays below its folder and is written in its plain form."""
-    path = PurePosixPath(file)
-    plain = str(path) == file and file != "." and "\\" not in file and file.isprintable()
-    return plain and not path.is_absolute() and ".." not in path.parts
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -23,9 +23,9 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from semforensics.acquire.catalogue import is_below, raise_problems
-from semforensics.core.errors import InputError
+from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import atomic_file
+from semforensics.core.tables import is_below
 
 _RETRIED = {403, 408, 429, 500, 502, 503, 504}
 """403 among them: a signed address that has run out answers so; the next try gets a new one."""

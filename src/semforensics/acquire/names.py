@@ -56,3 +56,9 @@ def parse_name(file: str) -> BoikoName | None:
         magnification_k=int(found["magnification_k"]),
         label=found["label"],
     )
+
+
+def describe_name(file: str) -> dict[str, Any]:
+    """Return what the name of a file tells the catalogue; one of another kind is its own group."""
+    name = parse_name(file)
+    return {"file": file} | (name.row() if name else {"group": file})

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from semforensics.acquire.simulated_info_bar import bar_rows, draw_info_bar
 from semforensics.acquire.simulated_instrument import (
@@ -25,6 +23,7 @@ from semforensics.acquire.simulated_instrument import (
     take_frame,
 )
 from semforensics.acquire.simulated_scene import Scene, draw_scene
+from semforensics.core.progress import track
 from semforensics.params import SimulatedParams
 
 AREAS_PER_SAMPLE = 4
@@ -81,14 +80,9 @@ def simulate_set(
     def write_area(index: int) -> list[dict[str, Any]]:
         return list(_write_views(draw_area(params, index, seed=seed), params, raw))
 
-    console = Console(stderr=True)
     with ThreadPoolExecutor(threads) as pool:
         areas = track(
-            pool.map(write_area, range(params.num_areas)),
-            "Simulating",
-            total=params.num_areas,
-            console=console,
-            disable=not console.is_terminal,
+            pool.map(write_area, range(params.num_areas)), "Simulating", total=params.num_areas
         )
         return [row for rows in areas for row in rows]
 

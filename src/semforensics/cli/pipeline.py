@@ -40,9 +40,9 @@ def list_folder(
     ] = None,
 ) -> str:
     """List a folder of micrographs with their hashes, so that the pipeline notices new ones."""
-    from semforensics.acquire.folder import write_listing
+    from semforensics.acquire.folder import list_folder
 
-    count = write_listing(folder, listing, run.params.acquire.folder, groups)
+    count = list_folder(folder, listing, run.params.acquire.folder, groups)
     return f"{count} files of {folder} in {listing}"
 
 
@@ -444,10 +444,10 @@ def measure_robustness(
 @PANEL.command
 def list_benign(folder: InDir, listing: OutPath, run: Run) -> str:
     """List the micrographs from outside on which false alarms are counted, with their hashes."""
-    from semforensics.trials.false_alarms import write_benign_listing
+    from semforensics.trials.false_alarms import list_benign
 
     sets = run.params.count_false_alarms.sets
-    return f"{write_benign_listing(folder, listing, sets)} files of {folder} in {listing}"
+    return f"{list_benign(folder, listing, sets)} files of {folder} in {listing}"
 
 
 @dataclass(frozen=True)

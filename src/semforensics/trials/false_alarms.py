@@ -21,10 +21,11 @@ from jaxtyping import Bool
 from rich.console import Console
 from rich.progress import track
 
-from semforensics.acquire.catalogue import raise_problems
-from semforensics.acquire.folder import describe_name, select_files
-from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, atomic_folder, sha256_of
+from semforensics.acquire.listing import differences, list_files, select_files
+from semforensics.acquire.names import describe_name
+from semforensics.core.errors import InputError, raise_problems
+from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.tables import LISTING_COLUMNS, read_listing, write_table
 from semforensics.detector.calibration import decide
 from semforensics.detector.corpus import LabelledImages, load_test_side
 from semforensics.detector.detector import Detector
@@ -37,13 +38,13 @@ from semforensics.micrographs.split import read_splits
 from semforensics.params import CropParams, FalseAlarmsParams
 from semforensics.trials.robustness import judge, load_detector, process, rate
 
-LISTING_COLUMNS = ("set", "file", "size_bytes", "sha256")
+BENIGN_COLUMNS = ("set", *LISTING_COLUMNS)
 _NEW, _KNOWN = "new", "known"
 """Whether images of a group stood on the classifier's training or validation side."""
 
 
-def write_benign_listing(folder: Path, listing: Path, sets: Mapping[str, Sequence[str]]) -> int:
-    """List the micrographs of all foreign sets with size and hash; give their number.
+def list_benign(folder: Path, listing: Path, sets: Mapping[str, Sequence[str]]) -> int:
+    """List the micrographs of all foreign sets with size and hash; return their number.
 
     Args:
         folder: Where they lie.
@@ -53,15 +54,11 @@ def write_benign_listing(folder: Path, listing: Path, sets: Mapping[str, Sequenc
     Raises:
         InputError: A pattern selects nothing, or something selected is not a readable file.
     """
-    rows = []
-    for name, file in _selected(folder, sets):
-        path = folder / file
-        rows.append((name, file, path.stat().st_size, sha256_of(path)))
-    with atomic_file(listing) as path:
-        pd.DataFrame(rows, columns=list(LISTING_COLUMNS)).to_csv(
-            path, index=False, lineterminator="\n"
-        )
-    return len(rows)
+    selected = _selected(folder, sets)
+    table = list_files(folder, [file for _, file in selected])
+    table.insert(0, "set", [name for name, _ in selected])
+    write_table(table, listing)
+    return len(table)
 
 
 def _selected(folder: Path, sets: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
@@ -81,11 +78,7 @@ def read_benign_listing(
         InputError: It is no such listing, or holds no file of the sets; files are new, missing or
             changed since; or no folder is given for those that are listed.
     """
-    table = pd.read_csv(listing, dtype=str, keep_default_na=False)
-    if tuple(table.columns) != LISTING_COLUMNS:
-        raise InputError(
-            f"{listing}: columns {', '.join(table.columns)}; expected {', '.join(LISTING_COLUMNS)}"
-        )
+    table = read_listing(listing, BENIGN_COLUMNS)
     if table.empty:
         if sets:
             raise InputError(
@@ -98,17 +91,12 @@ def read_benign_listing(
         raise InputError(
             f"{listing} lists {len(table)} micrographs; SEMFORENSICS_BENIGN must say where they lie"
         )
-    hashes = {(row["set"], row["file"]): row["sha256"] for row in table.to_dict(orient="records")}
     present = _selected(folder, sets)
-    problems = [f"{name}: {file}: new" for name, file in present if (name, file) not in hashes]
-    problems += [f"{name}: {file}: missing" for name, file in hashes if (name, file) not in present]
-    problems += [
-        f"{name}: {file}: changed"
-        for name, file in present
-        if (name, file) in hashes and sha256_of(folder / file) != hashes[name, file]
-    ]
     raise_problems(
-        problems,
+        differences(
+            dict(zip(table["set"] + ": " + table["file"], table["sha256"], strict=True)),
+            {f"{name}: {file}": folder / file for name, file in present},
+        ),
         f"files of {folder} differ from {listing}; to list them anew, run "
         f"`semforensics list-benign {folder} {listing}`",
     )
@@ -139,7 +127,7 @@ def measure_false_alarms(
         cropped: Holds the reals.
         splits: The table of crops with their sides.
         fakes: Holds one folder per generator; only to tell that no image changed its side.
-        listing: The foreign micrographs with their hashes, as `write_benign_listing` writes it.
+        listing: The foreign micrographs with their hashes, as `list_benign` writes it.
         folder: Where they lie; None: there must not be any.
         metrics: JSON file to write: numbers of groups the classifier never saw.
         plots: Folder to write: false_alarms.csv, one row per set and way of counting, images.csv,
@@ -248,7 +236,7 @@ def foreign_tiles(
     refused: list[dict[str, str]] = []
     console = Console(stderr=True)
     for name, file in track(files, "foreign", console=console, disable=not console.is_terminal):
-        group = describe_name(file, {})["group"]
+        group = describe_name(file)["group"]
         try:
             cuts = [tile for *_, tile in cut(read_image_area(folder / file, crop), crop)]
         except ValueError as error:

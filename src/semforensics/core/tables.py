@@ -1,0 +1,147 @@
+"""The tables that stages pass on as CSV files: one reader for each kind."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from semforensics.core.errors import InputError, raise_problems
+from semforensics.core.files import atomic_file
+
+CATALOGUE_COLUMNS = (
+    "file",
+    "sha256",
+    "size_bytes",
+    "width_px",
+    "height_px",
+    "bit_depth",
+    "sample",
+    "area",
+    "magnification_k",
+    "kv",
+    "wd_mm",
+    "group",
+    "label",
+    "source",
+    "licence",
+)
+LISTING_COLUMNS = ("file", "size_bytes", "sha256")
+_COUNTS = ("size_bytes", "width_px", "height_px", "bit_depth")
+_MEASURES = ("magnification_k", "kv", "wd_mm")
+
+
+def read_text(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a CSV file as text: unknown values are the empty string, numbers keep their digits.
+
+    Args:
+        path: The file.
+        columns: Those that it must have; it may have others.
+
+    Raises:
+        InputError: The file is no CSV file, its rows differ in length, or a column is missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a CSV file: {error}") from error
+    if missing := [name for name in columns if name not in header]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; found {', '.join(header)}")
+    if any(len(row) != len(header) for row in rows):
+        raise InputError(f"{path}: rows of different lengths")
+    return pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with atomic_file(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_catalogue(path: Path) -> pd.DataFrame:
+    """Read and check a catalogue.
+
+    Returns:
+        One row per micrograph, in the order of the file. Text columns hold the empty string where
+        unknown; `size_bytes`, `width_px`, `height_px` and `bit_depth` are integers;
+        `magnification_k`, `kv` and `wd_mm` are floats, NaN where unknown.
+
+    Raises:
+        InputError: Columns are missing or unknown, there are no rows, a file is listed twice or
+            leads out of the folder, or a value is not what its column says; the message lists
+            every one.
+    """
+    return check_catalogue(read_text(path), path)
+
+
+def check_catalogue(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Turn the texts of a catalogue into what `read_catalogue` returns.
+
+    Args:
+        table: The texts.
+        path: Stands in messages.
+
+    Raises:
+        InputError: As for `read_catalogue`.
+    """
+    check_columns(path, table.columns, [CATALOGUE_COLUMNS])
+    if table.empty:
+        raise InputError(f"{path}: lists no micrographs")
+    table, problems = table.copy(), []
+    for name in _COUNTS + _MEASURES:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        required = name in _COUNTS
+        bad = ~(numbers > 0) & (required | (table[name] != ""))
+        if required:
+            bad |= numbers % 1 != 0
+        problems += [f"{f}: {name} {v!r}" for f, v in table.loc[bad, ["file", name]].to_numpy()]
+        table[name] = numbers if bad.any() else numbers.astype("int64" if required else "float64")
+    bad = ~table["sha256"].str.fullmatch("[0-9a-f]{64}")
+    problems += [f"{f}: sha256 {v!r}" for f, v in table.loc[bad, ["file", "sha256"]].to_numpy()]
+    problems += [f"{f}: no group" for f in table.loc[table["group"] == "", "file"]]
+    raise_problems(problems + _file_problems(table, ["file"]), f"wrong entries in {path}")
+    return table
+
+
+def read_listing(path: Path, *layouts: Sequence[str]) -> pd.DataFrame:
+    """Read the listing of a folder outside the repository, as text.
+
+    Args:
+        path: The file.
+        layouts: Columns that it may have; none: LISTING_COLUMNS.
+
+    Raises:
+        InputError: Not a listing, or a file is listed twice (in one set, where the listing has
+            sets) or leads out of the folder.
+    """
+    table = read_text(path)
+    check_columns(path, table.columns, layouts or [LISTING_COLUMNS])
+    names = [name for name in ("set", "file") if name in table]
+    raise_problems(_file_problems(table, names), f"wrong entries in {path}")
+    return table
+
+
+def check_columns(path: Path, found: Iterable[str], layouts: Sequence[Sequence[str]]) -> None:
+    """Refuse a table whose columns are not exactly those of one of the layouts.
+
+    Raises:
+        InputError: The message names the columns of the first layout.
+    """
+    if tuple(found) not in [tuple(layout) for layout in layouts]:
+        raise InputError(f"{path}: columns {', '.join(found)}; expected {', '.join(layouts[0])}")
+
+
+def _file_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
+    """Say which files are listed twice or are no paths below their folder."""
+    twice = table.loc[table.duplicated(names), "file"]
+    return [f"{file}: listed twice" for file in twice] + [
+        f"{file!r}: not a path below the folder" for file in table["file"] if not is_below(file)
+    ]
+
+
+def is_below(file: str) -> bool:
+    """Say whether a relative posix path stays below its folder and is written in its plain form."""
+    path = PurePosixPath(file)
+    plain = str(path) == file and file != "." and "\\" not in file and file.isprintable()
+    return plain and not path.is_absolute() and ".." not in path.parts
