@@ -1,7 +1,7 @@
-"""What is done to micrographs between instrument and reader: 8-bit grey in, 8-bit grey out.
+"""What is done to micrographs between instrument and reader, and how noisy they are.
 
-One function for each, for augmentation, tests and controls alike. Edges are mirrored where a filter
-looks beyond them.
+Each function takes an 8-bit grey image and returns one. Augmentation, tests and controls share
+them. Where a filter looks beyond an edge, the image is mirrored there.
 """
 
 import io
@@ -14,11 +14,11 @@ from skimage.exposure import equalize_adapthist
 from skimage.restoration import denoise_nl_means
 
 from semforensics.core.errors import InputError
-from semforensics.core.noise import noise_sigma
 
 Grey = UInt8[np.ndarray, "height width"]
 
 _LEAST_SIGMA = 1.0  # grey levels; an image without noise would divide by nothing
+_MEDIAN_OF_NORMAL = 0.674490  # of the size of a standard normal number
 
 
 def to_grey(levels: Float[np.ndarray, "height width"]) -> Grey:
@@ -28,8 +28,7 @@ def to_grey(levels: Float[np.ndarray, "height width"]) -> Grey:
 
 def gaussian_blur(image: Grey, sigma: float) -> Grey:
     """Blur with a Gaussian of `sigma` pixels, mirrored at the edges; 0 changes nothing."""
-    blurred = gaussian_filter(image.astype(np.float32), sigma, mode="reflect")
-    return np.asarray(blurred.round().clip(0, 255), dtype=np.uint8)
+    return to_grey(gaussian_filter(image.astype(np.float32), sigma, mode="reflect"))
 
 
 def median(image: Grey, size_px: int) -> Grey:
@@ -83,13 +82,13 @@ def lower_dose(image: Grey, rng: np.random.Generator, dose: float) -> Grey:
 def poisson_gaussian_noise(
     image: Grey, rng: np.random.Generator, gain: float, sigma: float
 ) -> Grey:
-    """Draw the image anew, as a detector would: shot noise and a constant one of the electronics.
+    """Draw the image again, as an electron detector would: shot noise and electronic noise.
 
     Args:
         image: Its levels are the means.
         rng: Where the draws come from.
         gain: Grey levels per electron; the shot noise has a variance of `gain` times the level.
-        sigma: Of the electronics, in grey levels.
+        sigma: Of the electronic noise, in grey levels.
     """
     return to_grey(rng.poisson(image / gain) * gain + rng.normal(0, sigma, image.shape))
 
@@ -145,3 +144,25 @@ def resize_and_back(image: Grey, factor: float) -> Grey:
         raise InputError(f"image of {width}x{height} px: nothing is left at a factor of {factor}")
     resized = Image.fromarray(image).resize(between, Image.Resampling.BICUBIC)
     return np.array(resized.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def noise_sigma(images: UInt8[np.ndarray, "n height width"]) -> Float[np.ndarray, " n"]:
+    """Estimate the standard deviation of the noise of each image, in grey levels.
+
+    Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81 (1994),
+    section 3: the median size of the finest wavelet coefficients, which edges hardly touch. The
+    noise is assumed to be independent between pixels: a point spread that smooths it hides part of
+    it, and texture as fine as two pixels adds to it.
+    """
+    height, width = (side // 2 * 2 for side in images.shape[1:])
+    levels = images[:, :height, :width].astype(float)
+    a, b = levels[:, ::2, ::2], levels[:, ::2, 1::2]
+    c, d = levels[:, 1::2, ::2], levels[:, 1::2, 1::2]
+    diagonal = (a - b - c + d) / 2  # Haar; as noisy as one pixel
+    sigma: Float[np.ndarray, " n"] = np.median(np.abs(diagonal), axis=(1, 2)) / _MEDIAN_OF_NORMAL
+    return sigma
+
+
+def mse_noise_floor(images: UInt8[np.ndarray, "n height width"]) -> float:
+    """Return the MSE of two exposures of one scene, in grey levels squared: twice the variance."""
+    return float(2 * np.square(noise_sigma(images)).mean())

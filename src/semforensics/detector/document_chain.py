@@ -47,7 +47,7 @@ def through_pdf(image: Grey, dpi: int) -> NewGrey:
 
 
 def extract_image(pdf: bytes) -> Grey:
-    """Decode the only image of a PDF of one page, at the resolution it is stored in.
+    """Decode the only image on the first page of a PDF, at the resolution it is stored in.
 
     Raises:
         InputError: There is not exactly one grey image.
@@ -69,18 +69,15 @@ def extract_image(pdf: bytes) -> Grey:
 
 
 def screenshot(image: Grey, zoom: float) -> NewGrey:
-    """Show an image at `zoom` times its size, as a screen does (bilinear), and keep what is shown.
-
-    A screenshot is stored without loss.
-    """
+    """Enlarge an image as a screen does (bilinear); a screenshot is stored without loss."""
     height, width = (round(side * zoom) for side in image.shape)
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def annotate(image: Grey) -> Grey:
-    """Draw a scale bar and its length at the lower right, a panel's letter at the upper left.
+    """Draw a scale bar with its length at the lower right, and a panel letter at the upper left.
 
-    White on black, as figures have them; together they hide less than a tenth of the image.
+    Both are white on black and hide less than a tenth of the image.
     """
     height, width = image.shape
     canvas = Image.fromarray(image)
@@ -91,9 +88,8 @@ def annotate(image: Grey) -> Grey:
     right, bottom = width - 1 - edge, height - 1 - edge
     thick = max(2, height // 40)
     draw.rectangle((right - width // 4, bottom - thick, right, bottom), fill=255, outline=0)
-    place = (right - width // 8, bottom - thick - 2)
-    draw.text(place, "200 nm", fill=255, font=font, anchor="ms", stroke_width=1, stroke_fill=0)
-    letter = (edge, edge)
-    draw.rectangle((*letter, edge + 2 * size_px, edge + size_px + 2), fill=0)
+    above_bar = (right - width // 8, bottom - thick - 2)
+    draw.text(above_bar, "200 nm", fill=255, font=font, anchor="ms", stroke_width=1, stroke_fill=0)
+    draw.rectangle((edge, edge, edge + 2 * size_px, edge + size_px + 2), fill=0)
     draw.text((edge + size_px, edge + 1), "(a)", fill=255, font=font, anchor="ma")
     return np.array(canvas)

@@ -1,7 +1,7 @@
 """The grid of perturbations: what may happen to a micrograph between instrument and reader.
 
-Every perturbation turns one 8-bit grey image into another, of even sides: where a size comes out
-odd, the last row or column is cut. Edges are mirrored where a filter looks beyond them.
+Every perturbation turns one 8-bit grey image into another of even height and width: an odd last row
+or column is cut. Where a filter looks beyond an edge, the image is mirrored there.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -37,6 +37,8 @@ from semforensics.detector.document_chain import annotate, screenshot, through_p
 
 Grey = UInt8[np.ndarray, "height width"]
 NewGrey = UInt8[np.ndarray, "new_height new_width"]
+Stack = UInt8[np.ndarray, "n height width"]
+NewStack = UInt8[np.ndarray, "n new_height new_width"]
 Kernel = Literal["bilinear", "bicubic", "lanczos", "area"]
 
 AXES = ("jpeg", "resize", "filter", "noise", "tone", "geometry", "document", "laundering")
@@ -55,23 +57,21 @@ class Perturbation:
 
     axis: str
     level: str
-    change: Callable[[Grey, np.random.Generator, Grey], NewGrey]
-    """Of an image; random ones draw, and a spectrum is matched to that of the last argument."""
-    benign: bool
-    """Whether an honest author does so, without a word of it."""
+    change: Callable[..., NewGrey]
+    """Called with an image and what `needs` names."""
+    benign: bool = False
+    """Whether an honest author may do so without saying so."""
+    needs: Literal["nothing", "rng", "donor"] = "nothing"
+    """A random generator, or a real micrograph of the same size."""
 
     def apply(self, image: Grey, rng: np.random.Generator, donor: Grey) -> NewGrey:
-        """Change an image, and cut it to even sides.
-
-        Args:
-            image: Grey levels 0 … 255, of even sides.
-            rng: Where noise comes from; what is not random draws nothing.
-            donor: A real micrograph of the same size.
+        """Change an image, and cut it to even height and width.
 
         Raises:
             InputError: What is left is smaller than the detector takes.
         """
-        changed = crop_to_even(self.change(image, rng, donor))
+        needed = {"nothing": (), "rng": (rng,), "donor": (donor,)}[self.needs]
+        changed = crop_to_even(self.change(image, *needed))
         height, width = changed.shape
         if min(height, width) < MIN_SIZE_PX:
             raise InputError(
@@ -143,16 +143,6 @@ def centre(image: Grey, share: float) -> NewGrey:
     return image[top : top + height, left : left + width]
 
 
-def mirror(image: Grey) -> Grey:
-    """Mirror left to right."""
-    return image[:, ::-1]
-
-
-def quarter_turn(image: Grey) -> NewGrey:
-    """Turn by 90 degrees, counter-clockwise."""
-    return np.rot90(image)
-
-
 def rotate(image: Grey, degrees: float) -> NewGrey:
     """Turn about the centre (bicubic), and keep the largest upright part of the same proportions.
 
@@ -171,11 +161,11 @@ def rotate(image: Grey, degrees: float) -> NewGrey:
     return turned[top : top + new_height, left : left + new_width]
 
 
-# Laundering: what a forger does to lose the traces
+# Laundering: what a forger does to remove the traces
 
 
 def match_spectrum(image: Grey, donor: Grey) -> Grey:
-    """Return an image the azimuthally averaged power spectrum of another, as Durall et al. 2020 do.
+    """Give an image the azimuthally averaged power spectrum of another, as Durall et al. 2020 do.
 
     Phases stay; each ring of spatial frequencies, one cycle per image wide, is scaled as a whole.
 
@@ -189,7 +179,7 @@ def match_spectrum(image: Grey, donor: Grey) -> Grey:
         np.bincount(rings.ravel(), np.square(np.abs(power)).ravel())
         for power in (spectrum, np.fft.fft2(donor.astype(float) - donor.mean()))
     )
-    is_empty = own <= 1e-12 * own.sum()  # what is not there, but for rounding, cannot be scaled
+    is_empty = own <= 1e-12 * own.sum()  # rings without power (up to rounding) cannot be scaled
     gain = np.where(is_empty, 0, np.sqrt(wanted / np.where(is_empty, 1, own)))
     return to_grey(image.mean() + np.fft.ifft2(spectrum * gain[rings]).real)
 
@@ -208,88 +198,66 @@ def blur_then_sharpen(image: Grey, sigma: float, amount: float) -> Grey:
 
 # The grid
 
-AS_IT_IS = Perturbation("none", "original", lambda image, _rng, _donor: image, benign=True)
+_FRESH_NOISE = partial(poisson_gaussian_noise, gain=0.5, sigma=3.0)
+
+AS_IT_IS = Perturbation("none", "original", crop_to_even, benign=True)
 """What every cell is compared with."""
 
 
-def _fixed(
-    axis: str, level: str, function: Callable[..., NewGrey], *, benign: bool = False
-) -> Perturbation:
-    """Wrap a function of the image alone."""
-    return Perturbation(axis, level, lambda image, _rng, _donor: function(image), benign)
-
-
-def _random(
-    axis: str, level: str, function: Callable[..., NewGrey], *, benign: bool = False
-) -> Perturbation:
-    """Wrap a function of image and generator."""
-    return Perturbation(axis, level, lambda image, rng, _donor: function(image, rng), benign)
-
-
 def _jpeg_cells() -> Iterator[Perturbation]:
-    for quality in (95, 90, 85, 75, 60, 50):
-        yield _fixed(
-            "jpeg", f"quality {quality}", partial(jpeg, quality=quality), benign=quality >= 75
-        )
-    for quality in (95, 90, 85, 75, 60, 50):
+    qualities = (95, 90, 85, 75, 60, 50)
+    for quality in qualities:
+        once = partial(jpeg, quality=quality)
+        yield Perturbation("jpeg", f"quality {quality}", once, benign=quality >= 75)
+    for quality in qualities:
         shifted = partial(shifted_jpeg, quality=quality, shift_px=_GRID_SHIFT_PX)
-        yield _fixed("jpeg", f"quality {quality}, shifted grid", shifted)
+        yield Perturbation("jpeg", f"quality {quality}, shifted grid", shifted)
     for shift_px, name in ((0, ""), (_GRID_SHIFT_PX, ", shifted grid")):
         double = partial(double_jpeg, first=90, second=75, shift_px=shift_px)
-        yield _fixed("jpeg", f"90 then 75{name}", double)
+        yield Perturbation("jpeg", f"90 then 75{name}", double)
 
 
 def _resize_cells() -> Iterator[Perturbation]:
-    kernels: tuple[Kernel, ...] = ("bilinear", "bicubic", "lanczos", "area")
     for factor in (0.5, 0.75, 0.9, 1.1, 1.5, 2.0):
-        for kernel in kernels:
-            yield _fixed(
-                "resize",
-                f"x{factor:g} {kernel}",
-                partial(resize, factor=factor, kernel=kernel),
-                benign=kernel == "bicubic",
-            )
+        for kernel in get_args(Kernel):
+            change = partial(resize, factor=factor, kernel=kernel)
+            yield Perturbation("resize", f"x{factor:g} {kernel}", change, kernel == "bicubic")
 
 
 GRID: tuple[Perturbation, ...] = (
     *_jpeg_cells(),
     *_resize_cells(),
-    _fixed("filter", "blur 0.5 px", partial(gaussian_blur, sigma=0.5), benign=True),
-    _fixed("filter", "blur 1 px", partial(gaussian_blur, sigma=1.0), benign=True),
-    _fixed("filter", "blur 2 px", partial(gaussian_blur, sigma=2.0)),
-    _fixed("filter", "median 3 px", partial(median, size_px=3), benign=True),
-    _fixed("filter", "unsharp 1 px", partial(unsharp, sigma=1.0, amount=1.0), benign=True),
-    _fixed("filter", "non-local means", partial(non_local_means, strength=0.8), benign=True),
-    _random("noise", "normal 2", partial(gaussian_noise, sigma=2.0)),
-    _random("noise", "normal 5", partial(gaussian_noise, sigma=5.0)),
-    _random("noise", "normal 10", partial(gaussian_noise, sigma=10.0)),
-    _random("noise", "dose x0.5", partial(lower_dose, dose=0.5)),
-    _random("noise", "dose x0.25", partial(lower_dose, dose=0.25)),
-    _fixed("tone", "gamma 0.7", partial(gamma, exponent=0.7), benign=True),
-    _fixed("tone", "gamma 1.4", partial(gamma, exponent=1.4), benign=True),
-    _fixed("tone", "contrast -20 %", partial(contrast, factor=0.8), benign=True),
-    _fixed("tone", "contrast +20 %", partial(contrast, factor=1.2), benign=True),
-    _fixed("tone", "CLAHE", clahe, benign=True),
-    _fixed("tone", "6 bits", partial(fewer_bits, bits=6)),
-    _fixed("geometry", "offset (1, 0)", partial(offset, rows=1, columns=0), benign=True),
-    _fixed("geometry", "offset (0, 1)", partial(offset, rows=0, columns=1), benign=True),
-    _fixed("geometry", "offset (1, 1)", partial(offset, rows=1, columns=1), benign=True),
-    _fixed("geometry", "centre 60 %", partial(centre, share=0.6), benign=True),
-    _fixed("geometry", "flip", mirror),
-    _fixed("geometry", "rotate 90", quarter_turn, benign=True),
-    _fixed("geometry", "rotate 3", partial(rotate, degrees=3.0), benign=True),
-    _fixed("document", "figure 150 dpi", partial(through_pdf, dpi=150), benign=True),
-    _fixed("document", "figure 300 dpi", partial(through_pdf, dpi=300), benign=True),
-    _fixed("document", "screenshot x1.25", partial(screenshot, zoom=1.25), benign=True),
-    _fixed("document", "scale bar", annotate, benign=True),
-    _random("laundering", "fresh noise", partial(poisson_gaussian_noise, gain=0.5, sigma=3.0)),
-    Perturbation(
-        "laundering",
-        "spectrum of a real",
-        lambda image, _rng, donor: match_spectrum(image, donor),
-        benign=False,
-    ),
-    _fixed("laundering", "blur, sharpen", partial(blur_then_sharpen, sigma=1.0, amount=1.5)),
+    Perturbation("filter", "blur 0.5 px", partial(gaussian_blur, sigma=0.5), benign=True),
+    Perturbation("filter", "blur 1 px", partial(gaussian_blur, sigma=1.0), benign=True),
+    Perturbation("filter", "blur 2 px", partial(gaussian_blur, sigma=2.0)),
+    Perturbation("filter", "median 3 px", partial(median, size_px=3), benign=True),
+    Perturbation("filter", "unsharp 1 px", partial(unsharp, sigma=1.0, amount=1.0), benign=True),
+    Perturbation("filter", "non-local means", partial(non_local_means, strength=0.8), benign=True),
+    Perturbation("noise", "normal 2", partial(gaussian_noise, sigma=2.0), needs="rng"),
+    Perturbation("noise", "normal 5", partial(gaussian_noise, sigma=5.0), needs="rng"),
+    Perturbation("noise", "normal 10", partial(gaussian_noise, sigma=10.0), needs="rng"),
+    Perturbation("noise", "dose x0.5", partial(lower_dose, dose=0.5), needs="rng"),
+    Perturbation("noise", "dose x0.25", partial(lower_dose, dose=0.25), needs="rng"),
+    Perturbation("tone", "gamma 0.7", partial(gamma, exponent=0.7), benign=True),
+    Perturbation("tone", "gamma 1.4", partial(gamma, exponent=1.4), benign=True),
+    Perturbation("tone", "contrast -20 %", partial(contrast, factor=0.8), benign=True),
+    Perturbation("tone", "contrast +20 %", partial(contrast, factor=1.2), benign=True),
+    Perturbation("tone", "CLAHE", clahe, benign=True),
+    Perturbation("tone", "6 bits", partial(fewer_bits, bits=6)),
+    Perturbation("geometry", "offset (1, 0)", partial(offset, rows=1, columns=0), benign=True),
+    Perturbation("geometry", "offset (0, 1)", partial(offset, rows=0, columns=1), benign=True),
+    Perturbation("geometry", "offset (1, 1)", partial(offset, rows=1, columns=1), benign=True),
+    Perturbation("geometry", "centre 60 %", partial(centre, share=0.6), benign=True),
+    Perturbation("geometry", "flip", np.fliplr),
+    Perturbation("geometry", "rotate 90", np.rot90, benign=True),
+    Perturbation("geometry", "rotate 3", partial(rotate, degrees=3.0), benign=True),
+    Perturbation("document", "figure 150 dpi", partial(through_pdf, dpi=150), benign=True),
+    Perturbation("document", "figure 300 dpi", partial(through_pdf, dpi=300), benign=True),
+    Perturbation("document", "screenshot x1.25", partial(screenshot, zoom=1.25), benign=True),
+    Perturbation("document", "scale bar", annotate, benign=True),
+    Perturbation("laundering", "fresh noise", _FRESH_NOISE, needs="rng"),
+    Perturbation("laundering", "spectrum of a real", match_spectrum, needs="donor"),
+    Perturbation("laundering", "blur, sharpen", partial(blur_then_sharpen, sigma=1.0, amount=1.5)),
 )
 """Every perturbation of the robustness grid, axis by axis."""
 
@@ -309,13 +277,28 @@ def find(names: Sequence[str]) -> list[Perturbation]:
 
 def apply_to_all(
     cell: Perturbation,
-    images: UInt8[np.ndarray, "n height width"],
+    images: Stack,
     files: Sequence[str],
     seed: int,
-) -> UInt8[np.ndarray, "n new_height new_width"]:
-    """Change images, each with the generator of its file; the donor is the image before it."""
-    changed = [
-        cell.apply(image, rng_of(seed, cell, file), images[index - 1])
-        for index, (image, file) in enumerate(zip(images, files, strict=True))
-    ]
+    donors: Stack | None = None,
+) -> NewStack:
+    """Change images, each by draws that depend on seed, cell and its own file name alone.
+
+    Args:
+        cell: Of the grid.
+        images: Grey levels 0 … 255, of even height and width.
+        files: The name of each image.
+        seed: Of the draws.
+        donors: Real micrographs of the same size, of which each image gets one at random. Without
+            them, the donor of an image is the image before it.
+
+    Raises:
+        InputError: As `Perturbation.apply`.
+    """
+    changed = []
+    for index, (image, file) in enumerate(zip(images, files, strict=True)):
+        donor = images[index - 1]
+        if donors is not None:
+            donor = donors[rng_of(seed, cell, f"donor of {file}").integers(len(donors))]
+        changed.append(cell.apply(image, rng_of(seed, cell, file), donor))
     return np.stack(changed)

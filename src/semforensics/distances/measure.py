@@ -20,7 +20,7 @@ from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 from semforensics.core.flips import FLIPS
 from semforensics.core.images import read_crop
-from semforensics.core.noise import mse_noise_floor
+from semforensics.core.processing import mse_noise_floor
 from semforensics.distances.memorisation import (
     Twins,
     copying_test,
