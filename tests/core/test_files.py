@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from semforensics.core.files import atomic_file, atomic_folder, sha256_of
+from semforensics.core.errors import InputError
+from semforensics.core.files import atomic_file, atomic_folder, read_json, sha256_of, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -65,3 +66,19 @@ def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     digest = sha256_of(tmp_path / "abc")
 
     assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_json_comes_back_and_what_is_none_is_named(tmp_path: Path) -> None:
+    """Objects are read as they were written; the message names the file and what it holds."""
+    write_json(tmp_path / "a.json", {"value": 0.1, "none": None})
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "broken.json").write_bytes(b"\xff{")
+
+    assert read_json(tmp_path / "a.json") == {"value": 0.1, "none": None}
+    with pytest.raises(InputError, match=r"list\.json: not a JSON object"):
+        read_json(tmp_path / "list.json")
+    with pytest.raises(InputError, match=r"broken\.json: not JSON"):
+        read_json(tmp_path / "broken.json")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "nan.json", float("nan"))
+    assert not (tmp_path / "nan.json").exists()

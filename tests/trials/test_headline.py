@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from semforensics.trials.headline import write_headline, write_trials
+from semforensics.trials.headline import headline, headline_trials
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def metrics(tmp_path: Path) -> Path:
 
 def test_the_headline_is_of_the_classifier_and_the_generators(metrics: Path) -> None:
     """One number per generator; of the decided fakes, the fewest."""
-    count = write_headline(metrics, metrics / "headline.json")
+    count = headline(metrics, metrics / "headline.json")
 
     found = json.loads((metrics / "headline.json").read_text())
     assert count == len(found)
@@ -60,7 +60,7 @@ def test_the_headline_is_of_the_classifier_and_the_generators(metrics: Path) -> 
 
 def test_the_trials_count_what_went_wrong(metrics: Path) -> None:
     """The worst kind of processing, and every gate that is not green."""
-    write_trials(metrics, metrics / "trials.json")
+    headline_trials(metrics, metrics / "trials.json")
 
     assert json.loads((metrics / "trials.json").read_text()) == {
         "data": "folder", "auroc_leave_one_out": 0.95, "auroc_leave_one_out_best_baseline": 0.96,
@@ -73,10 +73,10 @@ def test_metrics_of_another_version_are_named(metrics: Path) -> None:
     (metrics / "detectors.json").write_text("{}")
 
     with pytest.raises(ValueError, match="leave_one_out"):
-        write_trials(metrics, metrics / "trials.json")
+        headline_trials(metrics, metrics / "trials.json")
     (metrics / "audit.json").unlink()
     (metrics / "classifier/both.json").write_text("[")
     with pytest.raises(ValueError, match=r"both\.json: not JSON"):
-        write_headline(metrics, metrics / "headline.json")
+        headline(metrics, metrics / "headline.json")
     assert not (metrics / "trials.json").exists()
     assert not (metrics / "headline.json").exists()

@@ -365,17 +365,17 @@ def explain(
 @PANEL.command
 def tabulate(metrics: InDir, table: OutPath) -> str:
     """Put all classifiers' numbers into one table, the thesis's Table 4.3 beside them."""
-    from semforensics.trials.tabulate import write_table
+    from semforensics.trials.tabulate import tabulate
 
-    return f"{write_table(metrics, table)} lines in {table}"
+    return f"{tabulate(metrics, table)} lines in {table}"
 
 
 @PANEL.command
 def headline(metrics: InDir, headline: OutPath) -> str:
     """Gather the few numbers that `dvc metrics` shows of the classifier and the generators."""
-    from semforensics.trials.headline import write_headline
+    from semforensics.trials import headline as stage
 
-    return f"{write_headline(metrics, headline)} entries in {headline}"
+    return f"{stage.headline(metrics, headline)} entries in {headline}"
 
 
 @PANEL.command
@@ -530,9 +530,9 @@ def audit_shortcuts(
 @PANEL.command
 def headline_trials(metrics: InDir, trials: OutPath) -> str:
     """Gather the few numbers that `dvc metrics` shows of the detector's trials."""
-    from semforensics.trials.headline import write_trials
+    from semforensics.trials.headline import headline_trials
 
-    return f"{write_trials(metrics, trials)} entries in {trials}"
+    return f"{headline_trials(metrics, trials)} entries in {trials}"
 
 
 @PANEL.command

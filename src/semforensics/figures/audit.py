@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from semforensics.figures.style import NEUTRAL, styled
+from semforensics.figures.style import NEUTRAL, add_source, styled
 
 # Bluish green and vermilion of Okabe and Ito's palette; the words say it, too.
 _PASSED, _FAILED = "#009E73", "#D55E00"
@@ -37,7 +37,7 @@ def gates_figure(gates: Sequence[Mapping[str, Any]], *, source: str) -> Figure:
         axes.margins(x=0.1)
         note = f"{gate['rule']}\n{_shortened(gate['remark'])}"
         axes.set_xlabel(note, size=8, loc="left", color=NEUTRAL)
-    figure.supxlabel(f"dashed: bound · {source}", x=0.99, ha="right", size=8, color=NEUTRAL)
+    add_source(figure, f"dashed: bound · {source}")
     return figure
 
 

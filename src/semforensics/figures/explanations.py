@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from semforensics.figures.style import FAKE, NEUTRAL, REAL, styled
+from semforensics.figures.style import FAKE, NEUTRAL, REAL, add_source, styled
 
 _COLOURS = {"real": REAL, "fake": FAKE}
 _TITLES = {
@@ -61,7 +61,7 @@ def compactness_distributions(
         axes.legend(fontsize=8, loc="upper center", ncols=2)
     axes_of[-1].set_xlabel("Share of the map's pixels that holds half of its mass (left: compact)")
     axes_of[-1].set_xlim(0, 0.5)
-    figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
+    add_source(figure, source)
     return figure
 
 
@@ -118,5 +118,5 @@ def randomised_maps(
     axes.set_ylabel("Rank correlation\nwith the trained map")
     axes.set_ylim(min(-0.2, axes.dataLim.ymin), 1.05)
     axes.legend(fontsize=8)
-    figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
+    add_source(figure, source)
     return figure

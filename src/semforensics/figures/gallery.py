@@ -1,5 +1,6 @@
-"""Fakes beside the reals that they come nearest to."""
+"""Fakes beside the reals that are nearest to them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,13 @@ import pandas as pd
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from semforensics.core.flips import FLIPS
+from semforensics.core.flips import FLIPS, Flip
 from semforensics.figures.grids import nearest_pairs
 from semforensics.figures.style import NEUTRAL, styled
 
 NUM_PAIRS = 12
-NAMES = {"mse": "MSE", "lpips": "LPIPS"}
-_DIGITS = {"mse": ".1f", "lpips": ".4f"}
-_TURNED = {
+_FORMATS = {"mse": "MSE {:.1f}", "lpips": "LPIPS {:.4f}"}
+_TURNED: dict[Flip, str] = {
     "none": "",
     "left-right": ", mirrored",
     "up-down": ", upside down",
@@ -36,19 +36,12 @@ def nearest_gallery(
         by: Which distance, `mse` or `lpips`.
         source: Line that says what the figure shows.
     """
-    pairs = per_fake.sort_values(f"{by}_min", kind="stable").head(NUM_PAIRS)
-    captions = [
-        f"{Path(fake).stem}, {_number(by, distance)}\n{Path(real).stem}"
-        for fake, distance, real in zip(
-            pairs["file"], pairs[f"{by}_min"], pairs[f"{by}_nearest"], strict=True
-        )
+    nearest = per_fake.sort_values(f"{by}_min", kind="stable").head(NUM_PAIRS)
+    pairs: list[tuple[str, str, Flip, str]] = [
+        (row["file"], row[f"{by}_nearest"], "none", _FORMATS[by].format(row[f"{by}_min"]))
+        for row in nearest.to_dict("records")
     ]
-    return nearest_pairs(
-        np.stack([fakes[file] for file in pairs["file"]]),
-        np.stack([reals[file] for file in pairs[f"{by}_nearest"]]),
-        captions,
-        source=source,
-    )
+    return _draw_pairs(pairs, fakes, reals, source)
 
 
 @styled
@@ -69,18 +62,24 @@ def suspicious_gallery(
         figure.text(0.5, 0.6, "No fake is suspiciously near to a real.", ha="center", size=11)
         figure.text(0.99, 0.05, source, ha="right", size=8, color=NEUTRAL)
         return figure
-    shown = suspicious.head(NUM_PAIRS)
-    twins, captions = [], []
-    for _, row in shown.iterrows():
-        by = row["by"].split(" and ")[0]
-        real, flip = row[f"{by}_nearest"], row[f"{by}_flip"]
-        twins.append(np.flip(reals[real], FLIPS[flip]))
-        numbers = ", ".join(_number(name, row[name]) for name in row["by"].split(" and "))
-        captions.append(f"{Path(row['file']).stem}, {numbers}\n{Path(real).stem}{_TURNED[flip]}")
-    return nearest_pairs(
-        np.stack([fakes[file] for file in shown["file"]]), np.stack(twins), captions, source=source
-    )
+    pairs = []
+    for row in suspicious.head(NUM_PAIRS).to_dict("records"):
+        names = row["by"].split(" and ")
+        distances = ", ".join(_FORMATS[name].format(row[name]) for name in names)
+        pairs.append((row["file"], row[f"{names[0]}_nearest"], row[f"{names[0]}_flip"], distances))
+    return _draw_pairs(pairs, fakes, reals, source)
 
 
-def _number(by: str, distance: float) -> str:
-    return f"{NAMES[by]} {distance:{_DIGITS[by]}}"
+def _draw_pairs(
+    pairs: Iterable[tuple[str, str, Flip, str]],
+    fakes: ImagesByName,
+    reals: ImagesByName,
+    source: str,
+) -> Figure:
+    """Draw pairs, each given by its fake, its real, the real's turn, and the distance in words."""
+    turned, captions = [], []
+    for fake, real, flip, distance in pairs:
+        turned.append((fakes[fake], np.flip(reals[real], FLIPS[flip])))
+        captions.append(f"{Path(fake).stem}, {distance}\n{Path(real).stem}{_TURNED[flip]}")
+    fakes_drawn, reals_drawn = (np.stack(images) for images in zip(*turned, strict=True))
+    return nearest_pairs(fakes_drawn, reals_drawn, captions, source=source)

@@ -5,7 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from semforensics.figures.style import FAKE, NEUTRAL, REAL, styled
+from semforensics.figures.style import FAKE, REAL, add_source, styled
 
 _BINS = 40
 _UNITS = {"mse": "MSE (grey levels squared)", "lpips": "LPIPS (no unit)"}
@@ -51,7 +51,7 @@ def nearest_histograms(
         axes.set_ylabel(f"{kind.capitalize()}s")
         axes.yaxis.get_major_locator().set_params(integer=True)
     panels[1].set_xlabel(f"Smallest {_UNITS[name]}; dashed: median")
-    figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
+    add_source(figure, source)
     return figure
 
 
@@ -86,5 +86,5 @@ def memorisation_histograms(twins: pd.DataFrame, *, source: str) -> Figure:
         axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend above the bars
         axes.legend(loc="upper right")
     figure.suptitle("Nearest training real", x=0.02, ha="left", size=11, weight="bold")
-    figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
+    add_source(figure, source)
     return figure

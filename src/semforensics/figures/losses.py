@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semforensics.figures.style import FAKE, NEUTRAL, REAL, styled
+from semforensics.figures.style import FAKE, NEUTRAL, REAL, add_source, styled
 
 _PANELS = {
     "Discriminator, loss": {"loss_d_real": ("reals", REAL), "loss_d_fake": ("fakes", FAKE)},
@@ -50,7 +50,7 @@ def loss_curves(losses: pd.DataFrame, *, source: str) -> Figure:
         if any(word in title for word in _FROM_ZERO):
             axes.set_ylim(min(0, 1.1 * axes.dataLim.ymin), 1.1 * axes.dataLim.ymax or 1)
     axes_of[-1].set_xlabel("Iteration")
-    figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
+    add_source(figure, source)
     return figure
 
 

@@ -1,6 +1,6 @@
-"""Every detector on every generator, as figures and as a Markdown table."""
+"""Every detector on every generator, as figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from semforensics.figures.style import FAKE, NEUTRAL, REAL, styled
+from semforensics.figures.style import FAKE, NEUTRAL, REAL, add_source, styled
 
 NAMES = {
     "npr": "NPR",
@@ -86,10 +86,7 @@ def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
         bar.ax.tick_params(labelsize=7)
     figure.supylabel("Learned from", size=9)
     marks = "Framed: the other GAN, left out of the training; in brackets: seen in training"
-    figure.supxlabel(
-        marks + ("; †: under-trained" if weak else "") + f"\n{source}",
-        x=0.99, ha="right", size=8, color=NEUTRAL,
-    )  # fmt: skip
+    add_source(figure, marks + ("; †: under-trained" if weak else "") + f"\n{source}")
     return figure
 
 
@@ -155,107 +152,5 @@ def leave_one_out_figure(headline: pd.DataFrame, *, source: str) -> Figure:
     )
     axes.set_xlim(right=1.005)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
+    add_source(figure, source)
     return figure
-
-
-def comparison_table(
-    cells: pd.DataFrame,
-    headline: pd.DataFrame,
-    differences: pd.DataFrame,
-    summary: Mapping[str, Any],
-) -> str:
-    """Write headline, matrix and controls as Markdown.
-
-    Args:
-        cells: As `cells.csv`.
-        headline: AUROC with one generator left out.
-        differences: As `differences.csv`.
-        summary: As the metrics.
-    """
-    seeds = summary["n_seeds"]
-    text = (
-        f"AUROC with 95 % interval (bootstrap by groups, {summary['bootstrap_resamples']} "
-        f"resamples). Data: {summary['data']}, protocol {summary['protocol']}; in a column at most "
-        f"{summary['n_real']} test reals of {summary['n_groups']} groups, and as many others. "
-        f"NPR is {summary['network']}, mean over {seeds} training{'s' * (seeds > 1)}.\n"
-    )
-    methods = list(cells["method"].unique())
-    if not headline.empty:
-        text += "\n## One generator left out\n\n"
-        pairs = list(dict.fromkeys(zip(headline["row"], headline["column"], strict=True)))
-        pairs = [pairs[-1], *pairs[:-1]]
-        names = [
-            "mean" if row == "mean" else f"{name_of(row)} → {name_of(column)}"
-            for row, column in pairs
-        ]
-        lines = []
-        for method in methods:
-            part = headline[headline["method"] == method].set_index(["row", "column"])
-            values = [_interval(part.loc[pair], "auroc") for pair in pairs]
-            mean = part.loc[pairs[0]]
-            above = "" if method == "npr" else _interval(mean, "difference", "", signed=True)
-            lines.append([name_of(method), *values, above])
-        text += _markdown(["detector", *names, "NPR less it, mean"], lines)
-
-    wins = differences[differences["better"] == differences["method"]]
-    text += (
-        f"\nA single baseline beats NPR in {summary['baseline_wins']} of {summary['compared']} "
-        f"comparisons, NPR a baseline in {summary['npr_wins']} (the interval of the paired "
-        "difference leaves out 0; under-trained columns are not counted).\n"
-    )
-    text += "\n## Every row on every column\n\n**Bold**: beats NPR. ‡: seen in training.\n"
-    beaten = set(zip(wins["method"], wins["row"], wins["column"], strict=True))
-    fakes = cells[cells["note"] != "control"]
-    for row in cells["row"].unique():
-        part = fakes[fakes["row"] == row]
-        lines = []
-        for column in part["column"].unique():
-            here = part[part["column"] == column].set_index("method")
-            kind = here["note"].iloc[0]
-            marks = {"seen": " ‡", "under-trained": " (under-trained)"}.get(kind, "")
-            values = []
-            for method in methods:
-                value = _interval(here.loc[method], "auroc")
-                values.append(f"**{value}**" if (method, row, column) in beaten else value)
-            lines.append([name_of(column) + marks, *values])
-        text += f"\nLearned from {name_of(row)}:\n\n"
-        text += _markdown(["tested on", *(name_of(method) for method in methods)], lines)
-
-    controls = cells[cells["note"] == "control"]
-    if not controls.empty:
-        text += (
-            "\n## Negative controls\n\nShare called fake (Wilson's interval), in per cent; first "
-            "the untouched reals.\n\n"
-        )
-        lines = []
-        for row in controls["row"].unique():
-            for method in methods:
-                part = controls[(controls["row"] == row) & (controls["method"] == method)]
-                reals = _share(part.iloc[0], "reals_called_fake")
-                shares = [_share(cell, "called_fake") for _, cell in part.iterrows()]
-                lines.append([name_of(row), name_of(method), reals, *shares])
-        names = [name_of(column) for column in controls["column"].unique()]
-        text += _markdown(["learned from", "detector", "reals", *names], lines)
-    return text
-
-
-def _interval(
-    cell: pd.Series, name: str, prefix: str | None = None, *, signed: bool = False
-) -> str:
-    prefix = f"{name}_" if prefix is None else prefix
-    sign = "+" if signed else ""
-    value, low, high = (cell[key] for key in (name, f"{prefix}low", f"{prefix}high"))
-    if signed:
-        return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
-    return f"{value:.3f} ({low:.3f}-{high:.3f})"
-
-
-def _share(cell: pd.Series, name: str) -> str:
-    value, low, high = (100 * cell[key] for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{value:.1f} ({low:.1f}-{high:.1f})"
-
-
-def _markdown(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [names, ["---"] * len(names), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

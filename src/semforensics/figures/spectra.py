@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from semforensics.figures.style import FAKE, NEUTRAL, REAL, styled
+from semforensics.figures.style import FAKE, NEUTRAL, REAL, add_source, styled
 
 
 @styled
@@ -53,5 +53,5 @@ def power_spectra(
     axes.set_xticks([], minor=True)
     axes.set_xlim(frequency[0] / 1.1, frequency[-1] * 1.1)
     axes.legend(loc="lower left")
-    figure.supxlabel(source, x=0.99, ha="right", size=8, color=NEUTRAL)
+    add_source(figure, source)
     return figure

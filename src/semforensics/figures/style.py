@@ -13,7 +13,7 @@ FAKE = "#D55E00"
 NEUTRAL = "#555555"
 DPI = 120
 
-# Decorates a function that gives a figure.
+# Decorates a function that returns a figure.
 styled = rc_context(
     {
         "font.size": 10,
@@ -42,6 +42,11 @@ def source_line(gan: str, data: str) -> str:
     return f"{gan} · {_SOURCES.get(data, 'User micrographs')}"
 
 
+def add_source(figure: Figure, text: str) -> None:
+    """Write what a figure shows below it, at the right."""
+    figure.supxlabel(text, x=0.99, ha="right", size=8, color=NEUTRAL)
+
+
 # Pillow takes what is nearest to a pixel's values rounded down to multiples of 4; so white stays.
 _GREYS = [level for level in (*range(0, 252, 4), 255) for _ in "rgb"]
 
@@ -49,17 +54,17 @@ _GREYS = [level for level in (*range(0, 252, 4), 255) for _ in "rgb"]
 def save_figure(figure: Figure, path: Path, *, dpi: int = DPI, dither: bool = False) -> None:
     """Write a PNG of 256 colours without version or date: the same figure is the same small file.
 
-    The colours are chosen to cover all that occur, so that no rare one is lost: pictures of grey
-    levels stay within one or two of them, lines and maps within 15 of 255, at a third of the size.
+    The palette covers all colours that occur, so rare ones are not lost: pictures of grey levels
+    are off by one or two levels, lines and maps by up to 15 of 255, at a third of the size.
 
     Args:
-        figure: To write; of its transparency nothing is kept.
+        figure: To write; its transparency is lost.
         path: Of the file.
         dpi: Pixels per inch.
-        dither: Spread what a pixel's colour is off over its neighbours (Floyd and Steinberg 1976).
-            Coloured maps over pictures need it: theirs are more than 256 colours, and without it
-            the nearest ones draw edges where the map has none. A quarter of the colours are greys,
-            so that pictures beside the maps stay within five levels of theirs.
+        dither: Spread the error of a pixel's colour over its neighbours (Floyd and Steinberg 1976).
+            Coloured maps over pictures need it: they have more than 256 colours, and the nearest
+            ones of a palette would draw edges where the map has none. A quarter of the palette is
+            grey, so pictures beside the maps are off by five levels at most.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi)

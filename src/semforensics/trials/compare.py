@@ -30,7 +30,8 @@ from semforensics.detector.corpus import (
     list_images,
 )
 from semforensics.detector.scoring import MODEL_FILE, load_classifier, model_files
-from semforensics.figures.matrix import comparison_table, detector_matrix, leave_one_out_figure
+from semforensics.figures.comparison_table import comparison_table
+from semforensics.figures.matrix import detector_matrix, leave_one_out_figure
 from semforensics.figures.style import save_figure, source_line
 from semforensics.params import CompareDetectorsParams, Protocol, SplitParams, TrainClassifierParams
 from semforensics.trials.baselines import BASELINES, TILE_PX

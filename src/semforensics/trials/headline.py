@@ -1,28 +1,26 @@
 """The few numbers that say whether a change was for the better: what `dvc metrics` shows.
 
 All others, with intervals and counts, stay in the files that these are taken from. The numbers of
-the trials stand apart, since an experiment need not run them to be compared.
+the trials have a file of their own, because an experiment need not run them to be compared.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file
+from semforensics.core.files import read_json, write_json
 
-_ROW = "both"  # the classifier that `screen` uses
+_DETECTOR = "both"  # the classifier that `screen` uses
 
 Numbers = dict[str, float | int | str | None]
 
 
-def write_headline(metrics: Path, headline: Path) -> int:
+def headline(metrics: Path, out: Path) -> int:
     """Gather the classifier's numbers and the generators'.
 
     Args:
         metrics: Folder of `classifier` and `distances`.
-        headline: JSON file to write.
+        out: JSON file to write.
 
     Returns:
         The number of entries.
@@ -31,26 +29,26 @@ def write_headline(metrics: Path, headline: Path) -> int:
         FileNotFoundError: A file is missing.
         InputError: It is not JSON, or does not hold what its stage writes.
     """
-    return _write(headline, metrics, _headline)
+    return _write(out, metrics, _headline)
 
 
-def write_trials(metrics: Path, trials: Path) -> int:
-    """Gather the numbers of the detector's trials, as `write_headline` does.
+def headline_trials(metrics: Path, out: Path) -> int:
+    """Gather the numbers of the detector's trials, as `headline` does.
 
     Args:
         metrics: Folder of `detectors.json`, `robustness.json`, `false_alarms.json`, `audit.json`.
-        trials: JSON file to write.
+        out: JSON file to write.
     """
-    return _write(trials, metrics, _trials)
+    return _write(out, metrics, _trials)
 
 
 def _headline(metrics: Path) -> Numbers:
-    row = _read(metrics / f"classifier/{_ROW}.json")
-    generators = {name: value for name, value in row.items() if isinstance(value, dict)}
+    detector = read_json(metrics / f"classifier/{_DETECTOR}.json")
+    generators = {name: value for name, value in detector.items() if isinstance(value, dict)}
     one = next(iter(generators.values()))
     numbers: Numbers = {
-        "data": row["data"],
-        "protocol": row["protocol"],
+        "data": detector["data"],
+        "protocol": detector["protocol"],
         "n_groups": one["n_groups"],
     }
     for number in ("auroc", "accuracy"):
@@ -58,7 +56,7 @@ def _headline(metrics: Path) -> Numbers:
     numbers["decided_real"] = one["decided_real"]
     numbers["decided_fake"] = min(tested["decided_fake"] for tested in generators.values())
     for path in sorted((metrics / "distances").glob("*.json")):
-        distances = _read(path)
+        distances = read_json(path)
         kid = next(key for key in distances if key.startswith("kid_"))
         numbers[f"lpips_min_{path.stem}"] = distances["lpips_min"]
         numbers[f"kid_{path.stem}"] = distances[kid]
@@ -66,12 +64,11 @@ def _headline(metrics: Path) -> Numbers:
 
 
 def _trials(metrics: Path) -> Numbers:
-    detectors, false_alarms = (
-        _read(metrics / "detectors.json"),
-        _read(metrics / "false_alarms.json"),
+    detectors, false_alarms, robustness, audit = (
+        read_json(metrics / f"{name}.json")
+        for name in ("detectors", "false_alarms", "robustness", "audit")
     )
     left_out = detectors["leave_one_out"]
-    gates = _read(metrics / "audit.json")["gates"]
     return {
         "data": detectors["data"],
         "auroc_leave_one_out": left_out["npr"]["auroc"],
@@ -82,28 +79,15 @@ def _trials(metrics: Path) -> Numbers:
             for kinds in ("processed_calibrated", "processed_others")
             if false_alarms[kinds]["n_kinds"]
         ),
-        "n_fragile": _read(metrics / "robustness.json")["n_fragile"],
-        "red_gates": sum(gate["passed"] is not True for gate in gates.values()),
+        "n_fragile": robustness["n_fragile"],
+        "red_gates": sum(gate["passed"] is not True for gate in audit["gates"].values()),
     }
 
 
-def _write(path: Path, metrics: Path, gather: Callable[[Path], Numbers]) -> int:
+def _write(out: Path, metrics: Path, numbers_of: Callable[[Path], Numbers]) -> int:
     try:
-        numbers = gather(metrics)
+        numbers = numbers_of(metrics)
     except (KeyError, StopIteration, TypeError) as error:
         raise InputError(f"{metrics}: metrics of another version: no {error}") from error
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+    write_json(out, numbers)
     return len(numbers)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; its stage writes it")
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: not metrics")
-    return found

@@ -1,17 +1,18 @@
-"""The thesis's Table 4.3 from the classifiers' metrics: one line per row and test generator.
+"""The thesis's Table 4.3 from the classifiers' metrics: one line per detector and test generator.
 
 Sah, "From Synthesis to Discrimination" (M.Tech. thesis, IIT Gandhinagar, 2024). It is unclear
-whether its table is one classifier scored per generator, or two; so both stand here. A mean is the
-mean of a row's lines, as in the thesis, and has no interval: the lines share their reals.
+whether its table shows one classifier scored per generator, or two classifiers, so this table has
+both. A mean is that of a detector's lines, as in the thesis; it has no interval, because the lines
+share their reals.
 """
 
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file
+from semforensics.core.files import atomic_file, read_json
+from semforensics.core.markdown import markdown_table
 
 _COLUMNS = {
     "accuracy_at_half": "accuracy at 0.5",
@@ -27,20 +28,20 @@ _NAMES = {
     "both": "both",
     "both_pseudo": "both and pseudo-fakes",
 }
-_PUBLISHED = (
-    ("StyleGAN2-ADA", "95.1", "99.1", "96.4", "93.8"),
-    ("FastGAN", "96.4", "99.8", "93.8", "99.1"),
-    ("mean", "95.8", "99.5", "", ""),
+_THESIS = (
+    ("thesis, unclear", "StyleGAN2-ADA", "", "95.1", "99.1", "96.4", "93.8"),
+    ("thesis, unclear", "FastGAN", "", "96.4", "99.8", "93.8", "99.1"),
+    ("thesis, unclear", "mean", "", "95.8", "99.5", "", ""),
 )
-"""The thesis's own: tested on, accuracy, average precision, accuracy real, accuracy fake."""
+"""The thesis's own lines; it does not say what its classifier learned from."""
 
 
-def write_table(metrics: Path, table: Path) -> int:
+def tabulate(metrics: Path, out: Path) -> int:
     """Write all classifiers' numbers as one Markdown table, in per cent with 95 % intervals.
 
     Args:
-        metrics: Folder of `<row>.json`, as `evaluate-classifier` writes them.
-        table: File to write.
+        metrics: Folder of `<detector>.json`, as `evaluate-classifier` writes them.
+        out: File to write.
 
     Returns:
         The number of lines made of measurements.
@@ -52,43 +53,40 @@ def write_table(metrics: Path, table: Path) -> int:
     files = sorted(metrics.glob("*.json"))
     if not files:
         raise InputError(f"{metrics}: no metrics of classifiers")
-    rows = [json.loads(path.read_text()) for path in files]
+    detectors = [read_json(path) for path in files]
     for key in ("data", "protocol", "network"):
-        if len({row.get(key) for row in rows}) != 1:
-            found = ", ".join(f"{p.name}: {r.get(key)}" for p, r in zip(files, rows, strict=True))
-            raise InputError(f"{metrics}: one table of different {key}: {found}")
+        found = {path.name: one.get(key) for path, one in zip(files, detectors, strict=True)}
+        if len(set(found.values())) != 1:
+            listed = ", ".join(f"{name}: {value}" for name, value in found.items())
+            raise InputError(f"{metrics}: one table of different {key}: {listed}")
     try:
-        lines = [line for row in rows for line in _lines(row)]
+        lines = [line for one in detectors for line in _lines(one)]
     except KeyError as error:
         raise InputError(f"{metrics}: no number {error} for a classifier") from error
 
-    first = rows[0]
+    first = detectors[0]
     tested = _tests(first).popitem()[1]
-    names = ["learned from", "tested on", *_COLUMNS.values()]
-    thesis = [
-        ["thesis, unclear", name, "", accuracy, *others] for name, accuracy, *others in _PUBLISHED
-    ]
     text = (
         f"Per cent, 95 % interval. Data: {first['data']}, protocol {first['protocol']}, "
         f"{first['network']}; {tested['n_real']} test reals of {tested['n_groups']} groups. "
         "Accuracies at the threshold of the validation side but for the first column. Last lines: "
         "the thesis's Table 4.3, threshold not stated, about 450 test images in all.\n\n"
     )
-    text += "\n".join(_line(cells) for cells in (names, ["---"] * len(names), *lines, *thesis))
-    with atomic_file(table) as temporary:
-        temporary.write_text(text + "\n")
+    names = ["learned from", "tested on", *_COLUMNS.values()]
+    with atomic_file(out) as temporary:
+        temporary.write_text(text + markdown_table(names, [*lines, *_THESIS]))
     return len(lines)
 
 
-def _tests(row: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _tests(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return what a classifier was tested on: generator and numbers."""
-    return {name: value for name, value in row.items() if isinstance(value, dict)}
+    return {name: value for name, value in metrics.items() if isinstance(value, dict)}
 
 
-def _lines(row: dict[str, Any]) -> list[list[str]]:
+def _lines(metrics: dict[str, Any]) -> list[list[str]]:
     """Return the cells of a classifier's lines; of several generators also the mean."""
-    tests = _tests(row)
-    learned = _NAMES.get(row["row"], row["row"])
+    tests = _tests(metrics)
+    learned = _NAMES.get(metrics["row"], metrics["row"])
     lines = [
         [learned, _NAMES.get(name, name), *(_cell(numbers, column) for column in _COLUMNS)]
         for name, numbers in tests.items()
@@ -102,7 +100,3 @@ def _lines(row: dict[str, Any]) -> list[list[str]]:
 def _cell(numbers: dict[str, float], column: str) -> str:
     value, low, high = (100 * numbers[f"{column}{end}"] for end in ("", "_low", "_high"))
     return f"{value:.1f} ({low:.1f}-{high:.1f})"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
