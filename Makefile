@@ -1,4 +1,6 @@
 # Two commands do everything: `make repro` and `make test`. Each sets up its own .venv when needed.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -14,11 +16,16 @@ export DVC_NO_ANALYTICS := 1
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("Python %d.%d found, 3.11 or newer needed: make PYTHON=python3.11 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+$(READY): pyproject.toml setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d found, 3.11 or newer needed: make PYTHON=python3.11 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@echo "1/3 Making $(VENV)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "2/3 Finding the packages at the versions of constraints.txt; the first time they are downloaded"
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' | awk '/^ *(ERROR|error)/; \
+		/^Collecting|^Requirement already/ { if (++n % 50 == 0) print "    " n " packages" } \
+		/^Installing collected/ { print "3/3 Installing them, which takes a few minutes" } \
+		/^Successfully installed/ { print "    done: " NF - 2 " packages in $(VENV)" } { fflush() }'
+	@touch $@
 
 .PHONY: setup
 setup: $(READY) ## Make .venv from constraints.txt

@@ -101,6 +101,7 @@ def run_failing(
             "No space left on device: 'data/cropped/000.png'",
         ),
         (MemoryError(), 3, "not enough memory"),
+        (ModuleNotFoundError("no", name="lpips"), 2, "pip install 'semforensics[pipeline]'"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(
@@ -120,7 +121,12 @@ def test_what_a_user_can_mend_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("operands could not be broadcast"), KeyError("x"), RuntimeError("oh")]
+    "error",
+    [
+        ValueError("operands could not be broadcast"),
+        RuntimeError("oh"),
+        ModuleNotFoundError("no module", name="semforensics.lost"),
+    ],
 )
 def test_a_mistake_of_the_program_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception

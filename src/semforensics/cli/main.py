@@ -8,7 +8,7 @@ import typer
 
 from semforensics.cli import pipeline, review, screen
 from semforensics.core.allocator import keep_memory
-from semforensics.core.errors import InputError
+from semforensics.core.errors import INSTALL_PIPELINE, InputError
 
 app = typer.Typer(
     help="Find AI-generated scanning-electron micrographs.",
@@ -37,9 +37,9 @@ def _options(
 def main() -> None:
     """Run the command line.
 
-    Exit code 2 after one line on stderr for what a user can cause: bad input, and what the system
-    refuses. Exit code 3 for too little memory, also one line, and for mistakes of this program,
-    which show their traceback. `--debug` shows the traceback of every error.
+    Exit code 2: what a user can cause (bad input, what the system refuses, a library that is not
+    installed), in one line on stderr. Exit code 3: too little memory, in one line, too; or a
+    mistake of this program, with its traceback. `--debug` shows the traceback of every error.
     """
     keep_memory()  # before anything imports torch
     _settings["debug"] = False
@@ -49,7 +49,11 @@ def main() -> None:
         _fail(str(error), 2)
     except MemoryError:
         _fail("not enough memory", 3)  # not 1, which `screen --fail-on` gives a meaning
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(
+            "semforensics"
+        ):
+            _fail(f"{error.name} is not installed; the pipeline needs it: {INSTALL_PIPELINE}", 2)
         traceback.print_exc()
         sys.exit(3)
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+INSTALL_PIPELINE = "pip install 'semforensics[pipeline]'"
+"""Brings what the pipeline needs and `semforensics screen` does not."""
+
 
 class InputError(ValueError):
     """Bad input: a file, a parameter or an option that is not as expected.

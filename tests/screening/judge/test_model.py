@@ -122,7 +122,7 @@ def test_a_model_is_found_by_path_folder_and_environment(
 def test_the_released_model_is_looked_for_beside_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it is not pulled yet, the message gives the command that does."""
+    """The checkout's comes first, then the package's; a message says where one can be pulled."""
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     monkeypatch.setattr(
         module, "__file__", str(tmp_path / "src/semforensics/screening/judge/model.py")
@@ -131,12 +131,18 @@ def test_the_released_model_is_looked_for_beside_the_package(
 
     with pytest.raises(FileNotFoundError, match=r"no released model.*--model"):
         find_model(None)
+    packed = tmp_path / "src/semforensics/models/model.safetensors"
+    packed.parent.mkdir(parents=True)
+    packed.touch()
+    assert find_model(None) == packed
+    packed.unlink()
     released.mkdir(parents=True)
     (released / "screening_model.dvc").touch()
     with pytest.raises(FileNotFoundError, match=r"dvc pull data/released/screening_model\.dvc"):
         find_model(None)
     (released / "screening_model").mkdir()
     (released / "screening_model/model.safetensors").touch()
+    packed.touch()
     assert find_model(None) == released / "screening_model/model.safetensors"
 
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 
 from semforensics.core.checkpoints import load_checkpoint
-from semforensics.core.errors import InputError
+from semforensics.core.errors import INSTALL_PIPELINE, InputError
 from semforensics.core.files import sha256_of
 from semforensics.detector.calibration import calibration_sizes
 from semforensics.detector.detector import Detector
@@ -27,6 +27,8 @@ from semforensics.screening.judge.references import References
 
 ENVIRONMENT = "SEMFORENSICS_MODEL"
 RELEASED = Path("data/released/screening_model")
+PACKED = "models"
+"""Folder of the released model in an installed package; setup.py puts it there."""
 KIND = "semforensics screening model"
 DOMAIN_ARRAYS = ("mean", "spread", "whitening", "direction")
 
@@ -102,8 +104,8 @@ def find_model(name: str | Path | None) -> Path:
     Args:
         name: A path; or `REPOSITORY#ARTIFACT`, whose latest version (a tag such as
             `screening-model@v1.0.0`) `dvc artifacts get` fetches from a folder or a Git address;
-            None: what the environment variable SEMFORENSICS_MODEL names, else the
-            one that is released with the checkout.
+            None: what the environment variable SEMFORENSICS_MODEL names, else the released one, of
+            this checkout or, where there is none, of the installed package.
 
     Raises:
         FileNotFoundError: It is nowhere; the message says how to get it.
@@ -111,9 +113,10 @@ def find_model(name: str | Path | None) -> Path:
     """
     name = name or os.environ.get(ENVIRONMENT)
     if name is None:
-        folder = Path(__file__).parents[4] / RELEASED
-        if (folder / MODEL_FILE).is_file():
-            return folder / MODEL_FILE
+        folder, packed = Path(__file__).parents[4] / RELEASED, Path(__file__).parents[2] / PACKED
+        for released in (folder, packed):
+            if (released / MODEL_FILE).is_file():
+                return released / MODEL_FILE
         if folder.with_suffix(".dvc").is_file():
             raise FileNotFoundError(f"{folder}: not pulled yet; run `dvc pull {RELEASED}.dvc`")
         raise FileNotFoundError(
@@ -144,6 +147,8 @@ def _fetch_artifact(repository: str, artifact: str) -> Path:
         )
         found = target / MODEL_FILE if target.is_dir() else target
         if done.returncode or not found.is_file():
+            if "No module named dvc" in done.stderr:
+                raise InputError(f"{repository}#{artifact}: needs DVC: {INSTALL_PIPELINE}")
             lines = done.stderr.strip().splitlines()
             reason = lines[-1] if lines else f"no {MODEL_FILE} in it"
             raise InputError(f"{repository}#{artifact}: dvc artifacts get: {reason}")
