@@ -21,10 +21,11 @@ $(READY): pyproject.toml setup.py constraints.txt
 	@echo "1/3 Making $(VENV)"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@echo "2/3 Finding the packages at the versions of constraints.txt; the first time they are downloaded"
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' | awk '/^ *(ERROR|error)/; \
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>&1 | awk ' \
 		/^Collecting|^Requirement already/ { if (++n % 50 == 0) print "    " n " packages" } \
 		/^Installing collected/ { print "3/3 Installing them, which takes a few minutes" } \
-		/^Successfully installed/ { print "    done: " NF - 2 " packages in $(VENV)" } { fflush() }'
+		/^Successfully installed/ { print "    done: " NF - 2 " packages in $(VENV)" } \
+		/^ *(ERROR|error)/ { failed = 1 } failed; { fflush() }'
 	@touch $@
 
 .PHONY: setup

@@ -10,8 +10,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter, median_filter
-from skimage.exposure import equalize_adapthist
-from skimage.restoration import denoise_nl_means
 
 from semforensics.core.errors import InputError
 
@@ -52,6 +50,8 @@ def non_local_means(image: Grey, strength: float) -> Grey:
         image: Grey levels 0 … 255.
         strength: Of the filter, in standard deviations of the noise.
     """
+    from skimage.restoration import denoise_nl_means  # of the pipeline alone, not of `screen`
+
     sigma = max(float(noise_sigma(image[None])[0]), _LEAST_SIGMA)
     denoised = denoise_nl_means(
         image.astype(np.float32),
@@ -107,6 +107,8 @@ def contrast(image: Grey, factor: float) -> Grey:
 
 def clahe(image: Grey) -> Grey:
     """Equalise histograms of eighths of the image, at a clip limit of 0.01 (scikit-image)."""
+    from skimage.exposure import equalize_adapthist  # of the pipeline alone, not of `screen`
+
     return to_grey(255 * equalize_adapthist(image, clip_limit=0.01))
 
 

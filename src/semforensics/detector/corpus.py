@@ -25,6 +25,7 @@ from torch import Tensor
 
 from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop
+from semforensics.detector.networks import MIN_SIZE_PX
 from semforensics.micrographs.split import read_splits, split_by_file
 from semforensics.params import Protocol, Side, SplitParams
 
@@ -38,9 +39,6 @@ ROWS: dict[str, tuple[str, ...]] = {
 
 PSEUDO = "pseudo"
 """The folder of fakes that were made out of reals."""
-
-MIN_SIZE_PX = 16
-"""Smaller images leave the last maps of the networks without room."""
 
 
 @dataclass(frozen=True)

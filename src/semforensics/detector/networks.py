@@ -19,6 +19,9 @@ from semforensics.detector.npr import GREY_STD, IMAGENET_STD, network_input
 
 NetworkName = Literal["npr_tiny", "npr_resnet50"]
 
+MIN_SIZE_PX = 16
+"""Smaller images leave the last maps of the networks without room."""
+
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """A convolution without bias that keeps the size at stride 1."""

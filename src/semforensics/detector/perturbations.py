@@ -14,7 +14,6 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from skimage.transform import resize_local_mean
 
 from semforensics.core.errors import InputError
 from semforensics.core.processing import (
@@ -32,8 +31,8 @@ from semforensics.core.processing import (
     to_grey,
     unsharp,
 )
-from semforensics.detector.corpus import MIN_SIZE_PX
 from semforensics.detector.document_chain import annotate, screenshot, through_pdf
+from semforensics.detector.networks import MIN_SIZE_PX
 
 Grey = UInt8[np.ndarray, "height width"]
 NewGrey = UInt8[np.ndarray, "new_height new_width"]
@@ -121,6 +120,8 @@ def resize(image: Grey, factor: float, kernel: Kernel) -> NewGrey:
     """
     height, width = (max(2, int(side * factor) // 2 * 2) for side in image.shape)
     if kernel == "area":
+        from skimage.transform import resize_local_mean  # of the pipeline alone, not of `screen`
+
         means = resize_local_mean(  # type: ignore[no-untyped-call]
             image.astype(float), (height, width), preserve_range=True
         )
