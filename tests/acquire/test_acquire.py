@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from semforensics.acquire.acquire import acquire_micrographs
+from semforensics.acquire.acquire import acquire
 from semforensics.acquire.folder import list_folder
 from semforensics.core.files import sha256_of
 from semforensics.core.tables import CATALOGUE_COLUMNS, read_catalogue
@@ -38,9 +38,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def acquire(params: AcquireParams, tmp_path: Path, folder: Path | None) -> int:
+def run(params: AcquireParams, tmp_path: Path, folder: Path | None) -> int:
     """Acquire into `raw` and `catalogue.csv`."""
-    return acquire_micrographs(
+    return acquire(
         params,
         tmp_path / "raw",
         tmp_path / "catalogue.csv",
@@ -57,7 +57,7 @@ def test_a_folder_becomes_raw_files_and_a_catalogue(
     """Files keep their paths; the catalogue describes each, with the unknown left empty."""
     list_folder(folder, tmp_path / "listing.csv", params.folder)
 
-    assert acquire(params, tmp_path, folder) == 2
+    assert run(params, tmp_path, folder) == 2
 
     table = read_catalogue(tmp_path / "catalogue.csv").set_index("file")
     assert sorted(table.index) == ["b.png", "sub/7-S2-A3-200k-disordered.tif"]
@@ -77,7 +77,7 @@ def test_the_simulated_set_has_a_catalogue_of_its_own(
     small = {"num_areas": 3, "magnifications_k": (100, 200), "width_px": 160, "height_px": 128}
     simulated = params.simulated.model_copy(update=small)
 
-    count = acquire(
+    count = run(
         params.model_copy(update={"source": "simulated", "simulated": simulated}), tmp_path, None
     )
 
@@ -99,7 +99,7 @@ def test_an_older_folder_is_replaced_whole(
     (tmp_path / "raw/older.tif").touch()
     list_folder(folder, tmp_path / "listing.csv", params.folder)
 
-    acquire(params, tmp_path, folder)
+    run(params, tmp_path, folder)
 
     assert not (tmp_path / "raw/older.tif").exists()
 
@@ -115,7 +115,7 @@ def test_files_that_are_no_images_change_nothing(
     list_folder(folder, tmp_path / "listing.csv", params.folder)
 
     with pytest.raises(ValueError, match=r"(?s)2 files are not.*empty\.tif: empty.*notes\.txt"):
-        acquire(params, tmp_path, folder)
+        run(params, tmp_path, folder)
 
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["older.tif"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["listing.csv", "mine", "raw"]
@@ -124,7 +124,7 @@ def test_files_that_are_no_images_change_nothing(
 def test_the_folder_must_be_named(params: AcquireParams, tmp_path: Path) -> None:
     """Without a folder the error says how to name one."""
     with pytest.raises(ValueError, match="SEMFORENSICS_FOLDER"):
-        acquire(params, tmp_path, None)
+        run(params, tmp_path, None)
 
     assert not (tmp_path / "raw").exists()
 

@@ -1,23 +1,26 @@
 """Raw folders with their catalogues."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+
+from semforensics.core.tables import CATALOGUE_COLUMNS
 
 Raw = tuple[Path, Path]
 MakeRaw = Callable[[dict[str, np.ndarray]], Raw]
 
 
 def write_catalogue(path: Path, files: list[str]) -> None:
-    """List files with a group of their own, and with columns that crops do not inherit."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "sha256", "group", "label", "magnification_k", "kv", "source"])
-        writer.writerows([f, "0" * 64, f"group of {f}", "ordered", "50", "", "test"] for f in files)
+    """List files with a group of their own, of 50k and an unknown voltage."""
+    known = {"label": "ordered", "magnification_k": 50, "kv": "", "source": "folder"}
+    header = {"sha256": "0" * 64, "size_bytes": 1, "width_px": 1, "height_px": 1, "bit_depth": 8}
+    rows = [{"file": file, "group": f"group of {file}", **known, **header} for file in files]
+    table = pd.DataFrame(rows, columns=list(CATALOGUE_COLUMNS))
+    table.to_csv(path, index=False)
 
 
 @pytest.fixture

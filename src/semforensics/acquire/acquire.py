@@ -1,7 +1,6 @@
 """Bring raw micrographs from one of three sources into one folder, with a catalogue."""
 
 from pathlib import Path
-from typing import Any
 
 from semforensics.acquire.boiko import acquire_boiko
 from semforensics.acquire.catalogue import describe_files, write_catalogue
@@ -11,10 +10,8 @@ from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.params import AcquireParams
 
-SIMULATED_LICENCE = "MIT"  # as this repository
 
-
-def acquire_micrographs(
+def acquire(
     params: AcquireParams,
     raw: Path,
     catalogue: Path,
@@ -29,7 +26,7 @@ def acquire_micrographs(
     Args:
         params: The source, and what it needs.
         raw: Folder to write, replaced whole.
-        catalogue: CSV to write, one row per micrograph (columns: `catalogue.COLUMNS`).
+        catalogue: CSV to write, one row per micrograph (columns: `CATALOGUE_COLUMNS`).
         seed: Of the simulated set.
         listing: What `folder` held when it was listed; the other sources leave it unread.
         folder: Where the user's own micrographs lie; None for the other sources.
@@ -43,13 +40,9 @@ def acquire_micrographs(
             Neither output is changed.
     """
     with atomic_folder(raw) as new:
-        rows: list[dict[str, Any]]
         match params.source:
             case "simulated":
-                rows = [
-                    dict(row) | {"licence": SIMULATED_LICENCE}
-                    for row in simulate_set(params.simulated, new, seed=seed)
-                ]
+                rows = simulate_set(params.simulated, new, seed=seed)
             case "boiko":
                 rows = acquire_boiko(params.boiko, new, scratch / "figshare")
             case "folder":
@@ -59,5 +52,6 @@ def acquire_micrographs(
                         "SEMFORENSICS_FOLDER, or call `make repro FOLDER=...`"
                     )
                 rows = acquire_folder(params.folder, new, folder, listing)
-        described = describe_files(new, rows)
-        return write_catalogue([row | {"source": params.source} for row in described], catalogue)
+        for row in rows:
+            row["source"] = params.source
+        return write_catalogue(describe_files(new, rows), catalogue)

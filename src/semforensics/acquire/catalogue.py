@@ -13,7 +13,7 @@ from PIL import Image
 from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import sha256_of
 from semforensics.core.progress import track
-from semforensics.core.tables import CATALOGUE_COLUMNS, check_catalogue, write_table
+from semforensics.core.tables import CATALOGUE_COLUMNS, check_catalogue, number_text, write_table
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -109,16 +109,12 @@ def write_catalogue(rows: Iterable[Row], path: Path) -> int:
     Raises:
         InputError: A row breaks the rules that `read_catalogue` checks.
     """
-    texts = [{name: _as_text(value) for name, value in row.items()} for row in rows]
+    texts = [
+        {name: v if isinstance(v, str) else number_text(v) for name, v in row.items()}
+        for row in rows
+    ]
     table = pd.DataFrame(texts, columns=list(CATALOGUE_COLUMNS), dtype=str).fillna("")
     table = table.sort_values("file", ignore_index=True)
     check_catalogue(table, path)
     write_table(table, path)
     return len(table)
-
-
-def _as_text(value: str | int | float | None) -> str:
-    """Write 100.0 as 100, and nothing for the unknown."""
-    if value is None:
-        return ""
-    return f"{value:.10g}" if isinstance(value, float) else str(value)

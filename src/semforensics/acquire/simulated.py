@@ -26,6 +26,7 @@ from semforensics.acquire.simulated_scene import Scene, draw_scene
 from semforensics.core.progress import track
 from semforensics.params import SimulatedParams
 
+LICENCE = "MIT"  # as this repository
 AREAS_PER_SAMPLE = 4
 """About as many as there are samples to a session; they share one tone curve."""
 VOLTAGES_KV, VOLTAGE_SHARES = (10.0, 20.0, 30.0), (167 / 750, 153 / 750, 430 / 750)
@@ -69,7 +70,7 @@ def simulate_set(
 
     Returns:
         One row per file, for the catalogue: `file`, `sample`, `area`, `magnification_k`, `kv`,
-        `wd_mm`, `group`, `label`; in order of the areas, then of the magnifications.
+        `wd_mm`, `group`, `label`, `licence`; in order of the areas, then of the magnifications.
 
     Raises:
         FileNotFoundError: There is no folder `raw`.
@@ -91,8 +92,8 @@ def _write_views(area: Area, params: SimulatedParams, raw: Path) -> Iterator[dic
     """Write every view of an area, and yield its row of the catalogue."""
     for rank, magnification_k in enumerate(params.magnifications_k):
         image_id = area.index * len(params.magnifications_k) + rank + 1
-        place = f"A{area.index + 1}"
-        file = f"{image_id}-S{area.sample}-{place}-{magnification_k}k-{area.label}.tif"
+        name = f"A{area.index + 1}"
+        file = f"{image_id}-S{area.sample}-{name}-{magnification_k}k-{area.label}.tif"
         frame = simulate_view(area, magnification_k, params.width_px, params.height_px)
         compression = {"none": None, "deflate": "zlib"}[params.compression]
         tifffile.imwrite(
@@ -107,12 +108,13 @@ def _write_views(area: Area, params: SimulatedParams, raw: Path) -> Iterator[dic
         yield {
             "file": file,
             "sample": f"S{area.sample}",
-            "area": place,
+            "area": name,
             "magnification_k": magnification_k,
             "kv": area.kv,
             "wd_mm": area.wd_mm,
-            "group": f"S{area.sample}-{place}",
+            "group": f"S{area.sample}-{name}",
             "label": area.label,
+            "licence": LICENCE,
         }
 
 

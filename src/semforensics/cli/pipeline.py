@@ -58,10 +58,10 @@ def acquire(
     ] = None,
 ) -> str:
     """Bring raw micrographs into one folder, with a catalogue."""
-    from semforensics.acquire.acquire import acquire_micrographs
+    from semforensics.acquire.acquire import acquire
 
     p = run.params
-    count = acquire_micrographs(
+    count = acquire(
         p.acquire,
         raw,
         catalogue,
@@ -76,9 +76,9 @@ def acquire(
 @PANEL.command
 def crop(raw: InDir, catalogue: InFile, cropped: OutPath, crops: OutPath, run: Run) -> str:
     """Cut raw micrographs into square crops, without their info bars."""
-    from semforensics.micrographs.crop import crop_folder
+    from semforensics.micrographs.crop import crop
 
-    return f"{crop_folder(raw, catalogue, cropped, crops, run.params.crop)} crops in {cropped}"
+    return f"{crop(raw, catalogue, cropped, crops, run.params.crop)} crops in {cropped}"
 
 
 @PANEL.command

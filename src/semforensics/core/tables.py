@@ -59,6 +59,11 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
+def number_text(value: float | None) -> str:
+    """Write 100.0 as 100, and nothing for an unknown number."""
+    return "" if value is None or pd.isna(value) else f"{value:.10g}"
+
+
 def read_catalogue(path: Path) -> pd.DataFrame:
     """Read and check a catalogue.
 

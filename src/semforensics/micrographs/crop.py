@@ -6,38 +6,37 @@ edges is dropped. `resize` and `squash` resample by Lanczos with antialiasing (P
 square, or the whole frame pressed into a square as the thesis does.
 """
 
-import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import UInt8
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
-from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.errors import InputError, raise_problems
+from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_samples, to_8_bit, write_grey_png
+from semforensics.core.progress import track
+from semforensics.core.tables import number_text, read_catalogue, write_table
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar
 from semforensics.params import CropParams
 
 INHERITED = ("group", "label", "magnification_k", "kv")
 COLUMNS = ("file", "micrograph", *INHERITED, "top_px", "left_px")
-Row = dict[str, str]
 Grey = UInt8[np.ndarray, "height width"]
 
 
-def crop_folder(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropParams) -> int:
+def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropParams) -> int:
     """Cut every micrograph of the catalogue into crops, and list them.
 
     Args:
         raw: Folder of the micrographs.
-        catalogue: CSV with the columns file, group, label, magnification_k and kv, one row per
-            micrograph.
-        cropped: Folder to write, one PNG per crop, named after its micrograph and place.
+        catalogue: Lists them; the columns of INHERITED pass on to the crops.
+        cropped: Folder to write, one PNG per crop, named after its micrograph and position.
         crops: CSV to write, one row per crop.
         params: Geometry, size and info bar.
 
@@ -48,71 +47,40 @@ def crop_folder(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: 
         InputError: Catalogue and folder disagree, two micrographs would share a name, or files
             cannot be used: one message lists them all. Nothing is written then.
     """
-    micrographs = read_catalogue(catalogue)
-    _check_files(raw, catalogue, [row["file"] for row in micrographs])
-    stems = _crop_stems([row["file"] for row in micrographs])
+    table = read_catalogue(catalogue).sort_values("file")
+    for name in ("magnification_k", "kv"):
+        table[name] = table[name].map(number_text)
+    micrographs = table[["file", *INHERITED]].to_dict("records")
+    files = table["file"].tolist()
+    _check_files(raw, catalogue, files)
     bad: list[str] = []
-    listed: list[Row] = []
-    console = Console(stderr=True)
+    listed: list[dict[Hashable, Any]] = []
     with (
-        atomic_file(crops) as table,
         atomic_folder(cropped) as folder,
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
     ):
-        for row, stem in zip(
-            track(micrographs, "crop", console=console, disable=not console.is_terminal),
-            stems,
-            strict=True,
-        ):
+        for row, stem in zip(track(micrographs, "crop"), _crop_stems(files), strict=True):
             try:
                 parts = list(cut(read_image_area(raw / row["file"], params), params))
-            except ValueError as error:
+            except InputError as error:
                 bad.append(str(error))
                 continue
             names = [_crop_name(stem, top, left, params) for top, left, _ in parts]
             # Decoding stays in this thread: turning warnings into errors is not thread-safe.
             list(pool.map(write_grey_png, [folder / n for n in names], [c for *_, c in parts]))
             for name, (top, left, _) in zip(names, parts, strict=True):
-                place = {"file": name, "micrograph": row["file"], "top_px": str(top)}
-                listed.append({**row, **place, "left_px": str(left)})
-        if bad:
-            raise InputError(
-                f"{len(bad)} of {len(micrographs)} micrographs cannot be used:\n" + "\n".join(bad)
-            )
-        _write_table(table, sorted(listed, key=lambda r: r["file"]))
+                position: dict[Hashable, Any] = {"top_px": top, "left_px": left}
+                listed.append({**row, "micrograph": row["file"], "file": name, **position})
+        raise_problems(bad, f"of {len(files)} micrographs cannot be used")
+        write_table(pd.DataFrame(listed, columns=list(COLUMNS)).sort_values("file"), crops)
     return len(listed)
-
-
-def read_catalogue(path: Path) -> list[Row]:
-    """Read what crops inherit from the catalogue, sorted by file.
-
-    Raises:
-        InputError: A column is missing, there are no rows, a file is listed twice or has no group.
-    """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [c for c in ("file", *INHERITED) if c not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(f"{path}: no column {', '.join(missing)}")
-        rows = [{c: row[c] or "" for c in ("file", *INHERITED)} for row in reader]
-    if not rows:
-        raise InputError(f"{path}: lists no micrographs")
-    listed = set[str]()
-    for row in rows:
-        if not row["file"] or not row["group"]:
-            raise InputError(f"{path}: {row['file'] or 'a row'} has no file name or no group")
-        if row["file"] in listed:
-            raise InputError(f"{path}: lists {row['file']} twice")
-        listed.add(row["file"])
-    return sorted(rows, key=lambda row: row["file"])
 
 
 def _check_files(raw: Path, catalogue: Path, listed: list[str]) -> None:
     found = {p.relative_to(raw).as_posix() for p in raw.rglob("*") if p.is_file()}
     wrong = [f"{raw / name}: in {catalogue}, but missing" for name in sorted(set(listed) - found)]
     wrong += [f"{raw / name}: not in {catalogue}" for name in sorted(found - set(listed))]
-    if wrong:
-        raise InputError(f"{catalogue} and {raw} disagree:\n" + "\n".join(wrong))
+    raise_problems(wrong, f"files are in one only of {catalogue} and {raw}")
 
 
 def _crop_stems(files: list[str]) -> list[str]:
@@ -186,10 +154,3 @@ def cut(image: Grey, params: CropParams) -> Iterator[tuple[int, int, Grey]]:
 def _resample(image: Grey, size: int) -> Grey:
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS)
     return np.array(resized)
-
-
-def _write_table(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -8,6 +8,8 @@ is refused rather than guessed at: rows of a bar left in a crop would tell reals
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from semforensics.core.errors import InputError
+
 TOLERANCES = (16, 4, 0)
 """Grey levels around the background: for JPEG and noise, for slight noise, for lossless files."""
 FLAT = 0.9
@@ -37,7 +39,7 @@ Grey = UInt8[np.ndarray, "height width"]
 Shares = Float[np.ndarray, " height"]
 
 
-class UnsureError(ValueError):
+class UnsureError(InputError):
     """The rows at the bottom are neither clearly an info bar nor clearly none."""
 
     def __init__(self, reason: str) -> None:
