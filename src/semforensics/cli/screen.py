@@ -140,7 +140,7 @@ def serve(
     """Open a page on this computer alone: drop files, read the report; nothing is kept."""
     from semforensics.screening.page import serve_page
     from semforensics.screening.page_job import PageJob
-    from semforensics.screening.write.markup import SIMULATED, is_simulated
+    from semforensics.screening.write.report import SIMULATED, is_simulated
 
     # Loaded here first: options that can never work are reported before anybody waits for a page.
     screener = options.load()

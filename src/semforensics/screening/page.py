@@ -38,6 +38,7 @@ from semforensics.screening.upload import (
     read_manifest,
     store_files,
 )
+from semforensics.screening.write.rendering import REPORT_CSS
 
 HOST = "127.0.0.1"
 _ASSETS = {
@@ -389,8 +390,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _content_policy() -> str:
     """Allow our own script and style, the style of a report, and pictures inside of it."""
-    css = files("semforensics.screening.write").joinpath("report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(f"\n{css}".encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(REPORT_CSS.encode()).digest()).decode()
     return (
         "default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:;"
         f" style-src 'self' 'sha256-{digest}'; frame-ancestors 'none'; base-uri 'none';"

@@ -19,7 +19,7 @@ from semforensics.screening.judge.model import (
     ScreeningModel,
     find_model,
 )
-from semforensics.screening.write.markup import is_simulated
+from semforensics.screening.write.report import is_simulated
 
 CPU = torch.device("cpu")
 

@@ -415,7 +415,7 @@ def test_what_json_cannot_hold_is_refused() -> None:
     result = composite("a.tif", ("consistent",))
     panel = dataclasses.replace(result.panels[0], evidence=Evidence(nearest_real={"box": object()}))
 
-    with pytest.raises(ValueError, match="object cannot stand"):
+    with pytest.raises(ValueError, match="cannot hold object"):
         picture_fragment(dataclasses.replace(result, panels=(panel,)))
 
 

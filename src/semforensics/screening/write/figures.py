@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
-from semforensics.core.errors import InputError
 from semforensics.screening.records import Grey, Map
+from semforensics.screening.write.rendering import TEMPLATES
 
-# As in report/style.py, which would bring matplotlib along.
+# As in figures/style.py, which would bring matplotlib along.
 REAL, FAKE, NEUTRAL = "#0072B2", "#D55E00", "#555555"
 THUMBNAIL_PX, THUMBNAIL_AREA = 960, 260_000
 """Longest side and most pixels of a picture as the report shows it."""
@@ -32,7 +32,8 @@ _HEAT = np.array(
 )  # fmt: skip
 """Support points of a dark blue to yellow scale that keeps its order in grey: place and RGB."""
 _PLOT_WIDTH, _PLOT_HEIGHT = 420, 260
-_PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 46, 12, 12, 40
+_PLOT_X, _PLOT_Y = (46, 408), (12, 220)
+"""Left and right, top and bottom of a plot's axes."""
 
 
 def thumbnail(grey: Grey) -> str:
@@ -45,7 +46,9 @@ def thumbnail(grey: Grey) -> str:
 def residual_picture(residual: Grey) -> str:
     """Return an NPR residual as a PNG data URI, each of its pixels as a square of whole pixels."""
     times = max(1, MAP_PX // max(residual.shape))
-    return _png(Image.fromarray(residual.repeat(times, 0).repeat(times, 1)))
+    buffer = io.BytesIO()
+    Image.fromarray(residual.repeat(times, 0).repeat(times, 1)).save(buffer, "PNG")
+    return _data_uri(buffer.getvalue(), "png")
 
 
 def tile_map(grey: Grey, logits: Map) -> str:
@@ -92,88 +95,50 @@ def spectrum_plot(spectrum: Mapping[str, Sequence[float]]) -> str:
             decibels, all of one length.
 
     Raises:
-        InputError: A list is missing or of another length, or a value cannot be drawn.
+        ValueError: A list is missing or of another length, or a value cannot be drawn.
     """
-    names = ("frequency", "panel", "p05", "p50", "p95")
-    missing = [name for name in names if name not in spectrum]
+    names = ("panel", "p05", "p50", "p95")
+    missing = [name for name in ("frequency", *names) if name not in spectrum]
     if missing:
-        raise InputError(f"spectrum: no list {', '.join(missing)}; found {', '.join(spectrum)}")
-    lists = {name: np.asarray(spectrum[name], dtype=float) for name in names}
-    sizes = {name: len(values) for name, values in lists.items()}
+        raise ValueError(f"spectrum: no list {', '.join(missing)}; found {', '.join(spectrum)}")
+    sizes = {name: len(spectrum[name]) for name in ("frequency", *names)}
     if len(set(sizes.values())) != 1 or not sizes["frequency"]:
-        raise InputError(f"spectrum: lists of one length and not empty expected, found {sizes}")
-    if not np.isfinite(list(lists.values())).all() or (lists["frequency"] <= 0).any():
-        raise InputError("spectrum: finite values and frequencies above 0 expected")
-    frequency = np.log10(lists["frequency"])
-    power = np.concatenate([lists[name] for name in names[1:]])
+        raise ValueError(f"spectrum: lists of one length and not empty expected, found {sizes}")
+    frequency = np.asarray(spectrum["frequency"], dtype=float)
+    power = np.array([spectrum[name] for name in names], dtype=float)
+    if not (np.isfinite(power).all() and np.isfinite(frequency).all() and (frequency > 0).all()):
+        raise ValueError("spectrum: finite values and frequencies above 0 expected")
+    ends = np.log10(frequency[[0, -1]]) + np.array([-1e-9, 1e-9])
     low, high = 10 * np.floor(power.min() / 10), 10 * np.ceil(power.max() / 10 + 1e-9)
+    step = 10 if high - low <= 70 else 20
+    decibels = np.arange(step * np.ceil(low / step), high + 1, step)
+    ticks = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5])
+    ticks = ticks[(ends[0] <= np.log10(ticks)) & (np.log10(ticks) <= ends[1])]
+    (left, right), (top, bottom) = _PLOT_X, _PLOT_Y
 
-    def x(log_frequency: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        span = max(float(np.ptp(frequency)), 1e-9)
-        inner = _PLOT_WIDTH - _PLOT_LEFT - _PLOT_RIGHT
-        return np.asarray(_PLOT_LEFT + (log_frequency - frequency[0]) / span * inner)
+    def x(frequency: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        return np.asarray(np.interp(np.log10(frequency), ends, _PLOT_X).round(1))
 
     def y(decibels: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        inner = _PLOT_HEIGHT - _PLOT_TOP - _PLOT_BOTTOM
-        return np.asarray(_PLOT_TOP + (high - decibels) / (high - low) * inner)
+        return np.asarray(np.interp(decibels, (low, high), (bottom, top)).round(1))
 
-    def points(decibels: Float[np.ndarray, " n"], *, back: bool = False) -> str:
-        pairs = list(zip(x(frequency), y(decibels), strict=True))
-        return " ".join(f"{a:.1f},{b:.1f}" for a, b in (pairs[::-1] if back else pairs))
-
-    bottom = _PLOT_HEIGHT - _PLOT_BOTTOM
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}"'
-        f' width="{_PLOT_WIDTH}" height="{_PLOT_HEIGHT}" font-family="sans-serif" font-size="11">',
-        f'<rect width="{_PLOT_WIDTH}" height="{_PLOT_HEIGHT}" fill="#fff"/>',
-    ]
-    step = 10 if high - low <= 70 else 20
-    for tick in np.arange(step * np.ceil(low / step), high + 1, step):
-        line = y(np.array([tick]))[0]
-        parts.append(
-            f'<path d="M{_PLOT_LEFT} {line:.1f}H{_PLOT_WIDTH - _PLOT_RIGHT}" stroke="#e5e5e5"/>'
-            f'<text x="{_PLOT_LEFT - 5}" y="{line + 4:.1f}" text-anchor="end">{tick:.0f}</text>'
-        )
-    for name in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
-        if frequency[0] - 1e-9 <= np.log10(name) <= frequency[-1] + 1e-9:
-            line = x(np.array([np.log10(name)]))[0]
-            parts.append(
-                f'<path d="M{line:.1f} {_PLOT_TOP}V{bottom}" stroke="#e5e5e5"/>'
-                f'<text x="{line:.1f}" y="{bottom + 14}" text-anchor="middle">{name:g}</text>'
-            )
-    parts += [
-        f'<polygon points="{points(lists["p95"])} {points(lists["p05"], back=True)}"'
-        f' fill="{REAL}" fill-opacity=".22"/>',
-        f'<polyline points="{points(lists["p50"])}" fill="none" stroke="{REAL}"'
-        ' stroke-width="1.5" stroke-dasharray="6 3"/>',
-        f'<polyline points="{points(lists["panel"])}" fill="none" stroke="#111"'
-        ' stroke-width="1.8"/>',
-        f'<path d="M{_PLOT_LEFT} {_PLOT_TOP}V{bottom}H{_PLOT_WIDTH - _PLOT_RIGHT}"'
-        f' fill="none" stroke="{NEUTRAL}"/>',
-        f'<text x="{(_PLOT_LEFT + _PLOT_WIDTH) / 2:.0f}" y="{_PLOT_HEIGHT - 8}"'
-        ' text-anchor="middle">Spatial frequency (cycles/px)</text>',
-        f'<text transform="translate(12 {(_PLOT_TOP + bottom) / 2:.0f}) rotate(-90)"'
-        ' text-anchor="middle">Power (dB)</text>',
-        *_legend(_PLOT_LEFT + 12, bottom - 50),
-        "</svg>",
-    ]
-    return "data:image/svg+xml;base64," + base64.b64encode("".join(parts).encode()).decode()
-
-
-def _legend(left: int, top: int) -> list[str]:
-    """Name the curves, on white so that no grid line runs through the words."""
-    return [
-        f'<rect x="{left - 5}" y="{top - 11}" width="178" height="54" fill="#fff"'
-        ' fill-opacity=".8"/>',
-        f'<path d="M{left} {top}h22" stroke="#111" stroke-width="1.8"/>',
-        f'<text x="{left + 28}" y="{top + 4}">this panel</text>',
-        f'<path d="M{left} {top + 16}h22" stroke="{REAL}" stroke-width="1.5"'
-        ' stroke-dasharray="6 3"/>',
-        f'<text x="{left + 28}" y="{top + 20}">real references, median</text>',
-        f'<rect x="{left}" y="{top + 27}" width="22" height="10" fill="{REAL}"'
-        ' fill-opacity=".22"/>',
-        f'<text x="{left + 28}" y="{top + 36}">5 to 95 % of them</text>',
-    ]
+    drawing = TEMPLATES.get_template("spectrum.svg").render(
+        width=_PLOT_WIDTH,
+        height=_PLOT_HEIGHT,
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        rows=zip(decibels, y(decibels), strict=True),
+        columns=zip(ticks, x(ticks), strict=True),
+        curves={
+            name: [f"{a},{b}" for a, b in zip(x(frequency), y(curve), strict=True)]
+            for name, curve in zip(names, power, strict=True)
+        },
+        real=REAL,
+        neutral=NEUTRAL,
+    )
+    return _data_uri(drawing.encode(), "svg+xml")
 
 
 def _over(
@@ -205,21 +170,15 @@ def _shrink(grey: Grey, longest_px: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BOX)
 
 
-def _png(image: Image.Image) -> str:
-    """Keep every pixel: where pixels are what is shown."""
-    return _data_uri(image, "PNG")
-
-
 def _jpeg(image: Image.Image) -> str:
     """Keep what the eye sees: a third of the bytes, and a bulk run need not wait for deflate."""
-    return _data_uri(image, "JPEG", quality=85, subsampling=0)
-
-
-def _data_uri(image: Image.Image, kind: str, **options: int) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:image/{kind.lower()};base64,{data}"
+    image.save(buffer, "JPEG", quality=85, subsampling=0)
+    return _data_uri(buffer.getvalue(), "jpeg")
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _rgb(code: str) -> Float[np.ndarray, " 3"]:

@@ -1,20 +1,12 @@
 """One picture's result as plain JSON values: what report.json lists, and the figures beside it."""
 
-import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
-from semforensics.core.errors import InputError
-from semforensics.screening.records import (
-    Box,
-    Evidence,
-    Map,
-    PanelResult,
-    PictureResult,
-    Provenance,
-    Refusal,
-)
+from semforensics.screening.records import Evidence, PanelResult, PictureResult, Refusal
 from semforensics.screening.write.figures import (
     heat_map,
     residual_picture,
@@ -46,7 +38,7 @@ def picture_fragment(result: PictureResult) -> dict[str, Any]:
         "is_lossy": picture.is_lossy,
         "is_resampled": picture.is_resampled,
         "notes": list(picture.notes),
-        "provenance": _provenance(picture.provenance),
+        "provenance": asdict(picture.provenance) | {"notes": list(picture.provenance.notes)},
         "panels": [_panel(panel) for panel in result.panels],
         "refusals": [refusal_entry(refusal) for refusal in result.refusals],
         "figures": {
@@ -68,45 +60,43 @@ def refusal_entry(refusal: Refusal) -> dict[str, Any]:
 
 
 def _panel(result: PanelResult) -> dict[str, Any]:
-    finding = result.finding
     return {
         "name": result.panel.name,
-        "box": box_entry(result.panel.box),
-        "verdict": finding.verdict,
-        "reason": finding.reason,
-        "n_tiles": finding.n_tiles,
-        "logit": _number(finding.logit),
-        "probability": _number(finding.probability),
-        "predictive_value": _number(finding.predictive_value),
-        "p_real": _number(finding.p_real),
-        "p_fake": _number(finding.p_fake),
-        "share_inside": _number(finding.share_inside),
+        "box": asdict(result.panel.box),
+        **_plain(result.finding),
         "notes": list(result.panel.notes),
-        "evidence": _evidence(result.evidence),
+        "evidence": _plain(_numbers(result.evidence)),
     }
 
 
-def _evidence(evidence: Evidence) -> dict[str, Any]:
+def _numbers(evidence: Evidence) -> dict[str, Any]:
     """Return the numbers of the evidence; maps of many values are left to the figures."""
-    reencoded = None
-    if evidence.reencoded is not None:
-        reencoded = {
-            name: {"logit": _number(logit), "verdict": verdict}
-            for name, (logit, verdict) in evidence.reencoded.items()
-        }
+    reencoded, tiles = evidence.reencoded, evidence.tile_logits
     return {
-        "reencoded": reencoded,
-        "tile_logits": None if evidence.tile_logits is None else _map(evidence.tile_logits),
-        "spectrum": None if evidence.spectrum is None else _plain(evidence.spectrum),
-        "nearest_real": None if evidence.nearest_real is None else _plain(evidence.nearest_real),
+        "reencoded": reencoded
+        and {
+            name: {"logit": logit, "verdict": verdict}
+            for name, (logit, verdict) in reencoded.items()
+        },
+        "tile_logits": None if tiles is None or np.size(tiles.values) > _LARGEST_MAP else tiles,
+        "spectrum": evidence.spectrum,
+        "nearest_real": evidence.nearest_real,
     }
 
 
-def _map(values: Map) -> dict[str, Any] | None:
-    array = np.asarray(values.values, dtype=float)
-    if array.size > _LARGEST_MAP:
-        return None
-    return {"values": _plain(array), "box": box_entry(values.box), "unit": values.unit}
+def _plain(value: Any) -> Any:
+    """Turn records, arrays and NumPy's numbers into what JSON can hold.
+
+    Raises:
+        ValueError: A value is of another kind.
+    """
+    return to_jsonable_python(value, inf_nan_mode="null", fallback=_plain_array)
+
+
+def _plain_array(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise ValueError(f"report.json cannot hold {type(value).__name__}: {value!r}")
 
 
 def _figures(result: PanelResult) -> dict[str, str]:
@@ -121,43 +111,3 @@ def _figures(result: PanelResult) -> dict[str, str]:
     if evidence.spectrum is not None:
         drawn["spectrum"] = spectrum_plot(evidence.spectrum)
     return drawn
-
-
-def _provenance(provenance: Provenance) -> dict[str, Any]:
-    return {
-        "file_format": provenance.file_format,
-        "instrument": dict(provenance.instrument),
-        "instrument_source": provenance.instrument_source,
-        "software": dict(provenance.software),
-        "c2pa": provenance.c2pa,
-        "notes": list(provenance.notes),
-    }
-
-
-def box_entry(box: Box) -> dict[str, int]:
-    """Return a rectangle as report.json writes it."""
-    return {"top": box.top, "left": box.left, "bottom": box.bottom, "right": box.right}
-
-
-def _number(value: float | None) -> float | None:
-    """Return a finite number; JSON has no other."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _plain(value: Any) -> Any:
-    """Turn arrays, records and NumPy's numbers into what JSON can hold."""
-    if isinstance(value, Box):
-        return box_entry(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return _number(value)
-    if value is None or isinstance(value, str | int):
-        return value
-    raise InputError(f"a {type(value).__name__} cannot stand in report.json: {value!r}")

@@ -10,15 +10,17 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from semforensics.core.errors import InputError
+from markupsafe import Markup
+
 from semforensics.core.files import atomic_file
 from semforensics.screening.records import Refusal, Reuse
-from semforensics.screening.write import markup
-from semforensics.screening.write.fragment import box_entry, refusal_entry
+from semforensics.screening.write.figures import TILE_LOGIT_END
+from semforensics.screening.write.fragment import refusal_entry
+from semforensics.screening.write.rendering import REPORT_CSS, TEMPLATES, visible
 
 SCHEMA_VERSION = "1.0"
 FULL_DETAIL = 40
@@ -31,10 +33,21 @@ COLUMNS = (
     "reason",
 )  # fmt: skip
 REPORT_NAMES = ("report.json", "report.csv", "report.html")
-_HEAD = ("model", "settings", "command", "version", "created")
-_NUMBERS = COLUMNS[COLUMNS.index("probability") : -1]
+SIMULATED = (
+    "This model was trained on simulated micrographs. Its verdicts on real ones mean nothing."
+)
+_HEAD = ("created", "version", "command", "settings", "model")
+_ORDER = ("ai-suspected", "inconclusive", "consistent", "refused")
+"""In which verdicts are listed: what asks for work first."""
 
 Fragments = Callable[[], Iterator[dict[str, Any]]]
+
+
+def is_simulated(model: Mapping[str, Any]) -> bool:
+    """Tell whether a model, as it describes itself, has learned from simulated micrographs."""
+    domain = model.get("training_domain")
+    inner = domain.get("data") if isinstance(domain, Mapping) else None
+    return "simulated" in (model.get("data"), inner)
 
 
 @dataclass
@@ -51,12 +64,12 @@ class Survey:
 
     def add(self, fragment: Mapping[str, Any]) -> None:
         """Count one picture."""
-        verdicts = {panel["verdict"] for panel in fragment["panels"]}
+        verdicts = [panel["verdict"] for panel in fragment["panels"]]
         if "ai-suspected" in verdicts:
             self.suspected.append(self.n_pictures)
         elif "inconclusive" in verdicts:
             self.inconclusive.append(self.n_pictures)
-        self.verdicts.update(panel["verdict"] for panel in fragment["panels"])
+        self.verdicts.update(verdicts)
         self.verdicts["refused"] += len(fragment["refusals"])
         self.n_pictures += 1
 
@@ -69,7 +82,7 @@ class Survey:
 
 def write_report(
     folder: Path,
-    head: dict[str, Any],
+    head: Mapping[str, Any],
     fragments: Fragments,
     refusals: Sequence[Refusal],
     reuses: Sequence[Reuse],
@@ -81,19 +94,19 @@ def write_report(
     Args:
         folder: Made where it is missing; other files in it stay.
         head: `model` (with `training_domain`), `settings`, `command`, `version`, `created`.
-        fragments: Gives all pictures anew at every call, in the same order, as
+        fragments: Returns all pictures anew at every call, in the same order, as
             `picture_fragment` makes them.
-        refusals: Inputs and pictures that are not judged. Refused panels stand in their pictures.
+        refusals: Inputs and pictures that are not judged. Refused panels are in their pictures.
         reuses: Panels that show the same place.
 
     Raises:
-        InputError: `head` lacks something.
+        ValueError: `head` lacks something.
     """
-    missing = [key for key in _HEAD if key not in head]
+    missing = {*_HEAD, "training_domain"} - {*head, *head.get("model", {})}
     if missing:
-        raise InputError(f"report: no {', '.join(missing)} in the head; found {', '.join(head)}")
-    if "training_domain" not in head["model"]:
-        raise InputError(f"report: no training_domain in the model; found {[*head['model']]}")
+        raise ValueError(f"report: no {', '.join(sorted(missing))} in the head: {head}")
+    refused = [refusal_entry(refusal) for refusal in refusals]
+    pairs = [_pair(reuse) for reuse in reuses]
     with ExitStack() as renamed, ExitStack() as closed:  # all are whole before one gets its name
         json_file, csv_file, html_file = (
             closed.enter_context(
@@ -103,41 +116,50 @@ def write_report(
             )
             for name in REPORT_NAMES
         )
-        survey = _write_json_and_csv(json_file, csv_file, head, fragments, refusals, reuses)
-        for part in _html(head, fragments, refusals, reuses, survey):
-            html_file.write(part)
+        survey = _write_json_and_csv(json_file, csv_file, head, fragments, refused, pairs)
+        page = TEMPLATES.get_template("report.html")
+        html_file.writelines(page.generate(_values(head, fragments, refused, pairs, survey)))
+
+
+def _pair(reuse: Reuse) -> dict[str, Any]:
+    """Return two panels that show the same place, as report.json lists them."""
+    names = ("path", "location", "panel")
+    return {
+        "first": dict(zip(names, reuse.first, strict=True)),
+        "second": dict(zip(names, reuse.second, strict=True)),
+        "transform": reuse.transform,
+        "overlap": asdict(reuse.overlap),
+        "correlation": reuse.correlation,
+    }
 
 
 def _write_json_and_csv(
-    json_file: TextIO,
+    file: TextIO,
     csv_file: TextIO,
     head: Mapping[str, Any],
     fragments: Fragments,
-    refusals: Sequence[Refusal],
-    reuses: Sequence[Reuse],
+    refused: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
 ) -> Survey:
     survey = Survey()
-    table = csv.DictWriter(csv_file, COLUMNS, lineterminator="\r\n")
+    table = csv.DictWriter(csv_file, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     table.writeheader()
-    json_file.write(f'{{\n"schema_version": {_json(SCHEMA_VERSION)},\n')
-    for key in ("created", "version", "command", "settings", "model"):
-        json_file.write(f"{_json(key)}: {_json(head[key])},\n")
-    json_file.write('"images": [')
+    file.write(f'{{\n"schema_version": {_json(SCHEMA_VERSION)},\n')
+    file.writelines(f"{_json(key)}: {_json(head[key])},\n" for key in _HEAD)
+    file.write('"images": [')
     for fragment in fragments():
         entry = {key: value for key, value in fragment.items() if key != "figures"}
-        json_file.write(f"{',' if survey.n_pictures else ''}\n{_json(entry)}")
-        table.writerows(_rows(fragment))
+        file.write(f"{',' if survey.n_pictures else ''}\n{_json(entry)}")
+        for panel in fragment["panels"]:
+            table.writerow(_cells(fragment | panel | panel["box"] | {"panel": panel["name"]}))
+        table.writerows(map(_cells, fragment["refusals"]))
         survey.add(fragment)
-    survey.verdicts["refused"] += len(refusals)
-    refused = [refusal_entry(refusal) for refusal in refusals]
-    table.writerows(_row(entry, {}) for entry in refused)
-    summary = {
-        "n_pictures": survey.n_pictures,
-        "n_reuses": len(reuses),
-        **{f"n_{name.replace('-', '_')}": survey.verdicts[name] for name in markup.ORDER},
-    }
-    json_file.write(
-        f'\n],\n"refusals": {_json(refused)},\n"reuse": {_json([*map(_reuse, reuses)])},\n'
+    table.writerows(map(_cells, refused))
+    survey.verdicts["refused"] += len(refused)
+    summary = {"n_pictures": survey.n_pictures, "n_reuses": len(pairs)}
+    summary |= {f"n_{name.replace('-', '_')}": survey.verdicts[name] for name in _ORDER}
+    file.write(
+        f'\n],\n"refusals": {_json(refused)},\n"reuse": {_json(pairs)},\n'
         f'"summary": {_json(summary)}\n}}\n'
     )
     return survey
@@ -147,86 +169,69 @@ def _json(value: Any) -> str:
     return json.dumps(value, allow_nan=False)  # ASCII: names on disk need not be Unicode
 
 
-def _reuse(reuse: Reuse) -> dict[str, Any]:
-    names = ("path", "location", "panel")
-    return {
-        "first": dict(zip(names, reuse.first, strict=True)),
-        "second": dict(zip(names, reuse.second, strict=True)),
-        "transform": reuse.transform,
-        "overlap": box_entry(reuse.overlap),
-        "correlation": reuse.correlation,
-    }
-
-
-def _rows(fragment: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for panel in fragment["panels"]:
-        yield _row(fragment, panel)
-    for refusal in fragment["refusals"]:
-        yield _row(refusal, {})
-
-
-def _row(where: Mapping[str, Any], panel: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line of the table: of a panel, or of what is refused before it is one."""
-    judged = panel or {"verdict": "refused", "reason": where["reason"]}
-    return {
-        "path": _cell(where["path"]),
-        "location": _cell(where["location"]),
-        "sha256": where["sha256"],
-        "panel": _cell(judged.get("name", "")),
-        **judged.get("box", {}),
-        "verdict": judged["verdict"],
-        **{name: judged.get(name) for name in _NUMBERS},
-        "reason": _cell(judged["reason"]),
-    }
-
-
-def _cell(text: str) -> str:
+def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
     """Keep a spreadsheet from taking a hostile name for a formula."""
-    shown = markup.visible(text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+    shown = {key: visible(it) if isinstance(it, str) else it for key, it in values.items()}
+    return {
+        key: f"'{it}" if isinstance(it, str) and it.startswith(("=", "+", "-", "@")) else it
+        for key, it in shown.items()
+    }
 
 
-def _html(
+def _values(
     head: Mapping[str, Any],
     fragments: Fragments,
-    refusals: Sequence[Refusal],
-    reuses: Sequence[Reuse],
+    refused: Iterable[Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
     survey: Survey,
-) -> Iterator[str]:
-    detailed = survey.detailed()
-    rest = survey.n_pictures - len(detailed)
-    yield markup.opening(head)
-    yield markup.about(head)
-    yield markup.summary(
-        survey.verdicts, n_pictures=survey.n_pictures, n_reuses=len(reuses), head=head
-    )
-    yield markup.model_box(head["model"])
-    if detailed:
-        yield markup.pictures_heading(len(detailed), rest, MOST_DETAILED, FULL_DETAIL)
-        for number, fragment in enumerate(fragments()):
-            if number in detailed:
-                yield markup.picture(fragment, number, head["settings"])
-        yield "</section>\n"
-    if rest:
-        others = (f for number, f in enumerate(fragments()) if number not in detailed)
-        yield from markup.rows(others, rest)
-    yield from markup.refused(_refused(fragments, refusals))
-    named = {reuse.first[:2] for reuse in reuses} | {reuse.second[:2] for reuse in reuses}
-    anchors = {
-        (fragment["path"], fragment["location"]): number
-        for number, fragment in enumerate(fragments() if named else ())
-        if number in detailed and (fragment["path"], fragment["location"]) in named
+) -> dict[str, Any]:
+    """Return what the template shows; pictures come from iterators, to be read once each."""
+    model, settings, detailed = head["model"], head["settings"], survey.detailed()
+    first = ("name", "sha256", "data", "training_domain", "calibration")
+    limits = model.get("limits") or []
+    paired = {
+        (panel["path"], panel["location"]) for p in pairs for panel in (p["first"], p["second"])
     }
-    yield from markup.reuse(map(_reuse, reuses), anchors)
-    yield markup.method(head)
+    shown = ((n, fragment) for n, fragment in enumerate(fragments()) if n in detailed)
+    return {
+        **head,
+        "css": Markup(REPORT_CSS),
+        "simulated": SIMULATED if is_simulated(model) else "",
+        "model_facts": {
+            key: model[key] for key in (*first, *model) if key in model and key != "limits"
+        },
+        "limits": [limits] if isinstance(limits, str) else limits,
+        # The largest of many tiles exceeds alpha more often: it bounds no false alarms then.
+        "alpha": None if settings.get("pooling") == "max" else settings.get("alpha"),
+        "tile_logit_end": TILE_LOGIT_END,
+        "reuse_note": str(settings.get("reuse", "")),
+        "order": _ORDER,
+        "verdicts": survey.verdicts,
+        "n_judged": survey.verdicts.total() - survey.verdicts["refused"],
+        "n_pictures": survey.n_pictures,
+        "n_detailed": len(detailed),
+        "full_detail": FULL_DETAIL,
+        "most_detailed": MOST_DETAILED,
+        "pictures": shown,
+        "others": (f for n, f in enumerate(fragments()) if n not in detailed),
+        "refused": _refused(fragments, refused),
+        "reuses": pairs,
+        "anchors": {
+            (fragment["path"], fragment["location"]): n
+            for n, fragment in enumerate(fragments() if paired else ())
+            if n in detailed and (fragment["path"], fragment["location"]) in paired
+        },
+    }
 
 
-def _refused(fragments: Fragments, refusals: Iterable[Refusal]) -> Iterator[dict[str, Any]]:
+def _refused(
+    fragments: Fragments, refused: Iterable[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
     """Return all that is not judged: inputs first, then parts of pictures."""
-    yield from map(refusal_entry, refusals)
+    yield from refused
     for fragment in fragments():
         yield from fragment["refusals"]
         for panel in fragment["panels"]:
             if panel["verdict"] == "refused":
-                place = ", ".join(filter(None, [fragment["location"], f"panel {panel['name']}"]))
-                yield {**fragment, "location": place, "reason": panel["reason"]}
+                location = ", ".join(filter(None, [fragment["location"], f"panel {panel['name']}"]))
+                yield {**fragment, "location": location, "reason": panel["reason"]}
