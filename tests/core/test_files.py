@@ -69,16 +69,16 @@ def test_sha256_of_a_known_text(tmp_path: Path) -> None:
 
 
 def test_json_comes_back_and_what_is_none_is_named(tmp_path: Path) -> None:
-    """Objects are read as they were written; the message names the file and what it holds."""
-    write_json(tmp_path / "a.json", {"value": 0.1, "none": None})
+    """Objects are read as they were written, NaN as null; what is not JSON is refused by name."""
+    write_json(tmp_path / "a.json", {"value": 0.1, "none": [None, float("nan")]})
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "broken.json").write_bytes(b"\xff{")
 
-    assert read_json(tmp_path / "a.json") == {"value": 0.1, "none": None}
+    assert read_json(tmp_path / "a.json") == {"value": 0.1, "none": [None, None]}
     with pytest.raises(InputError, match=r"list\.json: not a JSON object"):
         read_json(tmp_path / "list.json")
     with pytest.raises(InputError, match=r"broken\.json: not JSON"):
         read_json(tmp_path / "broken.json")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "nan.json", float("nan"))
-    assert not (tmp_path / "nan.json").exists()
+        write_json(tmp_path / "infinite.json", float("inf"))
+    assert not (tmp_path / "infinite.json").exists()

@@ -3,8 +3,12 @@
 import numpy as np
 import torch
 
-from semforensics.figures.explanations import compactness_distributions, randomised_maps
-from semforensics.trials.explain import compare_compactness
+from semforensics.figures.explanations import (
+    compactness_distributions,
+    overlaid_maps,
+    randomised_maps,
+)
+from semforensics.trials.gradcam_controls import compare_compactness
 
 
 def test_distributions_show_both_classes_with_means_and_verdict() -> None:
@@ -34,7 +38,7 @@ def test_distributions_show_both_classes_with_means_and_verdict() -> None:
 def test_maps_and_correlations_of_every_step_are_drawn() -> None:
     """One image per class with its trained map and four others; a step without maps has no dot."""
     step = {"real": 0.5, "real_low": 0.4, "real_high": 0.6}
-    empty = dict.fromkeys(("fake", "fake_low", "fake_high"))
+    empty = dict.fromkeys(("fake", "fake_low", "fake_high"), np.nan)
     steps = [
         step | empty | {"fresh_from_logit_to": name} for name in ("fc1", "layer2", "layer1", "stem")
     ]
@@ -48,3 +52,22 @@ def test_maps_and_correlations_of_every_step_are_drawn() -> None:
     curves = figure.axes[-1].lines
     assert curves[0].get_ydata().tolist() == [1, 0.5, 0.5, 0.5, 0.5]
     assert curves[1].get_ydata().tolist() == [1]
+
+
+def test_figures_show_each_image_beside_its_overlay_on_the_given_scale() -> None:
+    """Every map is drawn from 0 to the shared maximum, beside its image, under a labelled bar."""
+    images = np.full((5, 8, 8), 100, dtype=np.uint8)
+    maps = np.linspace(0, 1, 5 * 64, dtype=np.float32).reshape(5, 8, 8)
+
+    figure = overlaid_maps(
+        images, maps, image_class="real", scale_max=4.0, note="note with 2 of 5 zero"
+    )
+
+    drawn = [image for axis in figure.axes for image in axis.get_images()]
+    heats = [image for image in drawn if image.get_alpha()]
+    assert len(drawn) == 15
+    assert [image.get_clim() for image in heats] == [(0, 4.0)] * 5
+    assert figure.axes[-1].get_ylabel() == "evidence for real, in logits"
+    title = figure.get_suptitle()
+    assert "-logit" in title
+    assert "2 of 5 zero" in title

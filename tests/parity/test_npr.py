@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semforensics.detector.gradcam import grad_cam, upsample
 from semforensics.detector.networks import NPRResNet50
 from semforensics.detector.npr import GAIN, npr
-from semforensics.trials.explain import grad_cam, upsample
 
 TOLERANCE = 1e-4
 

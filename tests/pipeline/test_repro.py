@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from tests.pipeline.conftest import ROOT, Run
 
@@ -123,6 +124,12 @@ def files_below(folder: Path) -> set[str]:
     }
 
 
+def header(path: Path) -> tuple[object, ...]:
+    """What an image file says besides its pixels: format, mode, size, metadata and EXIF tags."""
+    with Image.open(path) as image:
+        return image.format, image.mode, image.size, len(image.info), len(image.getexif())
+
+
 @pytest.fixture
 def tiny(checkout: Path, run: Run) -> Path:
     """A scratch checkout with tiny parameters, and the trunks from the published result.
@@ -145,7 +152,10 @@ def tiny(checkout: Path, run: Run) -> Path:
 
 @pytest.mark.timeout(900)
 def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None:
-    """`dvc repro` leaves exactly the promised files; experiments run their own code."""
+    """`dvc repro` leaves exactly the promised files; experiments run their own code.
+
+    Crops and fakes are files of one kind, so that no header tells one class from the other.
+    """
     run("dvc", "repro")
     after = files_below(tiny) - {"data/folder_listing.csv", "data/benign_listing.csv"}
 
@@ -177,6 +187,11 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
     }
     crops = {Path(f).name for f in after if f.startswith("data/cropped/")}
     assert {Path(f).name for f in after if f.startswith("data/fakes/pseudo/")} == crops
+    files = [tiny / f for f in after if f.startswith(("data/cropped/", "data/fakes/"))]
+    assert {header(path) for path in files} == {("PNG", "L", (64, 64), 0, 0)}
+    plots = yaml.safe_load((tiny / "dvc.yaml").read_text())["plots"]
+    plotted = tuple(f"{plot}/" for plot in plots if isinstance(plot, str))
+    assert {Path(f).suffix for f in after if f.startswith(plotted)} == {".png"}
     both = json.loads((tiny / "metrics/classifier/both.json").read_text())
     assert both["data"] == "simulated"
     assert set(GANS) <= set(both)

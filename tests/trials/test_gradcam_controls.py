@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semforensics.detector.networks import NPRNetwork, build_network
-from semforensics.trials import explain as gradcam
-from semforensics.trials.explain import compare_compactness, randomisation_control
+from semforensics.trials import gradcam_controls
 from semforensics.trials.gradcam_controls import (
     STEPS,
+    compare_compactness,
+    decide_claim,
     half_mass_share,
-    join_verdicts,
-    judge_claim,
+    join_results,
     mean_resamples,
+    randomisation_control,
     randomised,
     rank_correlation,
 )
@@ -106,7 +107,7 @@ def test_the_control_fails_maps_that_ignore_the_weights(monkeypatch: pytest.Monk
     def edges(_network, pixels, _sign, _device):
         return pixels[:, 0].float().diff(dim=1).abs()
 
-    monkeypatch.setattr(gradcam, "explain_images", edges)
+    monkeypatch.setattr(gradcam_controls, "explain_images", edges)
     blind = randomisation_control(*arguments)
 
     assert [step["fresh_from_logit_to"] for step in blind.steps] == list(STEPS)
@@ -134,14 +135,14 @@ def test_the_claim_is_judged_by_the_interval(real: float, fake: float, expected:
 
 
 def test_a_class_without_maps_leaves_the_claim_open() -> None:
-    """Zero maps are counted, never averaged; without any other the numbers are null."""
+    """Zero maps are counted, never averaged; without any other the numbers are NaN."""
     shares = {"real": np.array([np.nan, np.nan]), "fake": np.array([0.2, np.nan])}
     groups = {"real": ["a", "b"], "fake": ["c", "d"]}
 
     numbers = compare_compactness(shares, groups, 100, 0)
 
-    assert numbers["real"] is None
-    assert numbers["difference_high"] is None
+    assert np.isnan(numbers["real"])
+    assert np.isnan(numbers["difference_high"])
     assert numbers["fake"] == 0.2
     assert (numbers["zero_real"], numbers["zero_fake"]) == (2, 1)
     assert numbers["verdict"] == "undecided"
@@ -162,18 +163,18 @@ def test_few_groups_widen_the_interval_of_a_mean() -> None:
 
 def test_bounds_on_zero_leave_the_claim_open() -> None:
     """A bound that touches 0 decides nothing."""
-    assert judge_claim((-0.2, 0.0)) == "undecided"
-    assert judge_claim((0.0, 0.2)) == "undecided"
+    assert decide_claim((-0.2, 0.0)) == "undecided"
+    assert decide_claim((0.0, 0.2)) == "undecided"
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "expected"),
+    ("results", "expected"),
     [
         (["supported", "supported"], "supported"),
         (["undecided", "supported"], "undecided"),
         (["not supported", "supported"], "not supported"),
     ],
 )
-def test_a_claim_must_hold_for_both_signs(verdicts: list, expected: str) -> None:
+def test_a_claim_must_hold_for_both_signs(results: list, expected: str) -> None:
     """One sign alone supports nothing, and one against it is enough."""
-    assert join_verdicts(verdicts) == expected
+    assert join_results(results) == expected

@@ -345,10 +345,10 @@ def explain(
     run: DeviceRun,
 ) -> str:
     """Draw Grad-CAM maps of test reals and test fakes on one scale."""
-    from semforensics.trials.explain import explain_row
+    from semforensics.trials.explain import explain
 
     p = run.params
-    return explain_row(
+    return explain(
         detector,
         classifier,
         cropped,

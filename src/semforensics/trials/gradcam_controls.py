@@ -1,47 +1,53 @@
 """What a Grad-CAM map is worth: does it depend on the weights, and how compact is it?
 
 Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, arXiv:1810.03292, section 3: a map
-that stays the same while weights are drawn anew explains the image, not the network. Their
-cascading randomisation runs from the logit down. Ours differs: several draws are averaged, because
-one fresh last layer turns the sign of the evidence around or does not, by chance.
+that stays the same when weights become random explains the image, not the network. Their cascading
+randomisation runs from the logit down. Ours differs: several draws are averaged, because one random
+last layer reverses the sign of the evidence or does not, by chance.
 """
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from scipy.stats import rankdata
 from torch import Tensor
 
+from semforensics.detector.gradcam import SIGNS, ImageClass, explain_images
 from semforensics.detector.networks import NetworkName, NPRNetwork, build_network
 from semforensics.trials.metrics import Interval, cluster_resamples, percentile_interval
 
 STEPS = ("fc1", "layer2", "layer1", "stem")
-"""What is drawn anew, one after the other, each on top of those before it."""
+"""The parts whose weights become random, one after the other, each on top of those before it."""
 
 MAX_CORRELATION = 0.5
-"""Of maps before and after all weights are drawn anew, on average. Adebayo et al. give no number;
+"""Of maps before and after all weights become random, on average. Adebayo et al. give no number;
 at a rank correlation of one half a quarter of the ranks' variance is still shared."""
 
-ClaimVerdict = Literal["supported", "not supported", "undecided"]
+ClaimResult = Literal["supported", "not supported", "undecided"]
+Shares = dict[ImageClass, Float[np.ndarray, " _"]]
+"""For each class what `half_mass_share` returns."""
 
+_DRAWS = 5  # of random weights; one draw may by chance agree with the trained ones
 _PARTS = {step: (step,) for step in STEPS} | {"stem": ("conv1", "bn1")}
 
 
 def randomised(network: NPRNetwork, name: NetworkName, last_step: str, seed: int) -> NPRNetwork:
-    """Copy a network with fresh weights from the logit down to one part.
+    """Copy a network with random weights from the logit down to one part.
 
     Args:
         network: In eval mode; it is left as it is.
         name: Of its architecture.
-        last_step: The lowest part that is drawn anew, of `STEPS`.
+        last_step: The lowest part whose weights are random, of `STEPS`.
         seed: Of the draw. The same weights are drawn whatever the step.
 
     Returns:
-        The copy, in eval mode on the same device; fresh normalisations have mean 0 and variance 1.
+        The copy, in eval mode on the same device; its random normalisations have mean 0 and
+        variance 1.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -109,7 +115,7 @@ def mean_resamples(
     resamples: int,
     rng: np.random.Generator,
 ) -> tuple[float, Float[np.ndarray, " resamples"]]:
-    """Return the mean of what is known, and the means of its cluster bootstrap.
+    """Return the mean of the known values, and the means of its cluster bootstrap.
 
     Args:
         values: One per image; NaN is left out.
@@ -129,8 +135,8 @@ def mean_resamples(
     return float(values[known].mean()), means / weights.sum(axis=1)
 
 
-def judge_claim(difference: Interval) -> ClaimVerdict:
-    """Judge "reals are compact, fakes are broad" by the interval of real minus fake.
+def decide_claim(difference: Interval) -> ClaimResult:
+    """Decide "reals are compact, fakes are broad" by the interval of real minus fake.
 
     A compact map holds half of its mass in few pixels, so the claim says that the difference is
     below 0.
@@ -141,15 +147,15 @@ def judge_claim(difference: Interval) -> ClaimVerdict:
     return "not supported" if low > 0 else "undecided"
 
 
-def join_verdicts(verdicts: Sequence[ClaimVerdict]) -> ClaimVerdict:
-    """Judge the claim over both signs of the evidence.
+def join_results(results: Sequence[ClaimResult]) -> ClaimResult:
+    """Decide the claim over both signs of the evidence.
 
-    A claim about images must hold whichever sign is asked for: one that turns around with the sign
-    is about the maps.
+    A claim about images must hold for both signs. If the result changes with the sign, it is a
+    property of the maps.
     """
-    if "not supported" in verdicts:
+    if "not supported" in results:
         return "not supported"
-    return "undecided" if "undecided" in verdicts else "supported"
+    return "undecided" if "undecided" in results else "supported"
 
 
 def interval_of(resampled: Float[np.ndarray, " resamples"]) -> Interval:
@@ -157,3 +163,88 @@ def interval_of(resampled: Float[np.ndarray, " resamples"]) -> Interval:
     if np.isnan(resampled).any():
         return float("nan"), float("nan")
     return percentile_interval(resampled)
+
+
+def compare_compactness(
+    shares: Shares, groups: dict[ImageClass, list[str]], resamples: int, seed: int
+) -> dict[str, Any]:
+    """Compare how compact the maps of two classes are.
+
+    Args:
+        shares: One number per image.
+        groups: What each image belongs to; classes are resampled separately, by group.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        Mean share of each class and the difference real - fake, each with its 95 % interval (NaN
+        where a class has no map with mass), counts of zero maps, and under `verdict` whether reals
+        are compact and fakes broad.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = {c: mean_resamples(shares[c], groups[c], resamples, rng) for c in SIGNS}
+    numbers: dict[str, Any] = {}
+    for image_class, (mean, resampled) in drawn.items():
+        numbers |= _with_interval(image_class, mean, interval_of(resampled))
+        numbers[f"zero_{image_class}"] = int(np.isnan(shares[image_class]).sum())
+    interval = interval_of(drawn["real"][1] - drawn["fake"][1])
+    numbers |= _with_interval("difference", drawn["real"][0] - drawn["fake"][0], interval)
+    return numbers | {"verdict": decide_claim(interval)}
+
+
+def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
+    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}
+
+
+@dataclass(frozen=True)
+class Control:
+    """How maps changed when weights became random."""
+
+    steps: list[dict[str, Any]]
+    """Per lowest part with random weights: the mean rank correlation of both classes, with
+    intervals; NaN where no map had mass."""
+    passed: bool
+    """The correlation of both classes is clearly low once all weights are random."""
+    examples: dict[ImageClass, Float[Tensor, "steps map_height map_width"]]
+    """Of the first image of each class: the trained map, then one per step of the first draw."""
+
+
+def randomisation_control(
+    network: NPRNetwork,
+    name: NetworkName,
+    images: dict[ImageClass, UInt8[Tensor, "_ 1 height width"]],
+    groups: dict[ImageClass, list[str]],
+    resamples: int,
+    seed: int,
+    device: torch.device,
+) -> Control:
+    """Make the weights random from the logit down, and compare each class's own maps.
+
+    A map that was zero before is left out, one that is zero afterwards counts as uncorrelated.
+
+    Args:
+        network: In eval mode, on `device`.
+        name: Of its architecture.
+        images: Some of each class, grey levels.
+        groups: What each of them belongs to.
+        resamples: Of the bootstrap.
+        seed: Of the weights and the bootstrap.
+        device: Where to compute.
+    """
+    trained = {c: explain_images(network, images[c], SIGNS[c], device) for c in SIGNS}
+    examples = {c: [maps[0]] for c, maps in trained.items()}
+    steps: list[dict[str, Any]] = []
+    for step in STEPS:
+        numbers: dict[str, Any] = {"fresh_from_logit_to": step}
+        random = [randomised(network, name, step, seed + draw) for draw in range(_DRAWS)]
+        rng = np.random.default_rng(seed)
+        for c, sign in SIGNS.items():
+            maps = [explain_images(other, images[c], sign, device) for other in random]
+            examples[c].append(maps[0][0])
+            per_image = np.mean([rank_correlation(trained[c], changed) for changed in maps], axis=0)
+            mean, resampled = mean_resamples(per_image, groups[c], resamples, rng)
+            numbers |= _with_interval(c, mean, interval_of(resampled))
+        steps.append(numbers)
+    # A class without any map has NaN here, and does not pass.
+    passed = all(steps[-1][f"{c}_high"] < MAX_CORRELATION for c in SIGNS)
+    return Control(steps, passed, {c: torch.stack(maps) for c, maps in examples.items()})

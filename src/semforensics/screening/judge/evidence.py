@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semforensics.core.processing import jpeg
+from semforensics.detector.gradcam import SIGNS, explain_images
 from semforensics.detector.npr import npr
 from semforensics.detector.perturbations import crop_to_even, resize
 from semforensics.detector.tiling import cut_tiles
 from semforensics.screening.judge.model import ScreeningModel
 from semforensics.screening.records import Box, Evidence, Finding, Grey, GreyOfAnySize, Map, Verdict
-from semforensics.trials.explain import SIGNS, explain_images
 
 RESIDUAL_GAIN = 2
 """Grey levels of the drawn residual per grey level of difference; 128 is no difference."""
