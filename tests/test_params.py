@@ -6,6 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from semforensics.core.errors import InputError
 from semforensics.params import read_params
 
 
@@ -36,7 +37,7 @@ def test_every_problem_is_named(tmp_path: Path, values: dict) -> None:
     values["crop"]["colour"] = "grey"
     del values["seed"]
 
-    with pytest.raises(ValueError, match=r"params\.yaml") as error:
+    with pytest.raises(InputError, match=r"params\.yaml") as error:
         read_params(write(tmp_path, values))
 
     for key in ("crop.size_px", "crop.colour", "seed"):
@@ -47,14 +48,14 @@ def test_shares_must_add_up(tmp_path: Path, values: dict) -> None:
     """Train, test and validation are shares of one whole."""
     values["split"]["train"] += 0.1
 
-    with pytest.raises(ValueError, match="must be 1"):
+    with pytest.raises(InputError, match="must be 1"):
         read_params(write(tmp_path, values))
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "just words", ""])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
-    """Broken YAML, a bare string and an empty file are clear errors."""
-    (tmp_path / "params.yaml").write_text(text)
+@pytest.mark.parametrize("content", [b"[1, 2", b"just words", b"", b"seed: \xff\xfe", b"\x89PNG"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Broken YAML, a bare string, an empty file and no text at all are clear errors."""
+    (tmp_path / "params.yaml").write_bytes(content)
 
-    with pytest.raises(ValueError, match=r"params\.yaml"):
+    with pytest.raises(InputError, match=r"params\.yaml"):
         read_params(tmp_path / "params.yaml")

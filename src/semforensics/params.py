@@ -492,11 +492,11 @@ def read_params(path: Path) -> Params:
     """Read and validate a parameter file.
 
     Raises:
-        ValueError: The file is not YAML, or a value is missing, unknown or out of bounds; the
+        InputError: The file is not YAML, or a value is missing, unknown or out of bounds; the
             message names the file and every offending key.
     """
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text()))
+        return Params.model_validate(yaml.safe_load(path.read_bytes()))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not a YAML file: {error}") from error
     except ValidationError as error:

@@ -6,7 +6,6 @@ DVC compares revisions and fills its Vega-Lite templates; vl-convert draws them.
 import json
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
+from semforensics.publish.dvc import run_dvc
 
 _SCALE = 1.5  # pixels of a picture per pixel of a template
 
@@ -69,11 +69,10 @@ def _plots(
     repository: Path, revisions: Sequence[str], pictures: Path
 ) -> dict[str, list[dict[str, Any]]]:
     """Ask DVC for all plots: filled templates, and pictures copied into a folder."""
-    command = ["dvc", "plots", *(["diff", *revisions] if revisions else ["show"])]
-    command += ["--json", "-o", str(pictures)]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    command = ["plots", *(["diff", *revisions] if revisions else ["show"])]
+    done = run_dvc(repository, *command, "--json", "-o", str(pictures))
     if done.returncode:
-        raise InputError(f"{' '.join(command[:-3])}: {done.stderr.strip()}")
+        raise InputError(f"dvc {' '.join(command)}: {done.stderr.strip()}")
     found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)["data"]
     return found
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.publish.dvc import run_dvc
 from semforensics.publish.dvc_plots import DrawnPlot, render_plots
 
 _HIGHER_IS_BETTER = re.compile(
@@ -71,11 +72,10 @@ def stale_stages(repository: Path) -> list[str]:
         InputError: DVC cannot read the pipeline.
     """
     # With data in place this returns 0 whatever it says; without, it fails where something changed.
-    command = ["dvc", "repro", "--dry", "--allow-missing"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    done = run_dvc(repository, "repro", "--dry", "--allow-missing")
     stages = re.findall(r"^Running stage '(.+?)'", done.stdout, flags=re.MULTILINE)
     if done.returncode and not stages:
-        raise InputError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        raise InputError(f"dvc repro: {done.stderr.strip() or done.stdout.strip()}")
     return stages
 
 
@@ -141,8 +141,7 @@ def _diff(
 ) -> list[Change]:
     """List metrics or params of two revisions, equal ones too, sorted by file and key."""
     targets = ["--targets", *files] if files else []
-    command = ["dvc", kind, "diff", "--json", "--all", *targets, "--", base, head]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    done = run_dvc(repository, kind, "diff", "--json", "--all", *targets, "--", base, head)
     if done.returncode:
         raise InputError(f"dvc {kind} diff {base} {head}: {done.stderr.strip()}")
     found: Mapping[str, Mapping[str, Mapping[str, Any]]] = json.loads(done.stdout or "{}")
