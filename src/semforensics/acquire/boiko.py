@@ -26,6 +26,12 @@ _DESCRIPTION = "_description_w_units.csv"
 _KV_PER_UNIT = {"v": 1e-3, "volt": 1e-3, "volts": 1e-3, "kv": 1.0}
 _MM_PER_UNIT = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3, "mm": 1.0, "m": 1e3}
 _K_PER_UNIT = {"": 1e-3, "x": 1e-3, "times": 1e-3, "k": 1.0, "kx": 1.0}
+_NUMBERS = {
+    "AcceleratingVoltage": ("kv", _KV_PER_UNIT),
+    "WorkingDistance": ("wd_mm", _MM_PER_UNIT),
+    "Magnification": ("magnification_k", _K_PER_UNIT),
+}
+"""Columns of a description: what the catalogue calls them, and the factors of their units."""
 
 
 def acquire_boiko(
@@ -111,26 +117,11 @@ def read_description(path: Path) -> dict[str, dict[str, Any]]:
     except UnicodeDecodeError:
         text = path.read_text(encoding="latin-1")
     header, *lines = [line for line in csv.reader(io.StringIO(text)) if line] or [[]]
-    columns = {name.partition(",")[0].strip(): i for i, name in enumerate(header)}
-    units = {
-        name.partition(",")[0].strip(): name.partition(",")[2].strip().lower() for name in header
-    }
-    wanted = {
-        "Filename",
-        "Sample",
-        "Area",
-        "AcceleratingVoltage",
-        "WorkingDistance",
-        "Magnification",
-    }
-    if missing := sorted(wanted - columns.keys()):
+    split = [[part.strip() for part in name.partition(",")] for name in header]
+    units = {name: unit.lower() for name, _, unit in split}
+    if missing := sorted({"Filename", "Sample", "Area", *_NUMBERS} - units.keys()):
         raise InputError(f"{path}: no column {', '.join(missing)} among {'; '.join(header)}")
-    scales = {
-        "kv": ("AcceleratingVoltage", _KV_PER_UNIT),
-        "wd_mm": ("WorkingDistance", _MM_PER_UNIT),
-        "magnification_k": ("Magnification", _K_PER_UNIT),
-    }
-    for column, known in scales.values():
+    for column, (_, known) in _NUMBERS.items():
         if units[column] not in known:
             raise InputError(
                 f"{path}: {column} in {units[column]!r}, expected one of {', '.join(known)}"
@@ -139,9 +130,9 @@ def read_description(path: Path) -> dict[str, dict[str, Any]]:
     for line in lines:
         if len(line) != len(header):
             raise InputError(f"{path}: {len(line)} values for {len(header)} columns: {line}")
-        value = {name: line[i].strip() for name, i in columns.items()}
+        value = {name: text.strip() for (name, *_), text in zip(split, line, strict=True)}
         row: dict[str, Any] = {"sample": value["Sample"], "area": value["Area"]}
-        for name, (column, known) in scales.items():
+        for column, (name, known) in _NUMBERS.items():
             row[name] = _scaled(value[column], known[units[column]], f"{path}: {column}")
         described[Path(value["Filename"]).stem.casefold()] = row
     return described

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ import requests
 import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from urllib3.util import Retry
 
 from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import atomic_file
@@ -46,7 +46,7 @@ class Client:
     first_wait_s: float = 1.0
     """Doubles with every further attempt, less up to a half at random."""
     longest_wait_s: float = 300.0
-    """A server that asks for more patience is taken at its word: the run ends."""
+    """If the server asks for a longer one, the run ends with an error."""
     timeout_s: tuple[float, float] = (10.0, 60.0)
     """To connect; between two pieces of an answer."""
     file_timeout_s: float = 600.0
@@ -68,11 +68,31 @@ class RemoteFile:
 
 
 class _TemporaryError(Exception):
-    """An answer that may be another one later; `wait_s` is what the server asks for, if it does."""
+    """An answer that may be another one later."""
 
-    def __init__(self, message: str, wait_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
+    response: urllib3.BaseHTTPResponse | None = None
+    """May ask for a wait."""
+
+
+class _Patience(Retry):
+    """urllib3's Retry, but its first wait is not 0, and waits vary so that clients part.
+
+    It is asked here, not by the session's adapter: what is tried again is a whole download, with
+    its redirect to a new signed address, its size and its hash; the adapter would ask for the old
+    address again, and sees no more than headers.
+    """
+
+    def get_backoff_time(self) -> float:
+        """Return the wait in seconds: doubled with every failure, less up to a half at random."""
+        longest_s = self.backoff_factor * 2.0 ** (len(self.history) - 1)
+        return min(longest_s * random.uniform(0.5, 1), self.backoff_max)
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Return the wait in seconds that a header asks for; 0 where it makes no sense."""
+        try:
+            return super().parse_retry_after(retry_after)
+        except urllib3.exceptions.InvalidHeader:
+            return 0.0
 
 
 def list_record(record: int, client: Client) -> list[RemoteFile]:
@@ -151,18 +171,13 @@ def download_all(files: list[RemoteFile], folder: Path, client: Client) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     problems: list[str] = []
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
+    columns = TextColumn("Downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     local = threading.local()
     with (
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,
         ThreadPoolExecutor(client.parallel) as pool,
     ):
-        task = progress.add_task("Downloading", total=sum(file.size_bytes for file in files))
+        task = progress.add_task("", total=sum(file.size_bytes for file in files))
 
         def fetch(file: RemoteFile) -> None:
             # One session per thread: requests does not promise that threads may share one.
@@ -241,41 +256,37 @@ def _persist(attempt: Callable[[], T], what: str, client: Client) -> T:
     Raises:
         InputError: It failed for good, or too often; the message begins with `what`.
     """
-    for number in range(1, client.attempts + 1):
+    retry = _Patience(
+        client.attempts - 1, backoff_factor=client.first_wait_s, backoff_max=client.longest_wait_s
+    )
+    while True:
         try:
             return attempt()
-        except _TemporaryError as error:
-            reason, asked_s = str(error), error.wait_s
         except ValueError as error:  # among them addresses that requests cannot use
             raise InputError(f"{what}: {error}") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            reason, asked_s = str(error) or type(error).__name__, 0.0
+        except (_TemporaryError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            failure = error
+        reason = str(failure) or type(failure).__name__
+        response = failure.response if isinstance(failure, _TemporaryError) else None
+        asked_s = (retry.get_retry_after(response) or 0) if response else 0
         if asked_s > client.longest_wait_s:
             raise InputError(f"{what}: {reason}; the server asks to come back in {asked_s:.0f} s")
-        if number < client.attempts:
-            backoff_s = client.first_wait_s * 2 ** (number - 1) * random.uniform(0.5, 1)
-            time.sleep(max(asked_s, min(backoff_s, client.longest_wait_s)))
-    raise InputError(f"{what}: {reason}, after {client.attempts} attempts")
+        try:
+            retry = retry.increment("GET", what, error=failure)
+        except urllib3.exceptions.MaxRetryError:
+            raise InputError(f"{what}: {reason}, after {client.attempts} attempts") from failure
+        retry.sleep(response)
 
 
 def _check_status(response: requests.Response) -> None:
     """Raise for an answer that is not the one asked for."""
-    if response.status_code == requests.codes.ok:
-        return
     message = f"{response.status_code} {response.reason}"
     if response.status_code in _RETRIED:
-        raise _TemporaryError(message, _retry_after_s(response.headers.get("Retry-After", "")))
-    raise InputError(message)
-
-
-def _retry_after_s(value: str) -> float:
-    """Seconds to wait by a Retry-After header, which holds a number or a date."""
-    if value.isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0
+        error = _TemporaryError(message)
+        error.response = response.raw
+        raise error
+    if response.status_code != requests.codes.ok:
+        raise InputError(message)
 
 
 def _session() -> requests.Session:
