@@ -275,10 +275,6 @@ class MeasureDistancesParams(Section):
     """Trunk of LPIPS, and of the features in which quality is measured."""
     precision: Precision
     """Of the trunk; bfloat16 is faster, and changes LPIPS in the third digit."""
-    block_size: int = Field(gt=0)
-    """Images compared at a time, at most. Bounds memory; never changes a result."""
-    memory_gb: float = Field(gt=0)
-    """For the embeddings of LPIPS, in 10^9 bytes. Bounds memory; never changes a result."""
 
 
 class TrainClassifierParams(Section):

@@ -1,14 +1,17 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from semforensics.distances.measure import measure_folder
+from semforensics.distances.measure import Sources, halve_by_group, measure_distances
 from semforensics.params import MeasureDistancesParams
 from semforensics.perceptual.lpips import LPIPS
 
@@ -90,23 +93,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 def measure(
-    folder: Path, pretrained: Path, protocol: str = "clean", **more: float
+    folder: Path,
+    pretrained: Path,
+    protocol: str = "clean",
+    net: str = "alex",
+    memory_gb: float = 1.0,
 ) -> tuple[dict, dict[str, pd.DataFrame]]:
     """Run the stage's function; give its metrics and tables."""
-    params = {"net": "alex", "precision": "float32", "block_size": 5, "memory_gb": 1.0} | more
-    measure_folder(
-        folder / "cropped",
-        folder / "splits.csv",
-        folder / "fakes",
+    splits, fakes = folder / "splits.csv", folder / "fakes"
+    measure_distances(
+        Sources("fastgan", folder / "cropped", splits, fakes, protocol, "simulated"),
         pretrained,
         folder / "metrics/fastgan.json",
         folder / "plots",
-        gan="fastgan",
-        params=MeasureDistancesParams(**params),
-        protocol=protocol,
-        data="simulated",
+        params=MeasureDistancesParams(net=net, precision="float32"),
         seed=0,
         device=torch.device("cpu"),
+        memory_gb=memory_gb,
     )
     metrics = json.loads((folder / "metrics/fastgan.json").read_text())
     tables = {name: pd.read_csv(folder / f"plots/fastgan_{name}.csv") for name in TABLES}
@@ -187,15 +190,39 @@ def test_copying_is_told_against_held_out_reals(folder, pretrained):
     assert thesis["mse_first_percentile_real_to_real"] >= reals["mse"].min()
 
 
-def test_block_size_and_memory_change_no_byte(folder, pretrained):
-    """All files are the same however much is compared or kept at a time."""
+def test_memory_changes_no_byte(folder, pretrained):
+    """All files are the same however much is kept at a time."""
     names = ["metrics/fastgan.json", *(f"plots/fastgan_{name}.csv" for name in TABLES)]
 
-    measure(folder, pretrained, block_size=3, memory_gb=5e-5)
+    measure(folder, pretrained, memory_gb=5e-5)
     before = [(folder / name).read_bytes() for name in names]
-    measure(folder, pretrained, block_size=64, memory_gb=1)
+    measure(folder, pretrained, memory_gb=1.0)
 
     assert [(folder / name).read_bytes() for name in names] == before
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=40), st.integers(0, 9))
+def test_halves_are_of_whole_groups(groups, seed):
+    """No group is in both halves, and they differ by no more images than the largest group has."""
+    first = halve_by_group(groups, seed)
+
+    names = np.array(groups)
+    assert not set(names[first]) & set(names[~first])
+    assert abs(int(first.sum()) - int((~first).sum())) <= max(Counter(groups).values())
+    np.testing.assert_array_equal(first, halve_by_group(groups, seed))
+
+
+def test_neighbours_are_not_in_both_halves(folder, pretrained):
+    """Under `thesis` two groups of reals are the two halves; one group alone has no floor."""
+    table = pd.read_csv(folder / "splits.csv")
+    table["group"] = np.where(table["file"] < "real_08.png", "g0", "g1")
+    table.to_csv(folder / "splits.csv", index=False)
+    metrics, _ = measure(folder, pretrained, protocol="thesis")
+    table.assign(group="g0").to_csv(folder / "splits.csv", index=False)
+
+    assert metrics["n_real"] == 16
+    with pytest.raises(ValueError, match="as many in each half of the groups"):
+        measure(folder, pretrained, protocol="thesis")
 
 
 def test_quality_has_a_floor_beside_every_number(folder, pretrained):

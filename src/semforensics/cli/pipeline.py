@@ -163,24 +163,28 @@ def measure_distances(
     metrics: OutPath,
     plots: OutPath,
     run: DeviceRun,
+    memory_gb: Annotated[
+        float,
+        typer.Option(
+            envvar="SEMFORENSICS_MEMORY_GB",
+            min=0,
+            help="For the embeddings of LPIPS, in 10^9 bytes; never changes a result.",
+        ),
+    ] = 4,
 ) -> str:
     """Measure how near the fakes are to the reals."""
-    from semforensics.distances.measure import measure_folder
+    from semforensics.distances.measure import Sources, measure_distances
 
     p = run.params
-    return measure_folder(
-        cropped,
-        splits,
-        fakes,
+    return measure_distances(
+        Sources(gan, cropped, splits, fakes, p.protocol, p.acquire.source),
         pretrained,
         metrics,
         plots,
-        gan=gan,
         params=p.measure_distances,
-        protocol=p.protocol,
-        data=p.acquire.source,
         seed=p.seed,
         device=run.device,
+        memory_gb=memory_gb,
     )
 
 

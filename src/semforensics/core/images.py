@@ -5,6 +5,7 @@ Nothing else in the project turns files into pixels.
 
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,22 @@ def read_crop(path: Path) -> UInt8[np.ndarray, "height width"]:
     except OSError as error:
         found = str(error)
     raise InputError(f"{path}: {found}; expected an 8-bit grey PNG")
+
+
+def stack_crops(paths: Iterable[Path]) -> UInt8[np.ndarray, "n height width"]:
+    """Read canonical crops of one size.
+
+    Raises:
+        InputError: As for `read_crop`; or a crop is not as large as the first.
+    """
+    images: list[np.ndarray] = []
+    for path in paths:
+        image = read_crop(path)
+        if images and image.shape != images[0].shape:
+            (height, width), (rows, columns) = image.shape, images[0].shape
+            raise InputError(f"{path}: {width}x{height} px, expected {columns}x{rows} px")
+        images.append(image)
+    return np.stack(images)
 
 
 def write_grey_png(path: Path, grey: UInt8[np.ndarray, "height width"]) -> None:

@@ -3,29 +3,30 @@
 Distances are those of the thesis (Sah 2024), MSE, and LPIPS beside it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file
+from semforensics.core.files import write_json
 from semforensics.core.flips import FLIPS
-from semforensics.core.images import read_crop
+from semforensics.core.images import stack_crops
 from semforensics.core.processing import mse_noise_floor
+from semforensics.core.tables import write_table
 from semforensics.distances.memorisation import (
-    Twins,
-    copying_test,
-    nearest_over_flips,
-    relative_to_next,
+    Measured,
+    memorisation_numbers,
+    memorisation_table,
+    suspicious_fakes,
     threshold,
     without_itself,
 )
@@ -38,44 +39,71 @@ from semforensics.perceptual.lpips import LPIPS, Embedding
 
 
 @dataclass(frozen=True)
-class _Set:
-    """Images of one kind."""
+class Sources:
+    """Fakes of one generator, and the reals that they are compared with."""
 
-    files: list[str]
-    images: UInt8[Tensor, "n height width"]
+    gan: str
+    """Name of the generator."""
+    cropped: Path
+    """The reals."""
+    splits: Path
+    """Says which of them the GAN has seen: under `clean` those of the training split, under
+    `thesis` all. Under `clean` the test split tells how near reals come that it has not seen; under
+    `thesis` there are none, and each real is compared with all others instead."""
+    fakes: Path
+    """The generated images, PNG files."""
+    protocol: Protocol
+    """As for the training."""
+    data: str
+    """Where the reals come from."""
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """One kind of distance between the training reals and everything else."""
+class _Files:
+    """Names of the images of each kind."""
 
-    to_fakes: Float[np.ndarray, "flips n_real n_fake"]
-    to_others: Float[np.ndarray, "flips n_real n_other"]
+    seen: list[str]
+    unseen: list[str]
+    fakes: list[str]
+    in_first_half: Bool[np.ndarray, " n_seen"]
+    """Where no real is unseen, one half of the others is compared with the other: whole groups, as
+    crops of one group show the same scene."""
+
+    @property
+    def others(self) -> list[str]:
+        """The reals that show how near reals come: those not seen, or all where there are none."""
+        return self.unseen or self.seen
 
 
-def measure_folder(
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
+@dataclass(frozen=True)
+class _Batches:
+    """The images themselves."""
+
+    seen: UInt8[Tensor, "n_seen height width"]
+    others: UInt8[Tensor, "n_other height width"]
+    fakes: UInt8[Tensor, "n_fake height width"]
+
+    @cached_property
+    def queries(self) -> UInt8[Tensor, "n height width"]:
+        """What is compared with the reals that were seen."""
+        return torch.cat([self.fakes, self.others])
+
+
+def measure_distances(
+    sources: Sources,
     pretrained: Path,
     metrics: Path,
     plots: Path,
     *,
-    gan: str,
     params: MeasureDistancesParams,
-    protocol: Protocol,
-    data: str,
     seed: int,
     device: torch.device,
+    memory_gb: float,
 ) -> str:
     """Compare the fakes of one GAN with the reals that it was trained on.
 
     Args:
-        cropped: The reals.
-        splits: Says which of them the GAN has seen: under `clean` those of the training side, under
-            `thesis` all. Under `clean` the test side tells how near reals come that it has not
-            seen; under `thesis` there are none, and each real is compared with all others instead.
-        fakes: The generated images, PNG files.
+        sources: Reals and fakes.
         pretrained: Holds the weights of LPIPS.
         metrics: JSON file to write: minima, means and quantiles of distances, the test for copies,
             the quality of the fakes as a set.
@@ -83,12 +111,11 @@ def measure_folder(
             nearest of the other kind), `<gan>_memorisation.csv` (the training real nearest to each
             fake and to each other real, over all flips) and `<gan>_suspicious.csv` (the fakes that
             are nearer to one than 99 % of the other reals).
-        gan: Name of the generator.
-        params: Which LPIPS, and how much at a time.
-        protocol: As for the training.
-        data: Where the reals come from.
+        params: Which LPIPS.
         seed: Of the subsets of KID, and of the halves into which `thesis` parts the reals.
         device: Where to compute; it changes no MSE, and of LPIPS the last digits.
+        memory_gb: For the embeddings of LPIPS, in 10^9 bytes. Bounds memory; never changes a
+            result.
 
     Returns:
         One line that sums up.
@@ -98,99 +125,130 @@ def measure_folder(
             or too small for LPIPS.
         FileNotFoundError: The weights of LPIPS are missing.
     """
-    embedding = Embedding(
-        LPIPS.load(pretrained / f"{params.net}.safetensors"),
-        precision=params.precision,
-        device=device,
-    )
-    seen, unseen = _real_files(splits, protocol)
-    fake_files = sorted(path.name for path in fakes.glob("*.png"))
-    if not fake_files:
-        raise InputError(f"{fakes}: no PNG files, expected the fakes of {gan}")
-    _refuse_few(len(seen), len(unseen), len(fake_files))
+    lpips = LPIPS.load(pretrained / f"{params.net}.safetensors")
+    embedding = Embedding(lpips, precision=params.precision, device=device)
+    files = _list_files(sources, seed)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        all_reals = _read_images(cropped, seen + unseen, progress)
-        generated = _Set(fake_files, _read_images(fakes, fake_files, progress))
-        if generated.images.shape[1:] != all_reals.shape[1:]:
-            raise InputError(
-                f"{fakes}: images of {_size(generated.images)} px, those of {cropped} have"
-                f" {_size(all_reals)}"
-            )
-        reals = _Set(seen, all_reals[: len(seen)])
-        others = _Set(unseen, all_reals[len(seen) :]) if unseen else reals
-        queries = torch.cat([generated.images, others.images])
-        measured = {
-            "mse": _all_mse(reals.images, queries, params, device, progress),
-            "lpips": _all_lpips(reals.images, queries, params, embedding, progress),
+        batches = _read_batches(sources, files, progress)
+        distances = {
+            "mse": _all_mse(batches, device, progress),
+            "lpips": _all_lpips(batches, embedding, memory_gb, progress),
         }
-        split = {
-            name: _Measured(
-                distances[..., : len(fake_files)],
-                distances[..., len(fake_files) :]
-                if unseen
-                else without_itself(distances[..., len(fake_files) :]),
-            )
-            for name, distances in measured.items()
-        }
-        numbers = _quality(reals, others, generated, embedding, seed, progress)
+        numbers = _quality(files, batches, embedding, seed, progress)
+    measured = {name: _split_queries(found, files) for name, found in distances.items()}
 
-    summary: dict[str, float] = {}
-    for name, distances in split.items():
-        summary |= summarise(distances.to_fakes[0], name)
-    summary["mse_noise_floor"] = mse_noise_floor(reals.images.numpy())
-    table = _memorisation_table(reals, others, generated, split)
+    table = memorisation_table(files.seen, files.others, files.fakes, measured)
     is_real = table["kind"] == "real"
-    limits = {name: threshold(table.loc[is_real, name].to_numpy()) for name in split}
-    suspicious = _suspicious(table, limits)
+    thresholds = {name: threshold(table.loc[is_real, name].to_numpy()) for name in measured}
+    suspicious = suspicious_fakes(table, thresholds)
+    summary: dict[str, float] = {}
+    for name, found in measured.items():
+        summary |= summarise(found.to_fakes[0], name)
     report = {
-        "gan": gan,
-        "protocol": protocol,
-        "data": data,
-        "reals": "all" if not unseen else "train",
-        "n_real": len(seen),
-        "n_fake": len(fake_files),
+        "gan": sources.gan,
+        "protocol": sources.protocol,
+        "data": sources.data,
+        "reals": "train" if files.unseen else "all",
+        "n_real": len(files.seen),
+        "n_fake": len(files.fakes),
         "lpips_net": params.net,
         "lpips_precision": params.precision,
         "device": device.type,
         **summary,
-        **_memorisation_numbers(table, limits, held_out=bool(unseen)),
+        "mse_noise_floor": mse_noise_floor(batches.seen.numpy()),
+        **memorisation_numbers(table, thresholds, held_out=bool(files.unseen)),
         "suspicious_fakes": len(suspicious),
         **numbers,
     }
-    per_kind = {"real": (reals, generated), "fake": (generated, reals)}
-    for kind, (rows, columns) in per_kind.items():
-        matrices = {
-            name: m.to_fakes[0] if kind == "real" else m.to_fakes[0].T for name, m in split.items()
-        }
-        _write(plots / f"{gan}_per_{kind}.csv", _nearest_table(rows, columns, matrices))
-    _write(plots / f"{gan}_memorisation.csv", table)
-    _write(plots / f"{gan}_suspicious.csv", suspicious)
-    with atomic_file(metrics) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    to_fakes = {name: found.to_fakes[0] for name, found in measured.items()}
+    from_fakes = {name: found.T for name, found in to_fakes.items()}
+    for name, written in (
+        ("per_real", _nearest_table(files.seen, files.fakes, to_fakes)),
+        ("per_fake", _nearest_table(files.fakes, files.seen, from_fakes)),
+        ("memorisation", table),
+        ("suspicious", suspicious),
+    ):
+        write_table(written, plots / f"{sources.gan}_{name}.csv")
+    write_json(metrics, report)
     return (
-        f"{len(fake_files)} fakes, {len(seen)} reals: smallest MSE {summary['mse_min']:.2f} grey"
-        f" levels squared, smallest LPIPS {summary['lpips_min']:.4f},"
+        f"{len(files.fakes)} fakes, {len(files.seen)} reals: smallest MSE {summary['mse_min']:.2f}"
+        f" grey levels squared, smallest LPIPS {summary['lpips_min']:.4f},"
         f" {len(suspicious)} suspicious fakes"
     )
 
 
+def _list_files(sources: Sources, seed: int) -> _Files:
+    """List the images, and refuse sets that are too small before anything is measured."""
+    table = read_splits(sources.splits).sort_values("file")
+    fakes = sorted(path.name for path in sources.fakes.glob("*.png"))
+    if not fakes:
+        raise InputError(f"{sources.fakes}: no PNG files, expected the fakes of {sources.gan}")
+    if sources.protocol == "clean":
+        splits = table.groupby("side")["file"]
+        seen, unseen = (splits.get_group(name).tolist() for name in ("train", "test"))
+        in_first_half = np.ones(len(seen), bool)
+        counts = (len(seen), len(unseen), len(fakes))
+    else:
+        seen, unseen = table["file"].tolist(), []
+        in_first_half = halve_by_group(table["group"].tolist(), seed)
+        counts = (int(in_first_half.sum()), int((~in_first_half).sum()), len(fakes))
+    if min(counts) < SMALLEST_SET:
+        raise InputError(
+            f"{len(seen)} reals that the generator has seen, {len(unseen)} others, {len(fakes)}"
+            f" fakes: need {SMALLEST_SET} of each, and as many in each half of the groups where"
+            " there are no others"
+        )
+    return _Files(seen, unseen, fakes, in_first_half)
+
+
+def halve_by_group(groups: Sequence[str], seed: int) -> Bool[np.ndarray, " n"]:
+    """Divide images into two halves, as equal as whole groups in random order allow.
+
+    Args:
+        groups: That of each image.
+        seed: Of the order.
+
+    Returns:
+        Which images are in the first half.
+    """
+    names, counts = np.unique(np.asarray(groups), return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    filled = np.cumsum(counts[order])
+    cut = int(np.abs(filled - filled[-1] / 2).argmin()) + 1
+    return np.isin(np.asarray(groups), names[order[:cut]])
+
+
+def _read_batches(sources: Sources, files: _Files, progress: Progress) -> _Batches:
+    """Read all images, of one size."""
+
+    def read(folder: Path, names: list[str]) -> UInt8[Tensor, "n height width"]:
+        tracked = progress.track(names, description=f"Reading {folder.name}")
+        return torch.from_numpy(stack_crops(folder / name for name in tracked))
+
+    reals = read(sources.cropped, files.seen + files.unseen)
+    fakes = read(sources.fakes, files.fakes)
+    if fakes.shape[1:] != reals.shape[1:]:
+        sizes = [f"{images.shape[2]}x{images.shape[1]}" for images in (fakes, reals)]
+        raise InputError(
+            f"{sources.fakes}: images of {sizes[0]} px, those of {sources.cropped} have {sizes[1]}"
+        )
+    seen = reals[: len(files.seen)]
+    return _Batches(seen, reals[len(files.seen) :] if files.unseen else seen, fakes)
+
+
 def _all_mse(
-    reals: UInt8[Tensor, "n_real height width"],
-    queries: UInt8[Tensor, "n height width"],
-    params: MeasureDistancesParams,
-    device: torch.device,
-    progress: Progress,
-) -> Float[np.ndarray, "flips n_real n"]:
-    task = progress.add_task("MSE", total=len(FLIPS) * len(reals) * len(queries))
+    batches: _Batches, device: torch.device, progress: Progress
+) -> Float[np.ndarray, "flips n_seen n"]:
+    pairs = len(batches.seen) * len(batches.queries)
+    task = progress.add_task("MSE", total=len(FLIPS) * pairs)
     return np.stack(
         [
             pairwise_mse(
-                reals,
-                queries.flip(axes),
-                block_size=params.block_size,
+                batches.seen,
+                batches.queries.flip(axes),
                 device=device,
-                advance=lambda pairs: progress.advance(task, pairs),
+                advance=lambda done: progress.advance(task, done),
             ).numpy()
             for axes in FLIPS.values()
         ]
@@ -198,173 +256,64 @@ def _all_mse(
 
 
 def _all_lpips(
-    reals: UInt8[Tensor, "n_real height width"],
-    queries: UInt8[Tensor, "n height width"],
-    params: MeasureDistancesParams,
-    embedding: Embedding,
-    progress: Progress,
-) -> Float[np.ndarray, "flips n_real n"]:
+    batches: _Batches, embedding: Embedding, memory_gb: float, progress: Progress
+) -> Float[np.ndarray, "flips n_seen n"]:
     passes = trunk_passes(
-        len(reals),
-        len(queries),
-        reals[:1],
+        len(batches.seen),
+        len(batches.queries),
+        batches.seen[:1],
         embedding=embedding,
         num_flips=len(FLIPS),
-        memory_gb=params.memory_gb,
+        memory_gb=memory_gb,
     )
     task = progress.add_task(f"LPIPS-{embedding.net}", total=passes)
-    distances: Float[np.ndarray, "flips n_real n"] = pairwise_lpips(
-        reals[:, None],
-        queries[:, None],
+    distances: Float[np.ndarray, "flips n_seen n"] = pairwise_lpips(
+        batches.seen[:, None],
+        batches.queries[:, None],
         embedding=embedding,
         flips=list(FLIPS),
-        block_size=params.block_size,
-        memory_gb=params.memory_gb,
+        memory_gb=memory_gb,
         advance=lambda images: progress.advance(task, images),
     ).numpy()
     return distances
 
 
+def _split_queries(distances: Float[np.ndarray, "flips n_seen n"], files: _Files) -> Measured:
+    """Part the distances of fakes from those of the other reals."""
+    to_fakes, to_others = np.split(distances, [len(files.fakes)], axis=2)
+    return Measured(to_fakes, to_others if files.unseen else without_itself(to_others))
+
+
 def _quality(
-    reals: _Set, others: _Set, fakes: _Set, embedding: Embedding, seed: int, progress: Progress
+    files: _Files, batches: _Batches, embedding: Embedding, seed: int, progress: Progress
 ) -> dict[str, float]:
     """Compare the sets; without other reals, one half of the reals is compared with the other."""
-    features = {}
-    kinds = {"reals": reals, "fakes": fakes} | ({} if others is reals else {"others": others})
-    for name, kind in kinds.items():
-        tracked = progress.track(kind.images, description=f"Features of {name}")
+
+    def describe(name: str, images: UInt8[Tensor, "n height width"]) -> Images:
+        tracked = progress.track(images, description=f"Features of {name}")
         pooled = torch.stack([embedding.pooled(image[None]) for image in tracked])
-        features[name] = Images(kind.images.numpy(), pooled.double().cpu().numpy())
-    rng = np.random.default_rng(seed)
-    if others is reals:
-        whole = features["reals"]
-        order = rng.permutation(len(whole.levels))
-        half = len(order) // 2
-        features["reals"], features["others"] = (
-            Images(whole.levels[part], whole.features[part])
-            for part in (order[:half], order[half:])
+        return Images(images.numpy(), pooled.double().cpu().numpy())
+
+    reals, fakes = describe("reals", batches.seen), describe("fakes", batches.fakes)
+    if files.unseen:
+        others = describe("others", batches.others)
+    else:
+        first = files.in_first_half
+        reals, others = (
+            Images(reals.levels[part], reals.features[part]) for part in (first, ~first)
         )
-    return quality(
-        features["reals"],
-        features["others"],
-        features["fakes"],
-        space=f"{embedding.net}_conv5_mean",
-        rng=rng,
-    )
+    space = f"{embedding.net}_conv5_mean"
+    return quality(reals, others, fakes, space=space, rng=np.random.default_rng(seed))
 
 
 def _nearest_table(
-    rows: _Set, columns: _Set, matrices: dict[str, Float[np.ndarray, "rows columns"]]
+    rows: list[str], columns: list[str], matrices: dict[str, Float[np.ndarray, "rows columns"]]
 ) -> pd.DataFrame:
     """Return every row's nearest column and mean distance, for every kind of distance."""
-    table = pd.DataFrame({"file": rows.files})
+    table = pd.DataFrame({"file": rows})
     for name, matrix in matrices.items():
         found = nearest(matrix)
         table[f"{name}_min"] = found.distance
-        table[f"{name}_nearest"] = [columns.files[index] for index in found.index]
+        table[f"{name}_nearest"] = [columns[index] for index in found.index]
         table[f"{name}_mean"] = found.mean
     return table
-
-
-def _memorisation_table(
-    reals: _Set, others: _Set, fakes: _Set, measured: dict[str, _Measured]
-) -> pd.DataFrame:
-    """Return the training real nearest to every fake and every other real, and how it is turned."""
-    flips = list(FLIPS)
-
-    def rows(kind: str, files: Sequence[str], twins: dict[str, Twins]) -> pd.DataFrame:
-        table = pd.DataFrame({"kind": kind, "file": files})
-        for name, found in twins.items():
-            table[name] = found.distance
-            table[f"{name}_nearest"] = [reals.files[index] for index in found.real]
-            table[f"{name}_flip"] = [flips[index] for index in found.flip]
-        return table
-
-    to_fakes = {name: nearest_over_flips(m.to_fakes) for name, m in measured.items()}
-    to_others = {name: nearest_over_flips(m.to_others) for name, m in measured.items()}
-    fake_rows = rows("fake", fakes.files, to_fakes)
-    for name, m in measured.items():
-        fake_rows[f"{name}_relative"] = relative_to_next(m.to_fakes)
-    return pd.concat([fake_rows, rows("real", others.files, to_others)], ignore_index=True)
-
-
-def _suspicious(table: pd.DataFrame, limits: dict[str, float]) -> pd.DataFrame:
-    """List the fakes below a limit and by which distances, the one most alone with its real first.
-
-    A limit of 0, between reals that are equal, is met by a copy.
-    """
-    fakes = table[table["kind"] == "fake"].drop(columns="kind")
-    below = pd.DataFrame(
-        {name: (fakes[name] < limit) | (fakes[name] == 0) for name, limit in limits.items()}
-    )
-    fakes.insert(1, "by", [" and ".join(below.columns[row]) for row in below.to_numpy()])
-    alone = fakes[[f"{name}_relative" for name in limits]].min(axis=1)
-    order = alone[below.any(axis=1)].sort_values(kind="stable").index
-    return fakes.loc[order]
-
-
-def _memorisation_numbers(
-    table: pd.DataFrame, limits: dict[str, float], *, held_out: bool
-) -> dict[str, float | str]:
-    is_fake = table["kind"] == "fake"
-    numbers: dict[str, float | str] = {
-        "memorisation": "against held-out reals"
-        if held_out
-        else "not tested: the protocol holds out no reals"
-    }
-    for name, limit in limits.items():
-        fakes, reals = table.loc[is_fake, name].to_numpy(), table.loc[~is_fake, name].to_numpy()
-        numbers[f"{name}_first_percentile_real_to_real"] = limit
-        if held_out:
-            nearer, p_value = copying_test(fakes, reals)
-            numbers |= {
-                f"memorisation_{name}_share_fakes_nearer": nearer,
-                f"memorisation_{name}_p_value": p_value,
-                f"memorisation_{name}_median_fakes": float(np.median(fakes)),
-                f"memorisation_{name}_median_held_out": float(np.median(reals)),
-            }
-    return numbers
-
-
-def _real_files(splits: Path, protocol: Protocol) -> tuple[list[str], list[str]]:
-    """List the crops that a GAN is trained on, and of test crops that it never saw."""
-    table = read_splits(splits)
-    if protocol == "thesis":
-        return sorted(table["file"]), []
-    sides = table.groupby("side")["file"]
-    return sorted(sides.get_group("train")), sorted(sides.get_group("test"))
-
-
-def _refuse_few(n_seen: int, n_unseen: int, n_fake: int) -> None:
-    """Refuse sets that are too small for `_quality`, before anything is measured."""
-    counts = (n_seen, n_unseen, n_fake) if n_unseen else (n_seen // 2, n_fake)
-    if min(counts) < SMALLEST_SET:
-        raise InputError(
-            f"{n_seen} reals that the generator has seen, {n_unseen} others, {n_fake} fakes: need"
-            f" {SMALLEST_SET} of each, and twice as many reals where there are no others"
-        )
-
-
-def _read_images(
-    folder: Path, files: list[str], progress: Progress
-) -> UInt8[Tensor, "n height width"]:
-    """Read images of one size into one tensor."""
-    images: list[np.ndarray] = []
-    for name in progress.track(files, description=f"Reading {folder.name}"):
-        image = read_crop(folder / name)
-        if images and image.shape != images[0].shape:
-            raise InputError(
-                f"{folder / name}: {_size(image)} px, expected {_size(images[0])} as in {files[0]}"
-            )
-        images.append(image)
-    return torch.from_numpy(np.stack(images))
-
-
-def _size(images: Tensor | np.ndarray) -> str:
-    height, width = images.shape[-2:]
-    return f"{width}x{height}"
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    with atomic_file(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

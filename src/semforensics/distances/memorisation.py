@@ -7,11 +7,15 @@ compare the two with a rank test. Ours differs: one test over all images instead
 and copies are searched over flips as well.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 from scipy.stats import mannwhitneyu
+
+from semforensics.core.flips import FLIPS
 
 # Share of reals that lie nearer to the training reals than a fake may without being listed.
 SUSPICIOUS_SHARE = 0.01
@@ -25,9 +29,9 @@ class Twins:
     distance: Float[np.ndarray, " n"]
     """The smallest distance over all reals and flips."""
     real: Int[np.ndarray, " n"]
-    """Where that real stands."""
+    """Index of that real."""
     flip: Int[np.ndarray, " n"]
-    """Where that flip stands; the first wins a tie, then the first real."""
+    """Index of that flip; the first wins a tie, then the first real."""
 
 
 def nearest_over_flips(distances: Float[np.ndarray, "flips n_real n"]) -> Twins:
@@ -72,6 +76,100 @@ def threshold(references: Float[np.ndarray, " n_reference"]) -> float:
     With fewer than 100 of them it lies between the two smallest.
     """
     return float(np.quantile(references, SUSPICIOUS_SHARE))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One kind of distance between the training reals and everything else."""
+
+    to_fakes: Float[np.ndarray, "flips n_real n_fake"]
+    to_others: Float[np.ndarray, "flips n_real n_other"]
+    """Infinite between a real and itself, where the others are the training reals themselves."""
+
+
+def memorisation_table(
+    reals: Sequence[str],
+    others: Sequence[str],
+    fakes: Sequence[str],
+    measured: Mapping[str, Measured],
+) -> pd.DataFrame:
+    """Return the training real nearest to every fake and every other real, and how it is turned.
+
+    Args:
+        reals: Names of the training reals.
+        others: Names of the other reals.
+        fakes: Names of the fakes.
+        measured: Distances by their name.
+
+    Returns:
+        `kind` (fake or real), `file`, and for each distance `<name>`, `<name>_nearest`,
+        `<name>_flip` and, of fakes alone, `<name>_relative`: see `relative_to_next`.
+    """
+    flips = list(FLIPS)
+    parts = []
+    for kind, files in (("fake", fakes), ("real", others)):
+        part = pd.DataFrame({"kind": kind, "file": list(files)})
+        for name, distances in measured.items():
+            found = nearest_over_flips(
+                distances.to_fakes if kind == "fake" else distances.to_others
+            )
+            part[name] = found.distance
+            part[f"{name}_nearest"] = [reals[index] for index in found.real]
+            part[f"{name}_flip"] = [flips[index] for index in found.flip]
+        parts.append(part)
+    for name, distances in measured.items():
+        parts[0][f"{name}_relative"] = relative_to_next(distances.to_fakes)
+    return pd.concat(parts, ignore_index=True)
+
+
+def suspicious_fakes(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """List the fakes below a threshold and by which distances, the most alone with its real first.
+
+    A threshold of 0, between reals that are equal, is met by a copy.
+
+    Args:
+        table: As `memorisation_table` returns it.
+        thresholds: By the name of the distance.
+    """
+    fakes = table[table["kind"] == "fake"].drop(columns="kind")
+    below = pd.DataFrame(
+        {name: (fakes[name] < limit) | (fakes[name] == 0) for name, limit in thresholds.items()}
+    )
+    fakes.insert(1, "by", [" and ".join(below.columns[row]) for row in below.to_numpy()])
+    alone = fakes[[f"{name}_relative" for name in thresholds]].min(axis=1)
+    order = alone[below.any(axis=1)].sort_values(kind="stable").index
+    return fakes.loc[order]
+
+
+def memorisation_numbers(
+    table: pd.DataFrame, thresholds: Mapping[str, float], *, held_out: bool
+) -> dict[str, float | str]:
+    """Return what the metrics file says of copies.
+
+    Args:
+        table: As `memorisation_table` returns it.
+        thresholds: By the name of the distance.
+        held_out: Whether the other reals are ones that the generator has not seen; else there is
+            nothing to test against.
+    """
+    is_fake = table["kind"] == "fake"
+    numbers: dict[str, float | str] = {
+        "memorisation": "against held-out reals"
+        if held_out
+        else "not tested: the protocol holds out no reals"
+    }
+    for name, limit in thresholds.items():
+        fakes, reals = table.loc[is_fake, name].to_numpy(), table.loc[~is_fake, name].to_numpy()
+        numbers[f"{name}_first_percentile_real_to_real"] = limit
+        if held_out:
+            nearer, p_value = copying_test(fakes, reals)
+            numbers |= {
+                f"memorisation_{name}_share_fakes_nearer": nearer,
+                f"memorisation_{name}_p_value": p_value,
+                f"memorisation_{name}_median_fakes": float(np.median(fakes)),
+                f"memorisation_{name}_median_held_out": float(np.median(reals)),
+            }
+    return numbers
 
 
 def copying_test(

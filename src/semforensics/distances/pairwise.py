@@ -9,6 +9,8 @@ from torch import Tensor
 from semforensics.core.flips import FLIPS, Flip
 from semforensics.perceptual.lpips import Embedding
 
+BLOCK_SIZE = 256
+"""Images compared at a time, at most."""
 # Grey levels less 128 are integers up to 128 in size, so 1024 of their products add up to 2^24 at
 # most, the last number to which float32 counts by ones.
 _EXACT_PIXELS = 1024
@@ -22,7 +24,7 @@ def pairwise_mse(
     a: UInt8[Tensor, "n_a height width"],
     b: UInt8[Tensor, "n_b height width"],
     *,
-    block_size: int,
+    block_size: int = BLOCK_SIZE,
     device: torch.device,
     advance: Callable[[int], None] = lambda _pairs: None,
 ) -> Float[Tensor, "n_a n_b"]:
@@ -75,7 +77,7 @@ def pairwise_lpips(
     *,
     embedding: Embedding,
     flips: Sequence[Flip] = ("none",),
-    block_size: int,
+    block_size: int = BLOCK_SIZE,
     memory_gb: float,
     advance: Callable[[int], None] = lambda _passes: None,
 ) -> Float[Tensor, "flips n_a n_b"]:
