@@ -6,7 +6,7 @@ Images are simulated micrographs, saved as the pipeline saves crops. The plain f
 writes first: float32, NCHW, batches of 16 in memory, the default allocator. Ours reads the files
 too. Both run in processes of their own, since an allocator's settings hold for a whole process, and
 take turns, so that a busy machine slows both; medians. Memory is the resident one of a process that
-scores 10,000 files. With a classifier, verdicts of its test side are compared between precisions.
+scores 10,000 files. With a classifier, verdicts of its test split are compared between precisions.
 """
 
 import argparse
@@ -139,18 +139,23 @@ def take_turns(modes: tuple[str, ...], *arguments: object) -> dict[str, float]:
 
 
 def compare_verdicts(classifier: Path, data: Path) -> str:
-    """Say how many verdicts of the test side differ from float32's, and what they cost."""
+    """Say how many verdicts of the test split differ from float32's, and what they cost."""
     import torch
 
-    from semforensics.detector.corpus import load_test_side
+    from semforensics.detector.corpus import Corpus
     from semforensics.detector.detector import Detector
     from semforensics.detector.inference import MARGIN, CarefulNetwork, FoldedNetwork
     from semforensics.detector.scoring import score_images
+    from semforensics.params import SplitParams
 
     cpu = torch.device("cpu")
     detector = Detector.load(classifier, phases=4, device=cpu)
-    row = detector.meta["row"]
-    test = load_test_side(row, detector.meta, data / "cropped", data / "splits.csv", data / "fakes")
+    meta = detector.meta
+    corpus = Corpus(
+        data / "cropped", data / "splits.csv", data / "fakes",
+        meta["protocol"], SplitParams(**meta["shares"]), meta["seed"],
+    )  # fmt: skip
+    test = corpus.load_test_split(meta)
     exact, fast = (FoldedNetwork(detector.network, p) for p in ("float32", "bfloat16"))
     careful = CarefulNetwork(fast, exact, detector.borders(0.05))
     logits = [score_images(n, test.images, phases=4, device=cpu) for n in (exact, fast)]
@@ -165,10 +170,11 @@ def compare_verdicts(classifier: Path, data: Path) -> str:
     )
     rescored = careful.is_near(logits[1]).mean()
     return (
-        f"Test side of row {row}, {len(test.images)} images. Between float32 and bfloat16 {rough} "
-        f"differ; logits by {np.abs(logits[0] - logits[1]).max():.3f} at most, their standard "
-        f"deviation is {logits[0].std():.1f}. Where bfloat16 is within {MARGIN} of a border and "
-        f"float32 takes over ({rescored:.1%} of the images), {clear} differ."
+        f"Test split of detector {meta['detector']}, {len(test.images)} images. Between float32 "
+        f"and bfloat16 {rough} differ; logits by {np.abs(logits[0] - logits[1]).max():.3f} at "
+        f"most, their standard deviation is {logits[0].std():.1f}. Where bfloat16 is within "
+        f"{MARGIN} of a border and float32 takes over ({rescored:.1%} of the images), {clear} "
+        "differ."
     )
 
 

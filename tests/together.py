@@ -17,7 +17,7 @@ from semforensics.core.resume import fingerprint
 from semforensics.detector import training as classifier
 from semforensics.generators.fastgan import training as fastgan
 from semforensics.generators.stylegan2_ada import training as stylegan2_ada
-from tests.detector.conftest import SHARES, Folders, recipe
+from tests.detector.conftest import Folders, recipe
 from tests.generators.conftest import CPU, Place, flatten, tiny, tiny_style
 
 
@@ -68,9 +68,8 @@ def main(root: Path, where: str = "", dies_at: int = -1) -> None:
             place.train(params, seconds_between_saves=0)
         torch.distributed.barrier()
     data = Folders(root / "data/cropped", root / "data/splits.csv", root / "data/fakes")
-    classifier.train_row(
-        "fastgan", data.cropped, data.splits, data.fakes, root / "classifier",
-        params=recipe(epochs=4), shares=SHARES, protocol="clean", data="folder", seed=0,
+    classifier.train_classifier(
+        "fastgan", data.corpus(), root / "classifier", params=recipe(epochs=4), data="folder",
         scratch=root / "scratch", device=CPU,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from semforensics.core.errors import InputError
 Protocol = Literal["clean", "thesis"]
 Precision = Literal["float32", "bfloat16"]
 Trunk = Literal["alex", "vgg"]
-Side = Literal["train", "test", "validation"]
+Split = Literal["train", "test", "validation"]
 GanName = Literal["fastgan", "stylegan2_ada"]
 DetectorName = Literal["fastgan", "stylegan2_ada", "both", "both_pseudo"]
 """Each is named after the fakes that it learns from."""
@@ -91,7 +91,7 @@ class CropParams(Section):
 
 
 class SplitParams(Section):
-    """Shares of the three sides; they add up to one."""
+    """Shares of the three splits; they add up to one."""
 
     train: float = Field(gt=0, lt=1)
     test: float = Field(gt=0, lt=1)
@@ -323,7 +323,7 @@ class TrainClassifierParams(Section):
     """Benign processing that a real may have undergone: cells of the robustness grid by axis and
     level. A real is excluded only if it would be unusual after each of them as well."""
     domain_quantile: float = Field(gt=0, lt=1)
-    """Share of the validation side within each limit of the training domain; images without
+    """Share of the validation split within each limit of the training domain; images without
     structure are outside even so."""
 
 

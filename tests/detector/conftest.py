@@ -1,6 +1,6 @@
 """Small images of two classes on disk and in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from semforensics.detector.corpus import LabelledImages
+from semforensics.detector.corpus import Corpus, LabelledImages
+from semforensics.detector.training import train_classifier
 from semforensics.params import SplitParams, TrainClassifierParams
+from semforensics.trials.under_test import DetectorUnderTest
 
+CPU = torch.device("cpu")
 SIZE_PX = 32
 SHARES = SplitParams(train=0.6, test=0.3, validation=0.1)
 
@@ -48,6 +51,38 @@ class Folders:
     splits: Path
     fakes: Path
 
+    def corpus(self, **changes: object) -> Corpus:
+        """These images under the clean protocol, drawn with seed 0."""
+        corpus = Corpus(self.cropped, self.splits, self.fakes, "clean", SHARES, 0)
+        return replace(corpus, **changes)
+
+    @property
+    def model(self) -> Path:
+        """Where tests put a classifier of these images."""
+        return self.cropped.parent / "model"
+
+    def train(
+        self, name: str = "fastgan", classifier: Path | None = None, **changes: object
+    ) -> str:
+        """Train a classifier of simulated reals by a short recipe."""
+        return train_classifier(
+            name, self.corpus(), classifier or self.model, params=recipe(**changes),
+            data="simulated", scratch=self.cropped.parent / "scratch", device=CPU,
+        )  # fmt: skip
+
+    def under_test(
+        self,
+        classifier: Path | None = None,
+        *,
+        phases: int = 4,
+        alpha: float = 0.2,
+        **changes: object,
+    ) -> DetectorUnderTest:
+        """The trained classifier; the validation split has 6 images of each class."""
+        return DetectorUnderTest.load(
+            classifier or self.model, self.corpus(**changes), phases=phases, alpha=alpha, device=CPU
+        )
+
 
 def write_data(root: Path, *, groups: int = 10, per_group: int = 6, fakes: int = 60) -> Folders:
     """Write originals as reals, up-sampled images as fakes of "fastgan", and a table of splits."""
@@ -57,14 +92,14 @@ def write_data(root: Path, *, groups: int = 10, per_group: int = 6, fakes: int =
     (folders.fakes / "fastgan").mkdir(parents=True)
     rows = []
     for group in range(groups):
-        side = "train" if group < 6 else "test" if group < 9 else "validation"
+        split = "train" if group < 6 else "test" if group < 9 else "validation"
         for index in range(per_group):
             name = f"S1-A{group}_{index}.png"
             Image.fromarray(original(rng)).save(folders.cropped / name)
             rows.append(
                 {"file": name, "micrograph": f"S1-A{group}.tif", "group": f"S1-A{group}",
                  "label": "ordered", "magnification_k": 100, "kv": "", "top_px": 0,
-                 "left_px": 32 * index, "side": side}
+                 "left_px": 32 * index, "split": split}
             )  # fmt: skip
     pd.DataFrame(rows).to_csv(folders.splits, index=False)
     for seed in range(fakes):
@@ -87,7 +122,7 @@ def labelled(count: int, seed: int, *, groups: int = 4) -> LabelledImages:
             "file": [f"{seed}_{i}.png" for i in range(2 * count)],
             "class": ["real"] * count + ["fake"] * count,
             "generator": [""] * count + ["fastgan"] * count,
-            "side": "train",
+            "split": "train",
             "group": [f"g{i % groups}" for i in range(count)] + [f"f{i}" for i in range(count)],
             "path": "",
         }

@@ -1,5 +1,6 @@
-"""Which images stand on which side, and how they are read."""
+"""Which images are in which split, and how they are read."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -12,24 +13,20 @@ from PIL import Image
 
 from semforensics.detector.corpus import (
     check_same_size,
-    contiguous_sides,
+    contiguous_splits,
     draw_evenly,
-    draw_test_side,
-    draw_training_side,
+    draw_test_split,
+    draw_training_split,
     fingerprint,
     generators_of,
-    list_images,
     load_images,
 )
 from tests.detector.conftest import SHARES, Folders, labelled
 
 
 def listing(folders: Folders, protocol: str = "clean", seed: int = 0) -> pd.DataFrame:
-    """The images of row fastgan."""
-    return list_images(
-        folders.cropped, folders.splits, folders.fakes, ("fastgan",),
-        protocol=protocol, shares=SHARES, seed=seed,
-    )  # fmt: skip
+    """The images of detector fastgan."""
+    return folders.corpus(protocol=protocol, seed=seed).list_images(("fastgan",))
 
 
 def test_clean_fakes_have_disjoint_ranges_of_seeds(folders: Folders) -> None:
@@ -38,18 +35,18 @@ def test_clean_fakes_have_disjoint_ranges_of_seeds(folders: Folders) -> None:
     fakes = table[table["class"] == "fake"]
 
     assert fakes["file"].tolist() == [f"fastgan/{seed:06d}.png" for seed in range(60)]
-    assert fakes["side"].tolist() == ["train"] * 36 + ["test"] * 18 + ["validation"] * 6
+    assert fakes["split"].tolist() == ["train"] * 36 + ["test"] * 18 + ["validation"] * 6
 
 
 def test_thesis_fakes_are_drawn_at_random(folders: Folders) -> None:
-    """Under the thesis's protocol the sides mix, in the same shares, by the seed."""
+    """Under the thesis's protocol the splits mix, in the same shares, by the seed."""
     table = listing(folders, "thesis")
-    sides = table[table["class"] == "fake"]["side"].tolist()
+    splits = table[table["class"] == "fake"]["split"].tolist()
 
-    assert sorted(sides) == ["test"] * 18 + ["train"] * 36 + ["validation"] * 6
-    assert sides != sorted(sides, key=["train", "test", "validation"].index)
-    assert sides == listing(folders, "thesis")[table["class"] == "fake"]["side"].tolist()
-    assert sides != listing(folders, "thesis", seed=1)[table["class"] == "fake"]["side"].tolist()
+    assert sorted(splits) == ["test"] * 18 + ["train"] * 36 + ["validation"] * 6
+    assert splits != sorted(splits, key=["train", "test", "validation"].index)
+    assert splits == listing(folders, "thesis")[table["class"] == "fake"]["split"].tolist()
+    assert splits != listing(folders, "thesis", seed=1)[table["class"] == "fake"]["split"].tolist()
 
 
 def test_seeds_count_as_numbers(folders: Folders) -> None:
@@ -66,34 +63,34 @@ def test_seeds_count_as_numbers(folders: Folders) -> None:
 
 @given(st.integers(10, 3000))
 def test_ranges_hold_the_shares(count: int) -> None:
-    """Every fake has one side, in numbers within one of the shares."""
-    sides = contiguous_sides(count, SHARES)
+    """Every fake has one split, in numbers within one of the shares."""
+    splits = contiguous_splits(count, SHARES)
 
-    assert len(sides) == count
-    for side in ("train", "test", "validation"):
-        assert abs(sides.count(side) - getattr(SHARES, side) * count) <= 1
+    assert len(splits) == count
+    for split in ("train", "test", "validation"):
+        assert abs(splits.count(split) - getattr(SHARES, split) * count) <= 1
 
 
 def test_a_side_without_fakes_is_refused() -> None:
-    """Too few fakes for three sides are refused."""
+    """Too few fakes for three splits are refused."""
     with pytest.raises(ValueError, match="3 fakes: too few"):
-        contiguous_sides(3, SHARES)
+        contiguous_splits(3, SHARES)
 
 
-def test_sides_are_balanced_and_disjoint(folders: Folders) -> None:
-    """Every side has as many fakes as reals; no image stands on two; groups of reals stay whole."""
+def test_splits_are_balanced_and_disjoint(folders: Folders) -> None:
+    """Every split has as many fakes as reals; no image is in two; groups of reals stay whole."""
     table = listing(folders)
 
-    sides = [draw_training_side(table, s, 0) for s in ("train", "validation")]
-    sides.append(draw_test_side(table, 0))
+    splits = [draw_training_split(table, s, 0) for s in ("train", "validation")]
+    splits.append(draw_test_split(table, 0))
 
-    assert [len(side) for side in sides] == [72, 12, 36]
-    for side in sides:
-        assert (side["class"] == "fake").sum() == (side["class"] == "real").sum()
-    drawn = pd.concat(sides)
+    assert [len(split) for split in splits] == [72, 12, 36]
+    for split in splits:
+        assert (split["class"] == "fake").sum() == (split["class"] == "real").sum()
+    drawn = pd.concat(splits)
     assert drawn["file"].is_unique
     reals = drawn[drawn["class"] == "real"]
-    assert (reals.groupby("group")["side"].nunique() == 1).all()
+    assert (reals.groupby("group")["split"].nunique() == 1).all()
 
 
 def test_two_generators_share_the_training_and_are_tested_alone() -> None:
@@ -106,8 +103,8 @@ def test_two_generators_share_the_training_and_are_tested_alone() -> None:
         ]
     table = pd.DataFrame(parts)
 
-    train = draw_training_side(table.assign(side="train"), "train", 0)
-    test = draw_test_side(table.assign(side="test"), 0)
+    train = draw_training_split(table.assign(split="train"), "train", 0)
+    test = draw_test_split(table.assign(split="test"), 0)
 
     assert train["generator"].value_counts().to_dict() == {"": 8, "a": 4, "b": 4}
     assert test["generator"].value_counts().to_dict() == {"": 7, "a": 7, "b": 7}
@@ -131,7 +128,7 @@ def test_reals_are_thinned_evenly_over_groups(sizes: list[int], count: int, seed
 
 def test_images_are_read_as_they_are(folders: Folders) -> None:
     """Pixels come unchanged, in the order of the table, with their class."""
-    table = draw_test_side(listing(folders), 0)
+    table = draw_test_split(listing(folders), 0)
 
     loaded = load_images(table)
 
@@ -150,7 +147,7 @@ def test_odd_and_tiny_images_are_refused(
     folders: Folders, size: tuple[int, int], found: str
 ) -> None:
     """A set whose images are of odd size or below 16 px is refused by its first file."""
-    table = draw_test_side(listing(folders), 0)
+    table = draw_test_split(listing(folders), 0)
     for path in table["path"]:
         Image.new("L", size).save(path)
 
@@ -160,7 +157,7 @@ def test_odd_and_tiny_images_are_refused(
 
 def test_a_file_of_another_size_is_named(folders: Folders) -> None:
     """One image of another size is refused, with both sizes and both names."""
-    table = draw_test_side(listing(folders), 0)
+    table = draw_test_split(listing(folders), 0)
     Image.new("L", (64, 32)).save(table["path"][20])
 
     with pytest.raises(ValueError, match=r"0000\d\d.png: 64x32 px, expected 32x32 px as .*S1-A6_0"):
@@ -189,7 +186,7 @@ def test_missing_images_are_named(folders: Folders) -> None:
     """A missing folder of fakes, and a missing real, are named."""
     next(folders.cropped.glob("S1-A0_*")).unlink()
     with pytest.raises(FileNotFoundError, match="S1-A0_"):
-        load_images(draw_training_side(listing(folders), "train", 0))
+        load_images(draw_training_split(listing(folders), "train", 0))
 
     (folders.fakes / "fastgan").rename(folders.fakes / "other")
     with pytest.raises(FileNotFoundError, match="fastgan: no such folder of fakes"):
@@ -203,15 +200,12 @@ def write_pseudo(folders: Folders) -> None:
 
 
 def list_all(folders: Folders) -> pd.DataFrame:
-    """The images of row both_pseudo."""
-    return list_images(
-        folders.cropped, folders.splits, folders.fakes, generators_of("both_pseudo"),
-        protocol="clean", shares=SHARES, seed=0,
-    )  # fmt: skip
+    """The images of detector both_pseudo."""
+    return folders.corpus().list_images(generators_of("both_pseudo"))
 
 
 def test_a_pseudo_fake_stands_where_its_original_does(folders: Folders) -> None:
-    """It has the name, the side and the group of its original; every real has one."""
+    """It has the name, the split and the group of its original; every real has one."""
     write_pseudo(folders)
 
     table = list_all(folders)
@@ -219,13 +213,13 @@ def test_a_pseudo_fake_stands_where_its_original_does(folders: Folders) -> None:
     pseudo = table[table["generator"] == "pseudo"].reset_index(drop=True)
     reals = table[table["class"] == "real"].reset_index(drop=True)
     assert (pseudo["file"] == "pseudo/" + reals["file"]).all()
-    assert pseudo[["side", "group"]].equals(reals[["side", "group"]])
+    assert pseudo[["split", "group"]].equals(reals[["split", "group"]])
     assert set(pseudo["class"]) == {"fake"}
-    train = draw_training_side(table, "train", 0)
+    train = draw_training_split(table, "train", 0)
     assert train["generator"].value_counts().to_dict() == {
         "": 36, "fastgan": 12, "stylegan2_ada": 12, "pseudo": 12,
     }  # fmt: skip
-    test = load_images(draw_test_side(table, 0))
+    test = load_images(draw_test_split(table, 0))
     assert test.num_groups == 3
     assert test.images.shape[0] == 4 * 18
 
@@ -241,19 +235,29 @@ def test_pseudo_fakes_of_other_reals_are_refused(folders: Folders, change: str) 
         list_all(folders)
 
 
-def test_unknown_rows_are_refused() -> None:
-    """A row that is no classifier of the pipeline is refused with the names of those that are."""
+def test_unknown_detectors_are_refused() -> None:
+    """A detector that is none of the pipeline is refused with the names of those that are."""
     assert generators_of("fastgan") == ("fastgan",)
     with pytest.raises(ValueError, match="'stylegan9': expected one of fastgan"):
         generators_of("stylegan9")
 
 
-def test_the_fingerprint_changes_with_a_side(folders: Folders, tmp_path: Path) -> None:
-    """The fingerprint is of names and sides, not of where the folders lie."""
+def test_the_fingerprint_changes_with_a_split(folders: Folders, tmp_path: Path) -> None:
+    """The fingerprint is of names and splits, not of where the folders lie."""
     table = listing(folders)
     moved = table.assign(path=[tmp_path / "elsewhere" / p.name for p in table["path"]])
     other = table.copy()
-    other.loc[0, "side"] = "test"
+    other.loc[0, "split"] = "test"
 
     assert fingerprint(table) == fingerprint(moved)
     assert fingerprint(table) != fingerprint(other)
+
+
+def test_the_fingerprint_is_that_of_released_models(folders: Folders) -> None:
+    """Models released before the column was called `split` carry hashes under its old name."""
+    table = listing(folders)
+    columns = ["file", "class", "generator", "side", "group"]
+
+    old = table.rename(columns={"split": "side"})[columns].to_csv(index=False)
+
+    assert fingerprint(table) == hashlib.sha256(old.encode()).hexdigest()

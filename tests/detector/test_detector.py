@@ -10,8 +10,7 @@ import torch
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.detector.calibration import conformal_p_values, decide
 from semforensics.detector.detector import Detector
-from semforensics.detector.training import train_row
-from tests.detector.conftest import SHARES, labelled, recipe, write_data
+from tests.detector.conftest import labelled, write_data
 
 CPU = torch.device("cpu")
 
@@ -21,12 +20,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of doubled images, calibrated on twelve."""
     root = tmp_path_factory.mktemp("detector")
     folders = write_data(root)
-    train_row(
-        "fastgan", folders.cropped, folders.splits, folders.fakes, root / "model",
-        params=recipe(num_seeds=2), shares=SHARES, protocol="clean", data="folder", seed=0,
-        scratch=root / "scratch", device=CPU,
-    )  # fmt: skip
-    return root / "model"
+    folders.train(num_seeds=2)
+    return folders.model
 
 
 def load(folder: Path, **more: object) -> Detector:
@@ -120,6 +115,17 @@ def test_models_without_calibration_are_refused(model: Path, tmp_path: Path) -> 
     (tmp_path / "model/domain.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="no such training domain"):
         load(tmp_path / "model", name="seed_1.safetensors")
+
+
+def test_released_models_keep_their_old_names(model: Path, tmp_path: Path) -> None:
+    """A model that calls its detector `row` and its splits `sides` is read as any other."""
+    state, meta = load_checkpoint(model / "model.safetensors")
+    shutil.copytree(model, tmp_path / "old")
+    older = {**meta, "row": meta["detector"], "sides_sha256": meta["splits_sha256"]}
+    del older["detector"], older["splits_sha256"]
+    save_checkpoint(tmp_path / "old/model.safetensors", state, older)
+
+    assert load(tmp_path / "old").meta == load(model).meta
 
 
 def test_p_values_are_the_largest_over_kinds_of_reals_and_generators(

@@ -18,13 +18,13 @@ from semforensics.detector.training import (
     calibrate,
     learning_rate,
     process_reals,
+    train_classifier,
     train_network,
-    train_row,
     validate,
 )
 from semforensics.params import TrainClassifierParams
 from semforensics.trials.metrics import auroc
-from tests.detector.conftest import SHARES, Folders, labelled, recipe
+from tests.detector.conftest import Folders, labelled, recipe
 
 CPU = torch.device("cpu")
 
@@ -50,10 +50,9 @@ def train(
 def train_folders(
     folders: Folders, output: Path, *, scratch: Path | None = None, **changes: object
 ) -> str:
-    """Train row fastgan from files."""
-    return train_row(
-        "fastgan", folders.cropped, folders.splits, folders.fakes, output,
-        params=recipe(**changes), shares=SHARES, protocol="clean", data="folder", seed=0,
+    """Train detector fastgan from files."""
+    return train_classifier(
+        "fastgan", folders.corpus(), output, params=recipe(**changes), data="folder",
         scratch=scratch or output.parent / "scratch", device=CPU,
     )  # fmt: skip
 
@@ -156,7 +155,7 @@ def test_the_second_seed_is_another_training_of_the_same_images(
     alone, _ = load_checkpoint(tmp_path / "one/model.safetensors")
     assert all(torch.equal(first[name], alone[name]) for name in first)
     assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
-    assert first_meta["sides_sha256"] == second_meta["sides_sha256"]
+    assert first_meta["splits_sha256"] == second_meta["splits_sha256"]
     assert [m["training_seed"] for m in (first_meta, second_meta)] == [0, 1]
     assert [m["seed"] for m in (first_meta, second_meta)] == [0, 0]
     others = pd.read_csv(tmp_path / "two/losses_seeds.csv")
@@ -212,7 +211,7 @@ def test_the_model_says_where_it_comes_from(folders: Folders, tmp_path: Path) ->
     sides = meta["calibration"]["4"]
     assert [len(sides[name]) for name in ("real", "generators", "processed")] == [6, 1, 0]
     assert meta["calibration_groups"] == 1
-    assert meta["row"] == "fastgan"
+    assert meta["detector"] == "fastgan"
     assert meta["protocol"] == "clean"
     assert meta["data"] == "folder"
     assert meta["size_px"] == [32, 32]

@@ -85,7 +85,7 @@ def folder(tmp_path: Path) -> Path:
             "kv": "",
             "top_px": 0,
             "left_px": 0,
-            "side": SIDES,
+            "split": SIDES,
         }
     )
     table.sample(frac=1, random_state=1).to_csv(tmp_path / "splits.csv", index=False)

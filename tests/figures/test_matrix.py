@@ -29,7 +29,7 @@ def cells() -> pd.DataFrame:
                 for name, value in numbers.items()
                 for end, step in (("_low", -0.01), ("_high", 0.01))
             }
-            about = {"method": method, "row": row, "column": column, "note": note}
+            about = {"method": method, "detector": row, "column": column, "note": note}
             rows.append(about | numbers | ends)
     return pd.DataFrame(rows)
 
@@ -40,7 +40,7 @@ def headline() -> pd.DataFrame:
     for method, auroc in (("npr", 0.8), ("srm", 0.85)):
         for row, column in (("fastgan", "stylegan2_ada"), ("mean", "mean")):
             rows.append(
-                {"method": method, "row": row, "column": column, "auroc": auroc,
+                {"method": method, "detector": row, "column": column, "auroc": auroc,
                  "auroc_low": auroc - 0.02, "auroc_high": auroc + 0.02,
                  "difference": -0.05, "low": -0.07, "high": -0.03}
             )  # fmt: skip
@@ -92,7 +92,7 @@ def test_the_headline_shows_intervals():
 def test_the_table_says_who_wins():
     """What beats NPR is bold, what was seen is marked, controls stand apart."""
     differences = pd.DataFrame(
-        {"row": "fastgan", "column": ["fastgan", "stylegan2_ada"], "method": "srm",
+        {"detector": "fastgan", "column": ["fastgan", "stylegan2_ada"], "method": "srm",
          "better": ["open", "srm"]}
     )  # fmt: skip
     summary = {

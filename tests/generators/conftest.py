@@ -120,7 +120,7 @@ def write_blobs(cropped: Path, splits: Path, count: int, size_px: int = 64) -> N
             {
                 **{"file": f"{index:03d}.png", "micrograph": f"m{index}.tif", "group": f"g{index}"},
                 **{"label": "", "magnification_k": 100, "kv": 30, "top_px": 0, "left_px": 0},
-                "side": side,
+                "split": side,
             }
         )
     pd.DataFrame(table).to_csv(splits, index=False)

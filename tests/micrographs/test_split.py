@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from semforensics.micrographs import crop
 from semforensics.micrographs.split import (
     NUMBER_COLUMNS,
-    SIDES,
+    SPLITS,
     TEXT_COLUMNS,
     read_crops,
     read_splits,
@@ -64,8 +64,8 @@ def test_groups_stay_together_and_shares_hold(sizes: list[int], seed: int) -> No
     sides = pd.Series(split_by_group(table, SHARES, seed))
 
     assert (sides.groupby(table["group"]).nunique() == 1).all()
-    assert set(sides) == set(SIDES)
-    for side in SIDES:
+    assert set(sides) == set(SPLITS)
+    for side in SPLITS:
         assert abs((sides == side).sum() - getattr(SHARES, side) * len(table)) <= max(sizes)
 
 
@@ -75,7 +75,7 @@ def test_single_files_meet_the_shares(n: int, seed: int) -> None:
     sides = split_by_file([f"{i}.png" for i in range(n)], SHARES, seed)
 
     assert len(sides) == n
-    for side in SIDES:
+    for side in SPLITS:
         assert sides.count(side) >= 1
         assert abs(sides.count(side) - max(1, getattr(SHARES, side) * n)) <= 1
 
@@ -130,11 +130,11 @@ def test_sides_are_alike_in_magnification_and_label(seed: int) -> None:
         rng.permutation(["ordered"] * 60 + ["disordered"] * 30).tolist(),
     )
 
-    table["side"] = split_by_group(table, SHARES, seed)
+    table["split"] = split_by_group(table, SHARES, seed)
 
     for column in ("magnification_k", "label"):
-        shares = pd.crosstab(table[column], table["side"], normalize="index")
-        for side in SIDES:
+        shares = pd.crosstab(table[column], table["split"], normalize="index")
+        for side in SPLITS:
             assert np.abs(shares[side] - getattr(SHARES, side)).max() < 0.07
 
 
@@ -146,8 +146,8 @@ def test_clean_keeps_what_thesis_mixes(tmp_path: Path) -> None:
     for protocol in ("clean", "thesis"):
         summary = split_crops(crops, tmp_path / protocol, SHARES, protocol, 0)
         table = read_splits(tmp_path / protocol)
-        most[protocol] = table.groupby("group")["side"].nunique().max()
-        counts = table["side"].value_counts()
+        most[protocol] = table.groupby("group")["split"].nunique().max()
+        counts = table["split"].value_counts()
         assert f"train {counts['train']} crops of" in summary
         assert sorted(table["file"]) == sorted(read_crops(crops)["file"])
 
@@ -202,14 +202,14 @@ def test_too_few_crops_are_refused(tmp_path: Path) -> None:
         (lambda t: t.assign(file="a.png"), "lists a.png twice"),
         (lambda t: t.assign(group=""), "row 2 has no file or no group"),
         (lambda t: t.head(0), "lists no crops"),
-        (lambda t: t.drop(columns="side"), "no column side"),
-        (lambda t: t.assign(side="left"), "sides .'left'., expected exactly"),
-        (lambda t: t[t["side"] != "test"], "sides .'train', 'validation'., expected exactly"),
+        (lambda t: t.drop(columns="split"), "no column split"),
+        (lambda t: t.assign(split="left"), "splits .'left'., expected exactly"),
+        (lambda t: t[t["split"] != "test"], "splits .'train', 'validation'., expected exactly"),
     ],
 )
 def test_broken_tables_are_refused(tmp_path: Path, change, reason: str) -> None:
     """A table of sides that lacks a column, a side or a name is refused, saying which."""
-    table = table_of([3, 3, 3]).assign(side=np.repeat(SIDES, 3))
+    table = table_of([3, 3, 3]).assign(split=np.repeat(SPLITS, 3))
     path = write(change(table), tmp_path / "splits.csv")
 
     with pytest.raises(ValueError, match=rf"splits\.csv: {reason}"):

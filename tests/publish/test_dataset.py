@@ -13,7 +13,7 @@ import torch
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.params import PackageDatasetParams
 from semforensics.publish.dataset import COLUMNS, package_dataset
-from tests.detector.conftest import SHARES, Folders, write_data
+from tests.detector.conftest import Folders, write_data
 
 ABOUT = PackageDatasetParams(
     name="tiny",
@@ -47,9 +47,8 @@ def prepare(root: Path, licence: str) -> Folders:
 def package(root: Path, folders: Folders, seed: int = 0) -> str:
     """Package FastGAN's fakes and the reals."""
     return package_dataset(
-        folders.cropped, folders.splits, root / "catalogue.csv", folders.fakes,
-        root / "checkpoints", root / "published", params=ABOUT, generators=["fastgan"],
-        snapshots={"fastgan": "last"}, shares=SHARES, protocol="clean", seed=seed,
+        folders.corpus(seed=seed), root / "catalogue.csv", root / "checkpoints",
+        root / "published", params=ABOUT, generators=["fastgan"], snapshots={"fastgan": "last"},
     )  # fmt: skip
 
 
@@ -81,7 +80,7 @@ def test_every_image_is_there_with_where_it_came_from(tmp_path: Path) -> None:
     fakes = [row for row in rows if row["class"] == "fake"]
     assert {row["checkpoint_sha256"] for row in fakes} == {hashlib.sha256(checkpoint).hexdigest()}
     assert sorted(int(row["seed"]) for row in fakes) == list(range(40))
-    sides = pd.read_csv(folders.splits).set_index("file")["side"]
+    sides = pd.read_csv(folders.splits).set_index("file")["split"]
     for row in (row for row in rows if row["class"] == "real"):
         assert row["split"] == sides[originals[row["sha256"]].name]
         assert row["licence"] == "CC BY 4.0"

@@ -30,7 +30,7 @@ def commit(repository: Path, row: str, protocol: str, value: float, **changes: o
     measured = {"n_real": 100, "n_fake": 100, "n_groups": 7}
     for name in NUMBERS:
         measured |= {name: value, f"{name}_low": value - 0.02, f"{name}_high": value + 0.01}
-    metrics = {"row": row, "protocol": protocol, "data": "simulated", "fastgan": measured}
+    metrics = {"detector": row, "protocol": protocol, "data": "simulated", "fastgan": measured}
     folder = repository / "metrics/classifier"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{row}.json").write_text(json.dumps(metrics | changes))

@@ -84,7 +84,7 @@ def write_classifier(root: Path) -> None:
     sides = {"real": sorted(real.tolist()), "generators": {"doubler": sorted(fake.tolist())}}
     meta = {
         "network": "npr_tiny", "channels": 1, "data": "simulated", "size_px": [SIZE_PX, SIZE_PX],
-        "row": "both", "generators": ["doubler"], "params": {"calibrate_on": []},
+        "detector": "both", "generators": ["doubler"], "params": {"calibrate_on": []},
         "n_train_groups": len(TRAINING), "n_validation_groups": len(VALIDATION),
         "thresholds": {"1": 0.0}, "calibration": {"1": sides | {"processed": {}}},
         "temperature": {"1": fit_temperature(logits, np.arange(len(logits)) >= len(real))},
@@ -97,7 +97,7 @@ def write_classifier(root: Path) -> None:
     )
     (root / "cropped").mkdir()
     with (root / "splits.csv").open("w", newline="") as file:
-        file.write("file,micrograph,group,label,magnification_k,kv,top_px,left_px,side\n")
+        file.write("file,micrograph,group,label,magnification_k,kv,top_px,left_px,split\n")
         table = csv.writer(file)
         for side, areas in (("train", TRAINING), ("validation", VALIDATION), ("test", TEST)):
             for area in areas:

@@ -15,17 +15,12 @@ from PIL import Image
 from semforensics.core.files import sha256_of
 from semforensics.core.images import write_grey_png
 from semforensics.core.processing import jpeg
-from semforensics.detector.corpus import (
-    LabelledImages,
-    draw_test_side,
-    list_images,
-    load_images,
-)
+from semforensics.detector.corpus import Corpus, LabelledImages
 from semforensics.detector.domain import DOMAIN_FILE, Domain
 from semforensics.detector.networks import NPRNetwork
 from semforensics.detector.perturbations import resize
 from semforensics.detector.scoring import MODEL_FILE
-from semforensics.detector.training import train_row
+from semforensics.detector.training import train_classifier
 from semforensics.params import AuditShortcutsParams, CropParams, SplitParams, TrainClassifierParams
 from semforensics.publish.release import GATES, check_release
 from semforensics.trials.audit import (
@@ -44,6 +39,7 @@ from semforensics.trials.audit import (
     swap_gate,
 )
 from semforensics.trials.metrics import auroc
+from semforensics.trials.under_test import DetectorUnderTest
 
 CPU = torch.device("cpu")
 SHARES = SplitParams(train=0.6, test=0.3, validation=0.1)
@@ -102,6 +98,11 @@ class Planted:
     fakes: Path
     classifier: Path
 
+    @property
+    def corpus(self) -> Corpus:
+        """The images under the clean protocol."""
+        return Corpus(self.cropped, self.splits, self.fakes, "clean", SHARES, 0)
+
 
 def plant(root: Path, real: Change, fake: Change) -> Planted:
     """Write 80 reals of 20 groups and 80 fakes, all scenes that are changed by class; train."""
@@ -112,17 +113,16 @@ def plant(root: Path, real: Change, fake: Change) -> Planted:
     rows = []
     for index in range(80):
         group, name = f"S1-A{index % 20}", f"S1-A{index % 20}_{index}.png"
-        side = "train" if index % 20 < 12 else "test" if index % 20 < 18 else "validation"
+        split = "train" if index % 20 < 12 else "test" if index % 20 < 18 else "validation"
         write_grey_png(planted.cropped / name, real(scene(rng)))
         write_grey_png(planted.fakes / f"fastgan/{index:06d}.png", fake(scene(rng)))
         rows.append(
             {"file": name, "micrograph": f"{group}.tif", "group": group, "label": "",
-             "magnification_k": 100, "kv": "", "top_px": 0, "left_px": index, "side": side}
+             "magnification_k": 100, "kv": "", "top_px": 0, "left_px": index, "split": split}
         )  # fmt: skip
     pd.DataFrame(rows).to_csv(planted.splits, index=False)
-    train_row(
-        "fastgan", planted.cropped, planted.splits, planted.fakes, planted.classifier,
-        params=recipe(), shares=SHARES, protocol="clean", data="folder", seed=0,
+    train_classifier(
+        "fastgan", planted.corpus, planted.classifier, params=recipe(), data="folder",
         scratch=root / "scratch", device=CPU,
     )  # fmt: skip
     return planted
@@ -137,15 +137,16 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return plant(tmp_path_factory.mktemp("honest"), same, doubled)
 
 
-def audit(planted: Planted, root: Path, **changes: object) -> tuple[dict, Path]:
+def audit(
+    planted: Planted, root: Path, *, alpha: float = 0.2, crop: CropParams = CROP, **changes: object
+) -> tuple[dict, Path]:
     """Run the audit; give its metrics and its plots."""
-    arguments = {
-        "params": SIZES, "crop": CROP, "train": recipe(), "shares": SHARES, "protocol": "clean",
-        "phases": 4, "alpha": 0.2, "seed": 0, "scratch": root / "scratch", "device": CPU,
-    }  # fmt: skip
+    tested = DetectorUnderTest.load(
+        planted.classifier, replace(planted.corpus, **changes), phases=4, alpha=alpha, device=CPU
+    )
     audit_shortcuts(
-        planted.classifier, planted.cropped, planted.splits, planted.fakes,
-        root / "audit.json", root / "audit", **(arguments | changes),
+        tested, root / "audit.json", root / "audit", params=SIZES, crop=crop, train=recipe(),
+        scratch=root / "scratch",
     )  # fmt: skip
     return json.loads((root / "audit.json").read_text()), root / "audit"
 
@@ -368,11 +369,11 @@ def test_the_noise_control_keeps_what_it_should_and_nothing_else() -> None:
 
 
 def test_permuted_labels_are_balanced_and_belong_to_groups() -> None:
-    """Half of each class and side is fake; a group on two sides has one label."""
+    """Half of each class and split is fake; a group in two splits has one label."""
     table = pd.DataFrame(
         {
             "class": ["real"] * 12 + ["fake"] * 8,
-            "side": ["train"] * 8 + ["test"] * 4 + ["train"] * 4 + ["test"] * 4,
+            "split": ["train"] * 8 + ["test"] * 4 + ["train"] * 4 + ["test"] * 4,
             "group": [f"r{i // 2}" for i in range(12)] + [f"f{i}" for i in range(8)],
         }
     )
@@ -381,7 +382,7 @@ def test_permuted_labels_are_balanced_and_belong_to_groups() -> None:
     others = [permuted_labels(table, np.random.default_rng(seed)) for seed in range(1, 6)]
 
     drawn = table.assign(label=table["group"].map(labels))
-    assert (drawn.groupby(["class", "side"])["label"].mean() == 0.5).all()
+    assert (drawn.groupby(["class", "split"])["label"].mean() == 0.5).all()
     assert any(other != labels for other in others)
 
 
@@ -389,7 +390,7 @@ def test_chance_is_centred_and_wide_where_groups_are_few() -> None:
     """Labels that belong to 2 x 4 groups spread far more than those of 2 x 40 images."""
     rng = np.random.default_rng(0)
     scores = np.repeat(rng.normal(size=8), 10).astype(np.float32)
-    table = pd.DataFrame({"class": ["real"] * 40 + ["fake"] * 40, "side": "test"})
+    table = pd.DataFrame({"class": ["real"] * 40 + ["fake"] * 40, "split": "test"})
 
     few = chance_aurocs(table.assign(group=[f"g{i // 10}" for i in range(80)]), scores, rng)
     many = chance_aurocs(table.assign(group=[f"g{i}" for i in range(80)]), scores, rng)
@@ -399,8 +400,8 @@ def test_chance_is_centred_and_wide_where_groups_are_few() -> None:
     assert few.std() > 2 * many.std()
 
 
-def test_a_group_on_two_sides_is_found_out_by_permuted_labels(tmp_path: Path) -> None:
-    """A network that remembers a group's pattern knows its label; on clean sides it does not."""
+def test_a_group_in_two_splits_is_found_out_by_permuted_labels(tmp_path: Path) -> None:
+    """A network that remembers a group's pattern knows its label; on clean splits it does not."""
     rng = np.random.default_rng(0)
     row, column = np.indices((16, 16))
     rows = []
@@ -413,13 +414,13 @@ def test_a_group_on_two_sides_is_found_out_by_permuted_labels(tmp_path: Path) ->
             write_grey_png(path, noise.clip(0, 255).astype(np.uint8))
             rows.append(
                 {"file": path.name, "class": ("real", "fake")[group % 2], "generator": "",
-                 "side": ("train", "test", "validation")[index % 3], "group": f"g{group}",
+                 "split": ("train", "test", "validation")[index % 3], "group": f"g{group}",
                  "path": path}
             )  # fmt: skip
     table = pd.DataFrame(rows).assign(
         generator=lambda t: np.where(t["class"] == "fake", "fastgan", "")
     )
-    clean = table.assign(group=table["group"] + table["side"])
+    clean = table.assign(group=table["group"] + table["split"])
     params = recipe(epochs=60, flip=False, random_phase=False)
 
     leaky, honest = (
@@ -433,15 +434,15 @@ def test_a_group_on_two_sides_is_found_out_by_permuted_labels(tmp_path: Path) ->
     assert honest.passed
 
 
-def test_a_model_of_other_sides_or_another_protocol_is_refused(
+def test_a_model_of_other_splits_or_another_protocol_is_refused(
     honest: Planted, tmp_path: Path
 ) -> None:
     """Test images that were learned from would pass every gate."""
-    moved = pd.read_csv(honest.splits).replace({"side": {"train": "test", "test": "train"}})
+    moved = pd.read_csv(honest.splits).replace({"split": {"train": "test", "test": "train"}})
     moved.to_csv(tmp_path / "splits.csv", index=False)
     planted = Planted(honest.cropped, tmp_path / "splits.csv", honest.fakes, honest.classifier)
 
-    with pytest.raises(ValueError, match="not the images and sides"):
+    with pytest.raises(ValueError, match="not the images and splits"):
         audit(planted, tmp_path)
     with pytest.raises(ValueError, match="protocol clean, found thesis"):
         audit(honest, tmp_path, protocol="thesis")
@@ -479,14 +480,12 @@ def test_controls_that_get_a_verdict_are_red(honest: Planted, tmp_path: Path) ->
     shutil.copytree(honest.classifier, folder)
     domain = Domain.load(folder / DOMAIN_FILE)
     replace(domain, limits=(1e9, 1e9)).save(folder / DOMAIN_FILE)
-    table = list_images(
-        honest.cropped, honest.splits, honest.fakes, ("fastgan",), protocol="clean", shares=SHARES,
-        seed=0,
-    )  # fmt: skip
-    test = load_images(draw_test_side(table, 0))
+    tested = [
+        DetectorUnderTest.load(path, honest.corpus, phases=4, alpha=0.2, device=CPU)
+        for path in (folder, honest.classifier)
+    ]
 
-    folders = (folder, honest.classifier)
-    wide, own = (control_gate(path, test, 20, 4, 0.2, 0, CPU) for path in folders)
+    wide, own = (control_gate(one, one.test, 20) for one in tested)
 
     assert not wide.passed
     assert wide.value is not None

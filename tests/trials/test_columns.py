@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tests.detector.conftest import SHARES, Folders, write_data
+from tests.detector.conftest import Folders, write_data
 
-from semforensics.detector.corpus import list_images
 from semforensics.trials.columns import CONTROLS, MADE_OF_REALS, list_columns, note
 
 
@@ -26,11 +25,8 @@ def save(folder: Path, names: list[str], size: int = 32) -> None:
 
 
 def list_all(folders: Folders) -> pd.DataFrame:
-    """All reals and fakes with their sides."""
-    return list_images(
-        folders.cropped, folders.splits, folders.fakes, ("fastgan",),
-        protocol="clean", shares=SHARES, seed=0,
-    )  # fmt: skip
+    """All reals and fakes with their splits."""
+    return folders.corpus().list_images(("fastgan",))
 
 
 def columns_of(folders: Folders, **changes: object) -> dict[str, object]:
@@ -43,7 +39,7 @@ def columns_of(folders: Folders, **changes: object) -> dict[str, object]:
 def test_what_is_made_of_reals_stays_with_them(folders: Folders) -> None:
     """Re-synthesis and controls have their originals beside them, in the same groups."""
     table = list_all(folders)
-    reals = table[(table["class"] == "real") & (table["side"] == "test")]
+    reals = table[(table["class"] == "real") & (table["split"] == "test")]
     for name in ("nearest", "denoised"):
         save(folders.fakes.parent / "unseen" / name, list(reals["file"]))
 
@@ -58,7 +54,7 @@ def test_what_is_made_of_reals_stays_with_them(folders: Folders) -> None:
         assert [f"{name}/{file}" for file in mine["file"]] == list(others["file"])
         assert list(mine["group"]) == list(others["group"])
     fakes = columns["fastgan"].table
-    assert set(fakes["side"]) == {"test"}
+    assert set(fakes["split"]) == {"test"}
     assert not set(fakes.loc[fakes["class"] == "fake", "group"]) & set(reals["group"])
     assert [c.is_control for c in columns.values()] == [False, False, True]
 
@@ -91,7 +87,7 @@ def test_missing_and_foreign_images(folders: Folders) -> None:
 def test_notes_say_what_a_cell_means(folders: Folders) -> None:
     """Only a row of one GAN leaves the other out; a bad generator counts for nothing."""
     table = list_all(folders)
-    reals = table.loc[(table["class"] == "real") & (table["side"] == "test"), "file"]
+    reals = table.loc[(table["class"] == "real") & (table["split"] == "test"), "file"]
     for name in MADE_OF_REALS:
         save(folders.fakes.parent / "unseen" / name, list(reals))
     save(folders.fakes.parent / "unseen/diffusion", ["0.png"])

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.detector.conftest import SHARES, Folders, original, recipe, write_data
+from tests.detector.conftest import Folders, original, write_data
 
 from semforensics.core.files import sha256_of
-from semforensics.detector.training import train_row
 from semforensics.params import CompareDetectorsParams
 from semforensics.trials.baselines import BASELINES
 from semforensics.trials.compare import (
@@ -32,8 +31,7 @@ from semforensics.trials.metrics import (
 )
 
 CPU = torch.device("cpu")
-TRAIN = recipe(epochs=2, num_seeds=2)
-ROWS = ("fastgan", "stylegan2_ada")
+NAMES = ("fastgan", "stylegan2_ada")
 
 
 def smoothed(rng: np.random.Generator) -> np.ndarray:
@@ -63,12 +61,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     (root / "unseen/resized").mkdir()
     for name in tested:
         (root / "unseen/resized" / name).write_bytes((folders.cropped / name).read_bytes())
-    for row in ROWS:
-        train_row(
-            row, folders.cropped, folders.splits, folders.fakes, root / "classifiers" / row,
-            params=TRAIN, shares=SHARES, protocol="clean", data="simulated", seed=0,
-            scratch=root / "scratch" / row, device=CPU,
-        )  # fmt: skip
+    for name in NAMES:
+        folders.train(name, root / "classifiers" / name, epochs=2, num_seeds=2)
     return folders
 
 
@@ -76,10 +70,9 @@ def run(folders: Folders, output: Path) -> tuple[str, dict[str, Any]]:
     """Run the stage; its lines and metrics."""
     root = folders.cropped.parent
     lines = compare_detectors(
-        root / "classifiers", folders.cropped, folders.splits, folders.fakes, root / "unseen",
-        output / "m.json", output / "plots",
-        params=CompareDetectorsParams(max_images=15, bootstrap_resamples=200), train=TRAIN,
-        shares=SHARES, protocol="clean", phases=4, under_trained=True, seed=0, device=CPU,
+        root / "classifiers", folders.corpus(), root / "unseen", output / "m.json",
+        output / "plots", params=CompareDetectorsParams(max_images=15, bootstrap_resamples=200),
+        max_false_positive_rate=0.05, phases=4, under_trained=True, device=CPU,
     )  # fmt: skip
     return lines, json.loads((output / "m.json").read_text())
 
@@ -102,7 +95,7 @@ def test_every_method_stands_in_every_cell(output: Path) -> None:
     assert list(cells["column"].unique()) == columns
     assert list(cells["method"].unique()) == list(METHODS)
     assert len(cells) == len(METHODS) * 2 * 5
-    notes = cells.set_index(["row", "column"])["note"].to_dict()
+    notes = cells.set_index(["detector", "column"])["note"].to_dict()
     assert [notes["fastgan", column] for column in columns] == [
         "seen", "left out", "under-trained", "unseen", "control",
     ]  # fmt: skip
@@ -140,13 +133,15 @@ def test_the_headline_leaves_a_generator_out(output: Path) -> None:
 
 def test_differences_are_those_of_the_cells(output: Path) -> None:
     """Each is NPR's cell less the method's; who wins follows from the interval, and is counted."""
-    cells = pd.read_csv(output / "plots/cells.csv").set_index(["method", "row", "column"])["auroc"]
+    cells = pd.read_csv(output / "plots/cells.csv").set_index(["method", "detector", "column"])[
+        "auroc"
+    ]
     differences = pd.read_csv(output / "plots/differences.csv")
     metrics = json.loads((output / "m.json").read_text())
 
     assert len(differences) == 5 * 2 * 4  # no controls
     for line in differences.to_dict("records"):
-        method, row, column = line["method"], line["row"], line["column"]
+        method, row, column = line["method"], line["detector"], line["column"]
         expected = cells["npr", row, column] - cells[method, row, column]
         assert line["difference"] == pytest.approx(expected)
         better = "npr" if line["low"] > 0 else method if line["high"] < 0 else "open"
@@ -166,14 +161,14 @@ def test_the_same_seed_gives_the_same_files(trained: Folders, output: Path, tmp_
         assert sha256_of(tmp_path / name) == sha256_of(output / name), name
 
 
-def test_images_that_changed_sides_are_refused(trained: Folders, tmp_path: Path) -> None:
-    """A test image may have been a training image when sides changed since: nothing is written."""
+def test_images_that_changed_splits_are_refused(trained: Folders, tmp_path: Path) -> None:
+    """A test image may have been a training image when splits changed since: nothing is written."""
     text = trained.splits.read_text()
     table = pd.read_csv(trained.splits)
-    table.loc[table["group"] == "S1-A0", "side"] = "test"
+    table.loc[table["group"] == "S1-A0", "split"] = "test"
     table.to_csv(trained.splits, index=False)
     try:
-        with pytest.raises(ValueError, match="not the images and sides"):
+        with pytest.raises(ValueError, match="not the images and splits"):
             run(trained, tmp_path / "out")
     finally:
         trained.splits.write_text(text)
@@ -185,10 +180,9 @@ def test_no_classifier_is_no_comparison(trained: Folders, tmp_path: Path) -> Non
     """An empty folder of classifiers is named."""
     with pytest.raises(FileNotFoundError, match="no classifier of fastgan"):
         compare_detectors(
-            tmp_path, trained.cropped, trained.splits, trained.fakes, tmp_path,
-            tmp_path / "m.json", tmp_path / "plots",
-            params=CompareDetectorsParams(max_images=15, bootstrap_resamples=200), train=TRAIN,
-            shares=SHARES, protocol="clean", phases=1, under_trained=True, seed=0, device=CPU,
+            tmp_path, trained.corpus(), tmp_path, tmp_path / "m.json", tmp_path / "plots",
+            params=CompareDetectorsParams(max_images=15, bootstrap_resamples=200),
+            max_false_positive_rate=0.05, phases=1, under_trained=True, device=CPU,
         )  # fmt: skip
 
 
@@ -246,12 +240,12 @@ def test_pairing_narrows_a_difference() -> None:
             )
             resampled[method, row, column] = values
             rows.append(
-                {"method": method, "row": row, "column": column, "note": "left out", **cell}
+                {"method": method, "detector": row, "column": column, "note": "left out", **cell}
             )
     cells = pd.DataFrame(rows)
 
-    differences = compare(cells, resampled).set_index(["method", "row"])
-    headline = leave_one_out(cells, resampled).set_index(["method", "row"])
+    differences = compare(cells, resampled).set_index(["method", "detector"])
+    headline = leave_one_out(cells, resampled).set_index(["method", "detector"])
 
     assert differences.loc[("dct", "fastgan"), "better"] == "open"
     assert differences.loc[("srm", "fastgan"), "better"] == "npr"

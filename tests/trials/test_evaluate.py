@@ -1,4 +1,4 @@
-"""The test side becomes the numbers and tables that were promised."""
+"""The test split becomes the numbers and tables that were promised."""
 
 import json
 import shutil
@@ -10,12 +10,10 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
-from tests.detector.conftest import SHARES, Folders, made_up, recipe
+from tests.detector.conftest import Folders, made_up
 
 from semforensics.detector.calibration import decide
-from semforensics.detector.training import train_row
-from semforensics.params import EvaluateClassifierParams
-from semforensics.trials.evaluate import curves, evaluate_row
+from semforensics.trials.evaluate import curves, evaluate_classifier
 
 CPU = torch.device("cpu")
 NAMES = (
@@ -24,25 +22,16 @@ NAMES = (
 
 
 @pytest.fixture
-def trained(folders: Folders, tmp_path: Path) -> Folders:
+def trained(folders: Folders) -> Folders:
     """Images on disk, and a classifier of them in `model`."""
-    train_row(
-        "fastgan", folders.cropped, folders.splits, folders.fakes, tmp_path / "model",
-        params=recipe(epochs=4, num_seeds=2), shares=SHARES, protocol="clean", data="simulated",
-        seed=0, scratch=tmp_path / "scratch", device=CPU,
-    )  # fmt: skip
+    folders.train(epochs=4, num_seeds=2)
     return folders
 
 
 def evaluate(folders: Folders, output: Path, phases: int = 4, alpha: float = 0.2) -> dict[str, Any]:
     """Run the stage; its metrics."""
-    model = folders.cropped.parent / "model"
-    evaluate_row(
-        "fastgan", model, folders.cropped, folders.splits, folders.fakes,
-        output / "m.json", output / "plots",
-        params=EvaluateClassifierParams(phases=phases, bootstrap_resamples=200, alpha=alpha),
-        seed=0, device=CPU,
-    )  # fmt: skip
+    tested = folders.under_test(phases=phases, alpha=alpha)
+    evaluate_classifier(tested, output / "m.json", output / "plots", resamples=200)
     return json.loads((output / "m.json").read_text())
 
 
@@ -55,7 +44,7 @@ def test_the_stage_writes_the_promised_files(trained: Folders, tmp_path: Path) -
         "roc", "pr", "confusion", "scores", "numbers", "seeds", "reliability", "best_of",
         "predictive_values",
     }  # fmt: skip
-    assert (metrics["protocol"], metrics["data"], metrics["row"]) == (
+    assert (metrics["protocol"], metrics["data"], metrics["detector"]) == (
         "clean",
         "simulated",
         "fastgan",
@@ -68,10 +57,10 @@ def test_the_stage_writes_the_promised_files(trained: Folders, tmp_path: Path) -
 
     scores = pd.read_csv(plots / "scores.csv", keep_default_na=False)
     assert list(scores.columns) == [
-        "file", "class", "generator", "side", "group", "logit", "probability",
+        "file", "class", "generator", "split", "group", "logit", "probability",
         "calibrated", "p_real", "p_fake", "verdict", "inside",
     ]  # fmt: skip
-    assert set(scores["side"]) == {"test"}
+    assert set(scores["split"]) == {"test"}
     probabilities = 1 / (1 + np.exp(-scores["logit"]))
     np.testing.assert_allclose(scores["probability"], probabilities, rtol=1e-5)
     called = scores["probability"] > metrics["threshold"]
@@ -137,33 +126,26 @@ def test_one_phase_has_its_own_threshold(trained: Folders, tmp_path: Path) -> No
     assert one["threshold"] != four["threshold"]
 
 
-def test_images_that_changed_sides_are_refused(trained: Folders, tmp_path: Path) -> None:
-    """A test image may have been a training image when sides changed since: nothing is written."""
+def test_images_that_changed_splits_are_refused(trained: Folders, tmp_path: Path) -> None:
+    """A test image may have been a training image when splits changed since: nothing is written."""
     table = pd.read_csv(trained.splits)
-    table.loc[table["group"] == "S1-A0", "side"] = "test"
+    table.loc[table["group"] == "S1-A0", "split"] = "test"
     table.to_csv(trained.splits, index=False)
 
-    with pytest.raises(ValueError, match="not the images and sides"):
+    with pytest.raises(ValueError, match="not the images and splits"):
         evaluate(trained, tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
 
 
 def test_pseudo_fakes_are_drawn_with_their_originals(folders: Folders, tmp_path: Path) -> None:
-    """Row both_pseudo is judged on each generator; copies of the reals themselves tell nothing."""
+    """Detector both_pseudo is tested on each generator; copies of the reals say nothing."""
     shutil.copytree(folders.cropped, folders.fakes / "pseudo")
     shutil.copytree(folders.fakes / "fastgan", folders.fakes / "stylegan2_ada")
-    paths = (folders.cropped, folders.splits, folders.fakes)
-    train_row(
-        "both_pseudo", *paths, tmp_path / "model", params=recipe(epochs=4), shares=SHARES,
-        protocol="clean", data="simulated", seed=0, scratch=tmp_path / "scratch", device=CPU,
-    )  # fmt: skip
+    folders.train("both_pseudo", epochs=4)
 
-    evaluate_row(
-        "both_pseudo", tmp_path / "model", *paths, tmp_path / "m.json", tmp_path / "plots",
-        params=EvaluateClassifierParams(phases=4, bootstrap_resamples=200, alpha=0.4),
-        seed=0, device=CPU,
-    )  # fmt: skip
+    tested = folders.under_test(alpha=0.4)
+    evaluate_classifier(tested, tmp_path / "m.json", tmp_path / "plots", resamples=200)
 
     metrics = json.loads((tmp_path / "m.json").read_text())
     pseudo = metrics["pseudo"]

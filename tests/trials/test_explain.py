@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.detector.conftest import SHARES, Folders, recipe
+from tests.detector.conftest import Folders
 
-from semforensics.detector.training import train_row
 from semforensics.figures.explanations import overlaid_maps
 from semforensics.params import ExplainParams
 from semforensics.trials import explain as stage
@@ -40,16 +39,12 @@ def test_a_detector_is_explained_with_both_classes_on_one_scale(
         return overlaid_maps(images, maps, **how)
 
     monkeypatch.setattr(stage, "overlaid_maps", draw)
-    train_row(
-        "fastgan", folders.cropped, folders.splits, folders.fakes, tmp_path / "model",
-        params=recipe(epochs=2), shares=SHARES, protocol="clean", data="folder", seed=0,
-        scratch=tmp_path / "scratch", device=CPU,
-    )  # fmt: skip
+    folders.train(epochs=2)
 
     summaries = [
         explain(
-            "fastgan", tmp_path / "model", folders.cropped, folders.splits, folders.fakes,
-            tmp_path / name, params=ExplainParams(num_images=2), resamples=100, seed=0, device=CPU,
+            "fastgan", folders.model, folders.corpus(), tmp_path / name,
+            params=ExplainParams(num_images=2), resamples=100, device=CPU,
         )
         for name in ("one", "two")
     ]  # fmt: skip

@@ -8,26 +8,24 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.detector.conftest import SHARES, Folders, original, recipe, upsampled, write_data
+from tests.detector.conftest import Folders, original, upsampled, write_data
 
 from semforensics.acquire.names import describe_name
 from semforensics.detector.perturbations import GRID
-from semforensics.detector.training import train_row
 from semforensics.params import CropParams, FalseAlarmsParams
 from semforensics.trials.false_alarms import (
     count,
+    count_false_alarms,
     known_groups,
     list_benign,
-    measure_false_alarms,
     pool_images,
     read_benign_listing,
     summarise,
 )
 from semforensics.trials.metrics import wilson_interval
-from semforensics.trials.robustness import load_detector
 
 CPU = torch.device("cpu")
-ALPHA = 0.2  # the validation side has 6 images of each class
+ALPHA = 0.2  # the validation split has 6 images of each class
 CROP = CropParams(geometry="tiles", size_px=32, info_bar=0, max_megapixels=1)
 NOTHING_REFUSED = pd.DataFrame(columns=["set", "file", "group", "groups", "reason"])
 SETS = {"doubled": ("doubled/*",), "plain": ("plain/**/*.png",)}
@@ -38,11 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Images on disk, and a classifier of them in `model`."""
     root = tmp_path_factory.mktemp("trained")
     folders = write_data(root)
-    train_row(
-        "fastgan", folders.cropped, folders.splits, folders.fakes, root / "model",
-        params=recipe(epochs=30), shares=SHARES, protocol="clean", data="simulated", seed=0,
-        scratch=root / "scratch", device=CPU,
-    )  # fmt: skip
+    folders.train(epochs=30)
     return folders
 
 
@@ -54,7 +48,7 @@ def benign(tmp_path: Path) -> Path:
     (folder / "plain/sub").mkdir(parents=True)
     (folder / "doubled").mkdir()
     for name, image in (
-        ("plain/1-S1-A0-100k-ordered_blurred.png", original(rng, 128)),  # A0: training side
+        ("plain/1-S1-A0-100k-ordered_blurred.png", original(rng, 128)),  # A0: training split
         ("plain/2-S1-A99-100k-ordered.png", original(rng, 128)),
         ("plain/sub/other.png", original(rng, 100)),
         ("plain/sub/tiny.png", original(rng, 30)),
@@ -69,11 +63,9 @@ def benign(tmp_path: Path) -> Path:
 
 def measure(folders: Folders, listing: Path, folder: Path | None, output: Path) -> str:
     """Run the stage."""
-    return measure_false_alarms(
-        folders.cropped.parent / "model", folders.cropped, folders.splits, folders.fakes, listing,
-        folder, output / "m.json", output / "plots",
+    return count_false_alarms(
+        folders.under_test(alpha=ALPHA), listing, folder, output / "m.json", output / "plots",
         params=FalseAlarmsParams(pooling="mean", sets=SETS if folder else {}), crop=CROP,
-        phases=4, alpha=ALPHA, seed=0, device=CPU,
     )  # fmt: skip
 
 
@@ -144,7 +136,7 @@ def scored(logits: list[float], files: list[str], inside: str) -> pd.DataFrame:
 
 def test_tiles_are_pooled_by_every_rule(trained: Folders) -> None:
     """Mean, median and maximum of an image's tiles; inside when more than half of them are."""
-    detector = load_detector(trained.cropped.parent / "model", 4, ALPHA, CPU)
+    detector = trained.under_test(alpha=ALPHA).detector
     tiles = scored([-50, 1, 4, 60, 80], ["a", "a", "a", "b", "b"], "yynny")
 
     images = pool_images(detector, tiles, ALPHA).set_index(["file", "pooling"])
@@ -236,12 +228,12 @@ def test_without_foreign_sets_the_stage_says_so(trained: Folders, tmp_path: Path
 
 
 def test_known_groups_make_no_headline(trained: Folders, tmp_path: Path) -> None:
-    """Where every test group has a crop on the training side too, metrics stay empty."""
+    """Where every test group has a crop in the training split too, metrics stay empty."""
     splits = tmp_path / "splits.csv"
     table = pd.read_csv(trained.splits, keep_default_na=False)
     table["group"] = "S1-A0"
     table.to_csv(splits, index=False)
-    detector = load_detector(trained.cropped.parent / "model", 4, ALPHA, CPU)
+    detector = trained.under_test(alpha=ALPHA).detector
 
     tiles = scored([1, -1], ["a", "b"], "yy").assign(kind="processed", group="S1-A0")
     tiles["groups"] = np.where(tiles["group"].isin(known_groups(splits)), "known", "new")
@@ -272,12 +264,10 @@ def test_tiles_of_another_size_are_refused(trained: Folders, tmp_path: Path) -> 
     list_benign(tmp_path, listing, {})
 
     with pytest.raises(ValueError, match="crops have 64 px"):
-        measure_false_alarms(
-            trained.cropped.parent / "model", trained.cropped, trained.splits, trained.fakes,
-            listing, None, tmp_path / "m.json", tmp_path / "plots",
+        count_false_alarms(
+            trained.under_test(), listing, None, tmp_path / "m.json", tmp_path / "plots",
             params=FalseAlarmsParams(pooling="mean", sets={}),
             crop=CROP.model_copy(update={"size_px": 64}),
-            phases=4, alpha=ALPHA, seed=0, device=CPU,
         )  # fmt: skip
 
 

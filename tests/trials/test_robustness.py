@@ -7,17 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.detector.conftest import SHARES, Folders, labelled, recipe, write_data
+from tests.detector.conftest import Folders, labelled, write_data
 
+from semforensics.core.errors import InputError
 from semforensics.detector.perturbations import AXES, GRID, Perturbation
-from semforensics.detector.training import train_row
 from semforensics.params import RobustnessParams
 from semforensics.trials.metrics import wilson_interval
 from semforensics.trials.robustness import (
     Outcome,
     count_biased,
     judge,
-    load_detector,
     measure_cell,
     measure_robustness,
     process,
@@ -34,20 +33,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Images on disk, and a classifier of them in `model`."""
     root = tmp_path_factory.mktemp("trained")
     folders = write_data(root)
-    train_row(
-        "fastgan", folders.cropped, folders.splits, folders.fakes, root / "model",
-        params=recipe(epochs=6), shares=SHARES, protocol="clean", data="simulated", seed=0,
-        scratch=root / "scratch", device=CPU,
-    )  # fmt: skip
+    folders.train(epochs=6)
     return folders
 
 
 def measure(folders: Folders, output: Path) -> str:
     """Run the stage."""
     return measure_robustness(
-        folders.cropped.parent / "model", folders.cropped, folders.splits, folders.fakes,
-        output / "m.json", output / "plots", params=RobustnessParams(max_images=18),
-        phases=4, alpha=ALPHA, seed=0, device=CPU,
+        folders.under_test(), output / "m.json", output / "plots",
+        params=RobustnessParams(max_images=18),
     )  # fmt: skip
 
 
@@ -197,16 +191,16 @@ def test_thinning_keeps_classes_and_groups_even() -> None:
 
 def test_a_finer_alpha_than_the_calibration_is_refused(trained: Folders) -> None:
     """Six calibration images resolve 1/7 at best."""
-    model = trained.cropped.parent / "model"
+    detector = trained.under_test().detector
 
-    load_detector(model, 4, 0.15, CPU)
-    with pytest.raises(ValueError, match=r"alpha 0\.1 needs 9 calibration reals, found 6"):
-        load_detector(model, 4, 0.1, CPU)
+    detector.check_alpha(0.15)
+    with pytest.raises(InputError, match=r"alpha 0\.1 needs 9 calibration reals, found 6"):
+        detector.check_alpha(0.1)
 
 
 def test_outside_the_domain_nothing_is_decided(trained: Folders) -> None:
     """A constant image gets no verdict, whatever its logit."""
-    detector = load_detector(trained.cropped.parent / "model", 4, ALPHA, CPU)
+    detector = trained.under_test().detector
 
     found = judge(detector, torch.full((2, 1, 32, 32), 100, dtype=torch.uint8), ALPHA)
 

@@ -22,7 +22,7 @@ def numbers(value: float) -> dict[str, float]:
 
 def write(folder: Path, detector: str, tests: dict[str, float], **more: Any) -> None:
     """Write the metrics of one detector."""
-    about = {"row": detector, "network": "npr_tiny", "protocol": "clean", "data": "simulated"}
+    about = {"detector": detector, "network": "npr_tiny", "protocol": "clean", "data": "simulated"}
     about |= more
     folder.mkdir(exist_ok=True)
     content = about | {name: numbers(value) for name, value in tests.items()}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -19,9 +19,27 @@ from semforensics.cli.frame import (
     SharedTrainingRun,
     TrainingRun,
 )
-from semforensics.params import GanName
+from semforensics.params import GanName, Protocol, SplitParams
+
+if TYPE_CHECKING:
+    from semforensics.detector.corpus import Corpus
 
 PANEL = Panel("Run the pipeline")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where the images of a run are."""
+
+    cropped: InDir
+    splits: InFile
+    fakes: InDir
+
+    def corpus(self, protocol: Protocol, shares: SplitParams, seed: int) -> "Corpus":
+        """Return them with how they are divided."""
+        from semforensics.detector.corpus import Corpus
+
+        return Corpus(self.cropped, self.splits, self.fakes, protocol, shares, seed)
 
 
 @PANEL.command
@@ -283,27 +301,20 @@ def generate_diffusion(checkpoint: InDir, fakes: OutPath, run: DeviceRun) -> str
 @PANEL.command
 def train_classifier(
     detector: Detector,
-    cropped: InDir,
-    splits: InFile,
-    fakes: InDir,
+    images: Images,
     classifier: OutPath,
     run: SharedTrainingRun,
 ) -> str:
     """Train one NPR classifier, real against fake."""
-    from semforensics.detector.training import train_row
+    from semforensics.detector.training import train_classifier
 
     p = run.params
-    return train_row(
+    return train_classifier(
         detector,
-        cropped,
-        splits,
-        fakes,
+        images.corpus(p.protocol, p.split, p.seed),
         classifier,
         params=p.train_classifier,
-        shares=p.split,
-        protocol=p.protocol,
         data=p.acquire.source,
-        seed=p.seed,
         scratch=run.scratch / "train_classifier" / detector,
         device=run.device,
     )
@@ -313,38 +324,33 @@ def train_classifier(
 def evaluate_classifier(
     detector: Detector,
     classifier: InDir,
-    cropped: InDir,
-    splits: InFile,
-    fakes: InDir,
+    images: Images,
     metrics: OutPath,
     plots: OutPath,
     run: DeviceRun,
 ) -> str:
     """Score the test split: the columns of the thesis's Table 4.3, with intervals."""
-    from semforensics.trials.evaluate import evaluate_row
+    from semforensics.trials.evaluate import evaluate_classifier
+    from semforensics.trials.under_test import DetectorUnderTest
 
     p = run.params
-    return evaluate_row(
-        detector,
+    tested = DetectorUnderTest.load(
         classifier,
-        cropped,
-        splits,
-        fakes,
-        metrics,
-        plots,
-        params=p.evaluate_classifier,
-        seed=p.seed,
+        images.corpus(p.protocol, p.split, p.seed),
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
         device=run.device,
+        name=detector,
     )
+    resamples = p.evaluate_classifier.bootstrap_resamples
+    return evaluate_classifier(tested, metrics, plots, resamples=resamples)
 
 
 @PANEL.command
 def explain(
     detector: Detector,
     classifier: InDir,
-    cropped: InDir,
-    splits: InFile,
-    fakes: InDir,
+    images: Images,
     plots: OutPath,
     run: DeviceRun,
 ) -> str:
@@ -355,13 +361,10 @@ def explain(
     return explain(
         detector,
         classifier,
-        cropped,
-        splits,
-        fakes,
+        images.corpus(p.protocol, p.split, p.seed),
         plots,
         params=p.explain,
         resamples=p.evaluate_classifier.bootstrap_resamples,
-        seed=p.seed,
         device=run.device,
     )
 
@@ -385,9 +388,7 @@ def headline(metrics: InDir, headline: OutPath) -> str:
 @PANEL.command
 def compare_detectors(
     classifiers: InDir,
-    cropped: InDir,
-    splits: InFile,
-    fakes: InDir,
+    images: Images,
     unseen: InDir,
     metrics: OutPath,
     plots: OutPath,
@@ -399,19 +400,14 @@ def compare_detectors(
     p = run.params
     return compare_detectors(
         classifiers,
-        cropped,
-        splits,
-        fakes,
+        images.corpus(p.protocol, p.split, p.seed),
         unseen,
         metrics,
         plots,
         params=p.compare_detectors,
-        train=p.train_classifier,
-        shares=p.split,
-        protocol=p.protocol,
+        max_false_positive_rate=p.train_classifier.max_false_positive_rate,
         phases=p.evaluate_classifier.phases,
         under_trained=p.generate_diffusion.under_trained,
-        seed=p.seed,
         device=run.device,
     )
 
@@ -419,30 +415,24 @@ def compare_detectors(
 @PANEL.command
 def measure_robustness(
     classifier: InDir,
-    cropped: InDir,
-    splits: InFile,
-    fakes: InDir,
+    images: Images,
     metrics: OutPath,
     plots: OutPath,
     run: DeviceRun,
 ) -> str:
     """Score the test split again after every kind of processing, of one class and of both."""
     from semforensics.trials.robustness import measure_robustness
+    from semforensics.trials.under_test import DetectorUnderTest
 
     p = run.params
-    return measure_robustness(
+    tested = DetectorUnderTest.load(
         classifier,
-        cropped,
-        splits,
-        fakes,
-        metrics,
-        plots,
-        params=p.measure_robustness,
+        images.corpus(p.protocol, p.split, p.seed),
         phases=p.evaluate_classifier.phases,
         alpha=p.evaluate_classifier.alpha,
-        seed=p.seed,
         device=run.device,
     )
+    return measure_robustness(tested, metrics, plots, params=p.measure_robustness)
 
 
 @PANEL.command
@@ -467,67 +457,63 @@ class BenignRun(DeviceRun):
 @PANEL.command
 def count_false_alarms(
     classifier: InDir,
-    cropped: InDir,
-    splits: InFile,
-    fakes: InDir,
+    images: Images,
     listing: InFile,
     metrics: OutPath,
     plots: OutPath,
     run: BenignRun,
 ) -> str:
     """Count false alarms on benignly processed and on foreign micrographs."""
-    from semforensics.trials.false_alarms import measure_false_alarms
+    from semforensics.trials.false_alarms import count_false_alarms
+    from semforensics.trials.under_test import DetectorUnderTest
 
     p = run.params
-    return measure_false_alarms(
+    tested = DetectorUnderTest.load(
         classifier,
-        cropped,
-        splits,
-        fakes,
+        images.corpus(p.protocol, p.split, p.seed),
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
+        device=run.device,
+    )
+    return count_false_alarms(
+        tested,
         listing,
         run.folder,
         metrics,
         plots,
         params=p.count_false_alarms,
         crop=p.crop,
-        phases=p.evaluate_classifier.phases,
-        alpha=p.evaluate_classifier.alpha,
-        seed=p.seed,
-        device=run.device,
     )
 
 
 @PANEL.command
 def audit_shortcuts(
     classifier: InDir,
-    cropped: InDir,
-    splits: InFile,
-    fakes: InDir,
+    images: Images,
     metrics: OutPath,
     plots: OutPath,
     run: TrainingRun,
 ) -> str:
     """Look for shortcuts that a detector could take; red gates do not stop the pipeline."""
     from semforensics.trials.audit import audit_shortcuts
+    from semforensics.trials.under_test import DetectorUnderTest
 
     p = run.params
-    return audit_shortcuts(
+    tested = DetectorUnderTest.load(
         classifier,
-        cropped,
-        splits,
-        fakes,
+        images.corpus(p.protocol, p.split, p.seed),
+        phases=p.evaluate_classifier.phases,
+        alpha=p.evaluate_classifier.alpha,
+        device=run.device,
+    )
+    return audit_shortcuts(
+        tested,
         metrics,
         plots,
         params=p.audit_shortcuts,
         crop=p.crop,
         train=p.train_classifier,
-        shares=p.split,
-        protocol=p.protocol,
-        phases=p.evaluate_classifier.phases,
-        alpha=p.evaluate_classifier.alpha,
-        seed=p.seed,
         scratch=run.scratch / "audit_shortcuts",
-        device=run.device,
     )
 
 
@@ -569,14 +555,13 @@ def package_dataset(
     run: Run,
 ) -> str:
     """Put crops and fakes into a dataset for others, with a manifest and a description."""
+    from semforensics.detector.corpus import Corpus
     from semforensics.publish.dataset import package_dataset
 
     p = run.params
     return package_dataset(
-        cropped,
-        splits,
+        Corpus(cropped, splits, fakes, p.protocol, p.split, p.seed),
         catalogue,
-        fakes,
         checkpoints,
         folder,
         params=p.package_dataset,
@@ -585,7 +570,4 @@ def package_dataset(
             "fastgan": p.generate_fakes.fastgan.snapshot,
             "stylegan2_ada": p.generate_fakes.stylegan2_ada.snapshot,
         },
-        shares=p.split,
-        protocol=p.protocol,
-        seed=p.seed,
     )

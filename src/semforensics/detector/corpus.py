@@ -1,19 +1,19 @@
-"""Which images a classifier sees, on which side: reals by their split, fakes by their seed.
+"""Which images a classifier sees, and in which split: reals by their table, fakes by their seed.
 
-Reals keep the side that the table of splits gives them. Fakes are numbered by their seeds. Under
+Reals keep the split that the table of splits gives them. Fakes are numbered by their seeds. Under
 the clean protocol the seeds, in order, fall into three ranges, train, test and validation, in the
-shares of the split; under the thesis's each fake draws its side at random in the same shares.
-Pseudo-fakes are reconstructions of reals, named after them: each has the side and the group of its
+shares of the split; under the thesis's each fake draws its split at random in the same shares.
+Pseudo-fakes are reconstructions of reals, named after them: each has the split and the group of its
 original.
 
-Every side is balanced, so that accuracy and average precision have a prevalence of one half: the
+Every split is balanced, so that accuracy and average precision have a prevalence of one half: the
 larger class is thinned at random to the size of the smaller one. Reals are thinned evenly over
 their groups: one of every group, then a second of every group that has one, and so on.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,15 +27,15 @@ from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop
 from semforensics.detector.networks import MIN_SIZE_PX
 from semforensics.micrographs.split import read_splits, split_by_file
-from semforensics.params import Protocol, Side, SplitParams
+from semforensics.params import Protocol, Split, SplitParams
 
-ROWS: dict[str, tuple[str, ...]] = {
+DETECTORS: dict[str, tuple[str, ...]] = {
     "fastgan": ("fastgan",),
     "stylegan2_ada": ("stylegan2_ada",),
     "both": ("fastgan", "stylegan2_ada"),
     "both_pseudo": ("fastgan", "stylegan2_ada", "pseudo"),
 }
-"""The generators whose fakes each classifier learns from, in equal parts."""
+"""The generators whose fakes each detector learns from, in equal parts."""
 
 PSEUDO = "pseudo"
 """The folder of fakes that were made out of reals."""
@@ -46,7 +46,7 @@ class LabelledImages:
     """Images in memory beside what is known of them."""
 
     table: pd.DataFrame
-    """One row per image: file, class (real or fake), generator (empty for reals), side, group (a
+    """One row per image: file, class (real or fake), generator (empty for reals), split, group (a
     fake is a group of its own, a pseudo-fake is in that of its original), path."""
     images: UInt8[Tensor, "n 1 height width"]
 
@@ -61,64 +61,106 @@ class LabelledImages:
         return int(self.table.loc[self.table["class"] == "real", "group"].nunique())
 
 
-def generators_of(row: str) -> tuple[str, ...]:
-    """Return the generators whose fakes a classifier learns from.
+def generators_of(name: str) -> tuple[str, ...]:
+    """Return the generators whose fakes a detector learns from.
 
     Raises:
-        InputError: There is no such row.
+        InputError: There is no such detector.
     """
-    if row not in ROWS:
-        raise InputError(f"row {row!r}: expected one of {', '.join(ROWS)}")
-    return ROWS[row]
+    if name not in DETECTORS:
+        raise InputError(f"detector {name!r}: expected one of {', '.join(DETECTORS)}")
+    return DETECTORS[name]
 
 
-def list_images(
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
-    generators: tuple[str, ...],
-    *,
-    protocol: Protocol,
-    shares: SplitParams,
-    seed: int,
-) -> pd.DataFrame:
-    """List all reals and fakes with their sides, before any is left out.
+@dataclass(frozen=True)
+class Corpus:
+    """The images of a run and how they are divided into train, test and validation."""
 
-    Args:
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator.
-        generators: Names of folders in `fakes`.
-        protocol: How fakes are divided.
-        shares: In which parts.
-        seed: Of the thesis protocol's draw.
+    cropped: Path
+    """Folder of the reals."""
+    splits: Path
+    """The table of crops with their splits."""
+    fakes: Path
+    """Holds one folder of fakes per generator."""
+    protocol: Protocol
+    """How fakes are divided."""
+    shares: SplitParams
+    """In which parts."""
+    seed: int
+    """Of the thesis protocol's draw, and of the draws that balance the splits."""
 
-    Returns:
-        Rows as in `LabelledImages`, sorted by class and file.
+    def list_images(self, generators: tuple[str, ...]) -> pd.DataFrame:
+        """List all reals, and the fakes of some generators, with their splits.
 
-    Raises:
-        InputError: A folder of fakes holds anything but PNG files named after seeds, or too few;
-            or the pseudo-fakes are not those of these reals.
-        FileNotFoundError: A folder of fakes is missing.
-    """
-    reals = read_splits(splits)[["file", "side", "group"]].sort_values("file")
-    reals["path"] = [cropped / file for file in reals["file"]]
-    parts = [reals.assign(**{"class": "real", "generator": ""})]
-    for generator in generators:
-        if generator == PSEUDO:
-            parts.append(_pseudo_fakes(reals, fakes / PSEUDO))
-            continue
-        files = _fake_files(fakes / generator)
-        names = [f"{generator}/{path.name}" for path in files]
-        match protocol:
-            case "clean":
-                sides = contiguous_sides(len(files), shares)
-            case "thesis":
-                sides = split_by_file(names, shares, seed)
-        columns = {"file": names, "side": sides, "group": names, "path": files}
-        parts.append(pd.DataFrame(columns).assign(**{"class": "fake", "generator": generator}))
-    order = ["file", "class", "generator", "side", "group", "path"]
-    return pd.concat(parts, ignore_index=True)[order]
+        Args:
+            generators: Names of folders in `fakes`.
+
+        Returns:
+            Rows as in `LabelledImages`, sorted by class and file.
+
+        Raises:
+            InputError: A folder of fakes holds anything but PNG files named after seeds, or too
+                few; or the pseudo-fakes are not those of these reals.
+            FileNotFoundError: A folder of fakes is missing.
+        """
+        reals = read_splits(self.splits)[["file", "split", "group"]].sort_values("file")
+        reals["path"] = [self.cropped / file for file in reals["file"]]
+        parts = [reals.assign(**{"class": "real", "generator": ""})]
+        for generator in generators:
+            if generator == PSEUDO:
+                parts.append(_pseudo_fakes(reals, self.fakes / PSEUDO))
+                continue
+            files = _fake_files(self.fakes / generator)
+            names = [f"{generator}/{path.name}" for path in files]
+            match self.protocol:
+                case "clean":
+                    splits = contiguous_splits(len(files), self.shares)
+                case "thesis":
+                    splits = split_by_file(names, self.shares, self.seed)
+            columns = {"file": names, "split": splits, "group": names, "path": files}
+            parts.append(pd.DataFrame(columns).assign(**{"class": "fake", "generator": generator}))
+        order = ["file", "class", "generator", "split", "group", "path"]
+        return pd.concat(parts, ignore_index=True)[order]
+
+    def list_images_of(self, meta: dict[str, Any], name: str | None = None) -> pd.DataFrame:
+        """List the images that a classifier was trained on, and those it may be tested on.
+
+        Args:
+            meta: What training wrote beside the weights; its seed is taken in place of ours.
+            name: The detector that is expected; None: any.
+
+        Returns:
+            As `list_images`.
+
+        Raises:
+            InputError: It is another detector; it was trained under another protocol or with other
+                shares; or images changed splits since, so that test images might be among the
+                training images.
+        """
+        if name is not None and meta["detector"] != name:
+            raise InputError(f"the classifier is {meta['detector']}, expected {name}")
+        for key, value in (("protocol", self.protocol), ("shares", self.shares.model_dump())):
+            if meta[key] != value:
+                raise InputError(
+                    f"the classifier was trained with {key} {meta[key]}, found {value}"
+                )
+        corpus = replace(self, seed=meta["seed"])
+        table = corpus.list_images(generators_of(meta["detector"]))
+        if fingerprint(table) != meta["splits_sha256"]:
+            raise InputError(
+                f"{self.splits} or {self.fakes}: not the images and splits that the classifier was "
+                "trained on"
+            )
+        return table
+
+    def load_test_split(self, meta: dict[str, Any], name: str | None = None) -> LabelledImages:
+        """Load the images that a classifier may be tested on; arguments as in `list_images_of`.
+
+        Raises:
+            InputError: As `list_images_of`; or the images have another size than those of the
+                training.
+        """
+        return load_test_images(self.list_images_of(meta, name), meta)
 
 
 def _fake_files(folder: Path) -> list[Path]:
@@ -129,13 +171,13 @@ def _fake_files(folder: Path) -> list[Path]:
     for path in files:
         if not re.fullmatch(r"\d+\.png", path.name):
             raise InputError(f"{path}: not a fake, expected a name like 000042.png")
-    if len(files) < len(get_args(Side)):
-        raise InputError(f"{folder}: {len(files)} fakes, need at least one for each side")
+    if len(files) < len(get_args(Split)):
+        raise InputError(f"{folder}: {len(files)} fakes, need at least one for each split")
     return sorted(files, key=lambda path: (int(path.stem), path.name))
 
 
 def _pseudo_fakes(reals: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """List the reconstructions of all reals, each on the side and in the group of its original."""
+    """List the reconstructions of all reals, each in the split and the group of its original."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of fakes")
     odd = {path.name for path in folder.iterdir()} ^ set(reals["file"])
@@ -151,53 +193,53 @@ def _pseudo_fakes(reals: pd.DataFrame, folder: Path) -> pd.DataFrame:
     )
 
 
-def contiguous_sides(count: int, shares: SplitParams) -> list[Side]:
-    """Divide a row of fakes into train, test and validation, in this order.
+def contiguous_splits(count: int, shares: SplitParams) -> list[Split]:
+    """Divide fakes into train, test and validation, in this order.
 
     Raises:
-        InputError: A side would stay empty.
+        InputError: A split would stay empty.
     """
     last_train = round(shares.train * count)
     last_test = round((shares.train + shares.test) * count)
     sizes = (last_train, last_test - last_train, count - last_test)
     if min(sizes) < 1:
-        raise InputError(f"{count} fakes: too few for three sides in the shares of the split")
-    sides: tuple[Side, ...] = ("train", "test", "validation")
-    return [side for side, size in zip(sides, sizes, strict=True) for _ in range(size)]
+        raise InputError(f"{count} fakes: too few for three splits in the shares of the split")
+    splits: tuple[Split, ...] = ("train", "test", "validation")
+    return [split for split, size in zip(splits, sizes, strict=True) for _ in range(size)]
 
 
-def draw_training_side(table: pd.DataFrame, side: Side, seed: int) -> pd.DataFrame:
+def draw_training_split(table: pd.DataFrame, split: Split, seed: int) -> pd.DataFrame:
     """Draw as many fakes as reals, in equal parts from each generator: to learn and to calibrate.
 
     Raises:
-        InputError: The side has no real for each generator.
+        InputError: The split has no real for each generator.
     """
     num_generators = table.loc[table["class"] == "fake", "generator"].nunique()
-    num_reals = int(((table["class"] == "real") & (table["side"] == side)).sum())
-    per_generator = min(_fewest_fakes(table, side), num_reals // num_generators)
-    return _draw(table, side, per_generator * num_generators, per_generator, seed)
+    num_reals = int(((table["class"] == "real") & (table["split"] == split)).sum())
+    per_generator = min(_fewest_fakes(table, split), num_reals // num_generators)
+    return _draw(table, split, per_generator * num_generators, per_generator, seed)
 
 
-def draw_test_side(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+def draw_test_split(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Draw reals once and as many fakes of each generator: every generator is tested by itself."""
-    num_reals = int(((table["class"] == "real") & (table["side"] == "test")).sum())
+    num_reals = int(((table["class"] == "real") & (table["split"] == "test")).sum())
     count = min(_fewest_fakes(table, "test"), num_reals)
     return _draw(table, "test", count, count, seed)
 
 
-def _fewest_fakes(table: pd.DataFrame, side: Side) -> int:
-    fakes = table[(table["class"] == "fake") & (table["side"] == side)]
+def _fewest_fakes(table: pd.DataFrame, split: Split) -> int:
+    fakes = table[(table["class"] == "fake") & (table["split"] == split)]
     return int(fakes.groupby("generator").size().min())
 
 
 def _draw(
-    table: pd.DataFrame, side: Side, num_reals: int, per_generator: int, seed: int
+    table: pd.DataFrame, split: Split, num_reals: int, per_generator: int, seed: int
 ) -> pd.DataFrame:
     if per_generator == 0:
-        raise InputError(f"{side} side: {num_reals} reals, fewer than generators of fakes")
-    on_side = table[table["side"] == side]
-    parts = [draw_evenly(on_side[on_side["class"] == "real"], num_reals, seed)]
-    for _, fakes in on_side[on_side["class"] == "fake"].groupby("generator"):
+        raise InputError(f"{split} split: {num_reals} reals, fewer than generators of fakes")
+    of_split = table[table["split"] == split]
+    parts = [draw_evenly(of_split[of_split["class"] == "real"], num_reals, seed)]
+    for _, fakes in of_split[of_split["class"] == "fake"].groupby("generator"):
         parts.append(draw_evenly(fakes, per_generator, seed))
     drawn = pd.concat(parts).sort_values(["class", "file"], ascending=[False, True])
     return drawn.reset_index(drop=True)
@@ -242,41 +284,21 @@ def load_images(table: pd.DataFrame) -> LabelledImages:
     return LabelledImages(table, torch.from_numpy(images))
 
 
-def load_test_side(
-    row: str, meta: dict[str, Any], cropped: Path, splits: Path, fakes: Path
-) -> LabelledImages:
-    """Load the images that a classifier may be tested on, by the protocol it was trained under.
+def load_test_images(table: pd.DataFrame, meta: dict[str, Any]) -> LabelledImages:
+    """Load the test split of a listing, balanced as the training balances its splits.
 
     Args:
-        row: Whose fakes.
+        table: As `Corpus.list_images_of` returns it.
         meta: What training wrote beside the weights.
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator.
 
     Raises:
-        InputError: The model is another row's; images changed sides since it was trained, so that
-            test images might be among the training images; or they have another size.
+        InputError: The images have another size than those of the training.
     """
-    if meta["row"] != row:
-        raise InputError(f"the classifier is of row {meta['row']}, expected {row}")
-    table = list_images(
-        cropped,
-        splits,
-        fakes,
-        generators_of(row),
-        protocol=meta["protocol"],
-        shares=SplitParams(**meta["shares"]),
-        seed=meta["seed"],
-    )
-    if fingerprint(table) != meta["sides_sha256"]:
-        raise InputError(
-            f"{splits} or {fakes}: not the images and sides that the classifier was trained on"
-        )
-    test = load_images(draw_test_side(table, meta["seed"]))
+    test = load_images(draw_test_split(table, meta["seed"]))
     if list(test.images.shape[-2:]) != meta["size_px"]:
         raise InputError(
-            f"{cropped}: images of {list(test.images.shape[-2:])} px, trained on {meta['size_px']}"
+            f"{test.table['path'].iloc[0]}: images of {list(test.images.shape[-2:])} px, trained "
+            f"on {meta['size_px']}"
         )
     return test
 
@@ -294,9 +316,11 @@ def check_same_size(*sets: LabelledImages) -> None:
 
 
 def fingerprint(table: pd.DataFrame) -> str:
-    """Hash which images stand on which side, so that a test can tell that nothing moved.
+    """Hash which images are in which split, so that a test can tell that nothing moved.
 
     Pixels are not part of it.
     """
-    text = table[["file", "class", "generator", "side", "group"]].to_csv(index=False)
+    columns = table[["file", "class", "generator", "split", "group"]]
+    # The name of the column is part of the hashes in released models.
+    text = columns.rename(columns={"split": "side"}).to_csv(index=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -89,6 +89,14 @@ class Detector:
         )
         return largest_p_values(logits, reals, fakes)
 
+    def check_alpha(self, alpha: float) -> None:
+        """Refuse an error rate that the calibration cannot resolve.
+
+        Raises:
+            InputError: It cannot; the message says how many images it needs.
+        """
+        check_alpha(alpha, *calibration_sizes(self.meta["calibration"][str(self.phases)]))
+
     def borders(self, alpha: float) -> tuple[float, ...]:
         """Return the logits at which something that is said of an image changes.
 
@@ -121,8 +129,7 @@ class Detector:
         Raises:
             InputError: The calibration cannot resolve `alpha`.
         """
-        sides = self.meta["calibration"][str(self.phases)]
-        check_alpha(alpha, *calibration_sizes(sides))
+        self.check_alpha(alpha)
         p_real, p_fake = self.p_values(self.logits(images) if logits is None else logits)
         inside = self.domain.is_inside(images) if inside is None else inside
         return decide(p_real, p_fake, alpha, inside)

@@ -2,7 +2,7 @@
 
 The recipe is the thesis's: Adam at a fixed learning rate, binary cross-entropy with logits, 100
 epochs. The last epoch is kept, and of several trainings the first. Nothing is selected on the
-validation side, because that side calibrates: threshold, temperature, conformal scores and the
+validation split, because that split calibrates: threshold, temperature, conformal scores and the
 limits of the training domain. An epoch or a seed chosen for its validation scores would make them
 too good.
 """
@@ -36,72 +36,61 @@ from semforensics.core.live import live_curves
 from semforensics.detector.augment import augment
 from semforensics.detector.calibration import choose_threshold, fit_temperature, log_loss
 from semforensics.detector.corpus import (
+    Corpus,
     LabelledImages,
     check_same_size,
-    draw_training_side,
+    draw_training_split,
     fingerprint,
     generators_of,
-    list_images,
     load_images,
 )
 from semforensics.detector.domain import DOMAIN_FILE, Domain
 from semforensics.detector.networks import NPRNetwork, build_network, place
 from semforensics.detector.perturbations import apply_to_all, find
 from semforensics.detector.scoring import score_images, seed_file, sigmoid
-from semforensics.params import Protocol, SplitParams, TrainClassifierParams
+from semforensics.params import TrainClassifierParams
 
 Losses = list[dict[str, int | float]]
 
 
-def train_row(
-    row: str,
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
+def train_classifier(
+    name: str,
+    corpus: Corpus,
     classifier: Path,
     *,
     params: TrainClassifierParams,
-    shares: SplitParams,
-    protocol: Protocol,
     data: str,
-    seed: int,
     scratch: Path,
     device: torch.device,
 ) -> str:
-    """Train the classifier of a row from each seed and write it with all that judges its scores.
+    """Train a detector's classifier from each seed, and write it with its calibration.
 
-    The trainings share images and sides; weights and order differ. One that was killed goes on
-    where it stood when the stage is started again, and ends with the same bytes.
+    The trainings share images and splits; weights and order differ. One that was killed is resumed
+    after its last whole epoch when the stage is started again, and ends with the same bytes.
 
     Args:
-        row: Whose fakes it learns from.
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator.
+        name: The detector; it says whose fakes are learned.
+        corpus: The images. Its seed is also that of the first weights; the next training has the
+            next seed.
         classifier: Folder to write: the first seed's model and `losses.csv`; the others'
             `seed_1.safetensors`, ..., and `losses_seeds.csv`; the training domain.
         params: The recipe.
-        shares: In which parts fakes are divided over the sides.
-        protocol: How they are.
         data: Where the reals come from, for the record.
-        seed: Of the draws and the first weights; the next training has the next seed.
         scratch: Where an interrupted training waits to be resumed.
         device: Where to train.
 
     Returns:
         One line: numbers of images, validation accuracy, threshold. Of several processes, the
-        first alone calibrates, writes and says so; the others give an empty line.
+        first alone calibrates, writes and says so; the others return an empty line.
 
     Raises:
-        InputError: Images differ in size or form, or a side is too small.
+        InputError: Images differ in size or form, or a split is too small.
         FileNotFoundError: Images are missing.
     """
-    generators = generators_of(row)
-    table = list_images(
-        cropped, splits, fakes, generators, protocol=protocol, shares=shares, seed=seed
-    )
-    train = load_images(draw_training_side(table, "train", seed))
-    validation = load_images(draw_training_side(table, "validation", seed))
+    generators, seed = generators_of(name), corpus.seed
+    table = corpus.list_images(generators)
+    train = load_images(draw_training_split(table, "train", seed))
+    validation = load_images(draw_training_split(table, "validation", seed))
     check_same_size(train, validation)
     if params.precision == "bfloat16" and bf16_is_emulated(device):
         _say(f"note: {device} emulates bfloat16; float32 is faster here")
@@ -132,12 +121,12 @@ def train_row(
     meta = {
         "network": params.network,
         "channels": params.channels,
-        "row": row,
+        "detector": name,
         "generators": generators,
-        "protocol": protocol,
+        "protocol": corpus.protocol,
         "data": data,
         "seed": seed,
-        "shares": shares.model_dump(),
+        "shares": corpus.shares.model_dump(),
         "params": params.model_dump(),
         "epochs": params.epochs,
         "size_px": list(train.images.shape[-2:]),
@@ -147,7 +136,7 @@ def train_row(
         "n_validation_fake": int(validation.is_fake.sum()),
         "n_validation_groups": validation.num_groups,
         "calibration_groups": validation.num_groups,
-        "sides_sha256": fingerprint(table),
+        "splits_sha256": fingerprint(table),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -168,7 +157,7 @@ def train_row(
         _write_losses(curves[1:], folder / "losses_seeds.csv", first_seed=seed + 1)
     for own_scratch in scratches:
         shutil.rmtree(own_scratch)
-    return _summary(row, classifier, meta | readings[0], curves)
+    return _summary(name, classifier, meta | readings[0], curves)
 
 
 def _write_losses(curves: list[Losses], path: Path, first_seed: int | None = None) -> None:
@@ -181,12 +170,12 @@ def _write_losses(curves: list[Losses], path: Path, first_seed: int | None = Non
     table.to_csv(path, index=False, lineterminator="\n")
 
 
-def _summary(row: str, classifier: Path, meta: dict[str, Any], curves: list[Losses]) -> str:
+def _summary(name: str, classifier: Path, meta: dict[str, Any], curves: list[Losses]) -> str:
     accuracies = [f"{losses[-1]['validation_accuracy']:.3f}" for losses in curves]
     count = meta["n_validation_real"] + meta["n_validation_fake"]
     times = "once" if len(curves) == 1 else f"{len(curves)} times"
     return (
-        f"{row}: {meta['network']} trained on {meta['n_train']} images {times}, validation "
+        f"{name}: {meta['network']} trained on {meta['n_train']} images {times}, validation "
         f"accuracy {', '.join(accuracies)} on {count} images of {meta['n_validation_groups']} "
         f"groups; threshold {sigmoid(meta['thresholds']['4']):.3f}, temperature "
         f"{meta['temperature']['4']:.2f} in {classifier}"
@@ -264,7 +253,7 @@ def train_network(
                 distributed.average_buffers(network)
                 total += distributed.average(loss.detach()).item() * len(batch)
 
-            # Once per epoch: look at the validation side, log, keep the state.
+            # Once per epoch: look at the validation split, log, keep the state.
             losses.append(
                 {
                     "epoch": epoch,
@@ -287,7 +276,7 @@ def learning_rate(params: TrainClassifierParams, epoch: int) -> float:
 def validate(
     network: NPRNetwork, validation: LabelledImages, device: torch.device
 ) -> dict[str, float]:
-    """Return loss and accuracy (at a probability of 0.5, one phase) on the validation side."""
+    """Return loss and accuracy (at a probability of 0.5, one phase) on the validation split."""
     network.eval()
     logits = score_images(network, validation.images, phases=1, device=device)
     targets = validation.is_fake.numpy()
@@ -319,7 +308,7 @@ def calibrate(
     params: TrainClassifierParams,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Take from the validation side what says how to read a logit.
+    """Measure on the validation split how to read a logit.
 
     Returns:
         `thresholds`: logits above which an image is called fake; `temperature`; `calibration`: the

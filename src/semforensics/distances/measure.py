@@ -185,7 +185,7 @@ def _list_files(sources: Sources, seed: int) -> _Files:
     if not fakes:
         raise InputError(f"{sources.fakes}: no PNG files, expected the fakes of {sources.gan}")
     if sources.protocol == "clean":
-        splits = table.groupby("side")["file"]
+        splits = table.groupby("split")["file"]
         seen, unseen = (splits.get_group(name).tolist() for name in ("train", "test"))
         in_first_half = np.ones(len(seen), bool)
         counts = (len(seen), len(unseen), len(fakes))

@@ -43,9 +43,9 @@ def comparison_table(
         "## Every row on every column",
         "**Bold**: beats NPR. ‡: seen in training.",
     ]
-    for row, part in cells[cells["note"] != "control"].groupby("row", sort=False):
+    for row, part in cells[cells["note"] != "control"].groupby("detector", sort=False):
         wins = differences[differences["better"] == differences["method"]]
-        wins = wins[wins["row"] == row]
+        wins = wins[wins["detector"] == row]
         beaten = set(zip(wins["method"], wins["column"], strict=True))
         parts += [f"Learned from {name_of(str(row))}:", _matrix(part, beaten)]
     controls = cells[cells["note"] == "control"]
@@ -60,11 +60,11 @@ def comparison_table(
 
 def _left_out(headline: pd.DataFrame) -> str:
     """Write the mean over the pairs first, then each pair, then the difference of the means."""
-    *pairs, mean = dict.fromkeys(zip(headline["row"], headline["column"], strict=True))
+    *pairs, mean = dict.fromkeys(zip(headline["detector"], headline["column"], strict=True))
     names = ["mean", *(f"{name_of(row)} → {name_of(column)}" for row, column in pairs)]
     lines = []
     for method, part in headline.groupby("method", sort=False):
-        of_pair = part.set_index(["row", "column"]).to_dict("index")
+        of_pair = part.set_index(["detector", "column"]).to_dict("index")
         values = [_interval(of_pair[pair]) for pair in (mean, *pairs)]
         lines.append([name_of(str(method)), *values, _difference(of_pair[mean], str(method))])
     return markdown_table(["detector", *names, "NPR less it, mean"], lines)
@@ -92,12 +92,12 @@ def _matrix(part: pd.DataFrame, beaten: set[tuple[str, str]]) -> str:
 
 def _controls(controls: pd.DataFrame) -> str:
     lines = []
-    for _, part in controls.groupby(["row", "method"], sort=False):
+    for _, part in controls.groupby(["detector", "method"], sort=False):
         cells = part.to_dict("records")
         first = cells[0]
         reals = _share(first, "reals_called_fake")
         shares = [_share(cell, "called_fake") for cell in cells]
-        lines.append([name_of(first["row"]), name_of(first["method"]), reals, *shares])
+        lines.append([name_of(first["detector"]), name_of(first["method"]), reals, *shares])
     names = [name_of(column) for column in controls["column"].unique()]
     return markdown_table(["learned from", "detector", "reals", *names], lines)
 

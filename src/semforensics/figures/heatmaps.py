@@ -115,7 +115,7 @@ def false_alarm_heatmap(counted: pd.DataFrame, *, source: str) -> Figure:
     """Draw how often real micrographs are called fake, as tiles and as whole images.
 
     Args:
-        counted: One row per set and way of counting, as `measure_false_alarms` writes them.
+        counted: One row per set and way of counting, as `count_false_alarms` writes them.
         source: Line that says what the figure shows.
     """
     keys = ["kind", "set"]

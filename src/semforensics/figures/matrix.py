@@ -39,13 +39,13 @@ def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
     """Draw one block per method: AUROC on fakes, and the share of controls called fake.
 
     Args:
-        cells: `method`, `row`, `column`, `note`, `auroc`, `called_fake`, in the order to draw. What
-            `note` calls "seen" stands in brackets, what it calls "left out" in a frame, and
+        cells: `method`, `detector`, `column`, `note`, `auroc`, `called_fake`, in the order to draw.
+            What `note` calls "seen" stands in brackets, what it calls "left out" in a frame, and
             "under-trained" columns have a dagger.
         source: Line that says what the figure shows.
     """
     methods = list(cells["method"].unique())
-    rows = list(cells["row"].unique())
+    rows = list(cells["detector"].unique())
     controls = list(cells.loc[cells["note"] == "control", "column"].unique())
     fakes = [name for name in cells["column"].unique() if name not in controls]
     weak = set(cells.loc[cells["note"] == "under-trained", "column"])
@@ -65,7 +65,7 @@ def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
     )
     images = []
     for line, method in zip(panels, methods, strict=True):
-        mine = cells[cells["method"] == method].set_index(["row", "column"])
+        mine = cells[cells["method"] == method].set_index(["detector", "column"])
         images = [_draw_block(line[0], mine, rows, fakes, "auroc", _GOOD, (0.5, 1))]
         if controls:
             images.append(_draw_block(line[1], mine, rows, controls, "called_fake", _BAD, (0, 1)))
@@ -126,17 +126,17 @@ def leave_one_out_figure(headline: pd.DataFrame, *, source: str) -> Figure:
     """Draw the AUROC of every method on the generator that it did not learn from.
 
     Args:
-        headline: `method`, `row`, `column`, `auroc`, `auroc_low`, `auroc_high`; the mean over the
-            pairs has "mean" as row and column.
+        headline: `method`, `detector`, `column`, `auroc`, `auroc_low`, `auroc_high`; the mean over
+            the pairs has "mean" as detector and column.
         source: Line that says what the figure shows.
     """
     methods = list(headline["method"].unique())
-    pairs = list(dict.fromkeys(zip(headline["row"], headline["column"], strict=True)))
+    pairs = list(dict.fromkeys(zip(headline["detector"], headline["column"], strict=True)))
     figure = Figure(figsize=(7, 1.6 + 0.45 * len(methods)), layout="constrained")
     axes = figure.subplots()
     shades = (FAKE, REAL, NEUTRAL)
     for index, (row, column) in enumerate(reversed(pairs)):
-        part = headline[(headline["row"] == row) & (headline["column"] == column)]
+        part = headline[(headline["detector"] == row) & (headline["column"] == column)]
         part = part.set_index("method").loc[methods]
         mean = row == "mean"
         height = np.arange(len(methods)) + 0.22 * ((len(pairs) - 1) / 2 - index)

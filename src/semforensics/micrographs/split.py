@@ -1,8 +1,8 @@
 """Assign every crop to train, test or validation.
 
-Two protocols. `clean` keeps all crops of one sample and area on one side, since neighbours on both
-sides flatter any detector, and makes the sides alike in magnification, voltage and label as far as
-whole groups allow. `thesis` draws every crop by itself.
+Two protocols. `clean` keeps all crops of one sample and area in one split, since neighbours in two
+splits flatter any detector, and makes the splits alike in magnification, voltage and label as far
+as whole groups allow. `thesis` draws every crop by itself.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
-from semforensics.params import Protocol, Side, SplitParams
+from semforensics.params import Protocol, Split, SplitParams
 
-SIDES: tuple[Side, ...] = get_args(Side)
+SPLITS: tuple[Split, ...] = get_args(Split)
 STRATA = ("magnification_k", "kv", "label")
 TEXT_COLUMNS = ("file", "micrograph", "group", "label")
 NUMBER_COLUMNS = {"magnification_k": float, "kv": float, "top_px": int, "left_px": int}
@@ -60,61 +60,60 @@ def read_crops(path: Path) -> pd.DataFrame:
 
 
 def read_splits(path: Path) -> pd.DataFrame:
-    """Read the table of crops with their sides.
+    """Read the table of crops with their splits.
 
     Returns:
-        As `read_crops`, and `side`: train, test or validation.
+        As `read_crops`, and `split`: train, test or validation.
 
     Raises:
-        InputError: As `read_crops`; or a side has another name, or no crops.
+        InputError: As `read_crops`; or a split has another name, or no crops.
     """
     table = read_crops(path)
-    if "side" not in table.columns:
-        raise InputError(f"{path}: no column side; found {', '.join(table.columns)}")
-    found = set(table["side"])
-    if found != set(SIDES):
-        raise InputError(f"{path}: sides {sorted(found)}, expected exactly {sorted(SIDES)}")
+    if "split" not in table.columns:
+        raise InputError(f"{path}: no column split; found {', '.join(table.columns)}")
+    found = set(table["split"])
+    if found != set(SPLITS):
+        raise InputError(f"{path}: splits {sorted(found)}, expected exactly {sorted(SPLITS)}")
     return table
 
 
 def split_crops(
     crops: Path, splits: Path, shares: SplitParams, protocol: Protocol, seed: int
 ) -> str:
-    """Write the table of crops again, with a column `side`, sorted by file.
+    """Write the table of crops again, with a column `split`, sorted by file.
 
     Returns:
-        One line: how many crops and groups stand on each side.
+        One line: how many crops and groups are in each split.
 
     Raises:
-        InputError: The table is not one of crops, or too small for three sides.
+        InputError: The table is not one of crops, or too small for three splits.
     """
     table = read_crops(crops).sort_values("file", ignore_index=True)
     match protocol:
         case "clean":
-            sides = split_by_group(table, shares, seed)
+            table["split"] = split_by_group(table, shares, seed)
         case "thesis":
-            sides = split_by_file(table["file"].tolist(), shares, seed)
-    table["side"] = sides
-    per_group = table.groupby("group")["side"].nunique()
-    assert protocol == "thesis" or per_group.max() == 1, "a group stands on two sides"
-    assert set(table["side"]) == set(SIDES), "a side is empty"
+            table["split"] = split_by_file(table["file"].tolist(), shares, seed)
+    per_group = table.groupby("group")["split"].nunique()
+    assert protocol == "thesis" or per_group.max() == 1, "a group is in two splits"
+    assert set(table["split"]) == set(SPLITS), "a split is empty"
 
     # The rows are written as they were read: numbers through a float would change their digits.
     text = pd.read_csv(crops, dtype=str, keep_default_na=False)
-    text = text.sort_values("file", ignore_index=True).assign(side=table["side"])
+    text = text.sort_values("file", ignore_index=True).assign(split=table["split"])
     with atomic_file(splits) as part:
         text.to_csv(part, index=False, lineterminator="\n")
     return f"{protocol} split of {crops}: {_summary(table)}"
 
 
 def _summary(table: pd.DataFrame) -> str:
-    sides = table.groupby("side")["group"].agg(["size", "nunique"])
-    counts = (f"{s} {n} crops of {g} groups" for s, n, g in sides.loc[list(SIDES)].itertuples())
+    splits = table.groupby("split")["group"].agg(["size", "nunique"])
+    counts = (f"{s} {n} crops of {g} groups" for s, n, g in splits.loc[list(SPLITS)].itertuples())
     return ", ".join(counts)
 
 
-def _shares(shares: SplitParams) -> Float[np.ndarray, " n_side"]:
-    return np.array([getattr(shares, side) for side in SIDES])
+def _shares(shares: SplitParams) -> Float[np.ndarray, " n_split"]:
+    return np.array([getattr(shares, split) for split in SPLITS])
 
 
 def _shuffled(names: list[str], seed: int) -> list[str]:
@@ -122,17 +121,17 @@ def _shuffled(names: list[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
-def split_by_file(files: list[str], shares: SplitParams, seed: int) -> list[Side]:
-    """Draw the side of each file at random, in numbers as near to the shares as whole files allow.
+def split_by_file(files: list[str], shares: SplitParams, seed: int) -> list[Split]:
+    """Draw the split of each file at random, in numbers as near to the shares as whole files allow.
 
     Returns:
-        The side of each file, in the order given.
+        The split of each file, in the order given.
 
     Raises:
-        InputError: There are fewer files than sides.
+        InputError: There are fewer files than splits.
     """
-    if len(files) < len(SIDES):
-        raise InputError(f"{len(files)} crops, need at least {len(SIDES)}: one per side")
+    if len(files) < len(SPLITS):
+        raise InputError(f"{len(files)} crops, need at least {len(SPLITS)}: one per split")
     # Largest remainders, at least one each.
     exact = _shares(shares) * len(files)
     counts = np.maximum(np.floor(exact), 1).astype(int)
@@ -140,37 +139,37 @@ def split_by_file(files: list[str], shares: SplitParams, seed: int) -> list[Side
         counts[np.argmax(exact - counts)] += 1
     while counts.sum() > len(files):
         counts[np.argmax(np.where(counts > 1, counts - exact, -np.inf))] -= 1
-    drawn = np.repeat(np.arange(len(SIDES)), counts)
-    side_of = {f: SIDES[i] for f, i in zip(_shuffled(files, seed), drawn, strict=True)}
-    return [side_of[file] for file in files]
+    drawn = np.repeat(np.arange(len(SPLITS)), counts)
+    split_of = {f: SPLITS[i] for f, i in zip(_shuffled(files, seed), drawn, strict=True)}
+    return [split_of[file] for file in files]
 
 
-def split_by_group(table: pd.DataFrame, shares: SplitParams, seed: int) -> list[Side]:
-    """Assign whole groups to sides, meeting the shares overall and within each stratum.
+def split_by_group(table: pd.DataFrame, shares: SplitParams, seed: int) -> list[Split]:
+    """Assign whole groups to splits, meeting the shares overall and within each stratum.
 
-    Groups go, the largest first, to the side that lacks most; then single groups move and pairs
-    swap as long as that brings the sides nearer to their shares of the crops, of every
+    Groups go, the largest first, to the split that lacks most; then single groups move and pairs
+    swap as long as that brings the splits nearer to their shares of the crops, of every
     magnification, voltage and label (chi-squared distance).
 
     Returns:
-        The side of each row, in the order given.
+        The split of each row, in the order given.
 
     Raises:
-        InputError: There are fewer groups than sides.
+        InputError: There are fewer groups than splits.
     """
     counts = _strata_counts(table)
-    if len(counts) < len(SIDES):
+    if len(counts) < len(SPLITS):
         raise InputError(
-            f"{len(counts)} groups ({', '.join(counts.index)}), need at least {len(SIDES)} for the "
-            "clean protocol: one per side"
+            f"{len(counts)} groups ({', '.join(counts.index)}), need at least {len(SPLITS)} for "
+            "the clean protocol: one per split"
         )
     order = _shuffled(counts.index.tolist(), seed)
     counts = counts.loc[order].sort_values("crops", ascending=False, kind="stable")
     numbers = counts.to_numpy(dtype=float)
     start = _assign_largest_first(numbers[:, 0], _shares(shares))
     assigned = _improve(numbers, start, _shares(shares))
-    side_of = dict(zip(counts.index, assigned, strict=True))
-    return [SIDES[side_of[group]] for group in table["group"]]
+    split_of = dict(zip(counts.index, assigned, strict=True))
+    return [SPLITS[split_of[group]] for group in table["group"]]
 
 
 def _strata_counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -183,56 +182,56 @@ def _strata_counts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _assign_largest_first(
-    sizes: Float[np.ndarray, " n_group"], shares: Float[np.ndarray, " n_side"]
+    sizes: Float[np.ndarray, " n_group"], shares: Float[np.ndarray, " n_split"]
 ) -> Int[np.ndarray, " n_group"]:
-    """Return each group, in order, to the side that lacks most crops, leaving none without a group.
+    """Assign each group, in order, to the split that lacks most crops; none stays without a group.
 
-    A side misses its share by no more than the largest group, unless it could only come nearer by
-    leaving another side empty.
+    A split misses its share by no more than the largest group, unless it could only come nearer by
+    leaving another split empty.
     """
     lacking = shares * sizes.sum()
     assigned = np.empty(len(sizes), dtype=int)
     empty = np.ones(len(shares), dtype=bool)
     for i, size in enumerate(sizes):
         must_fill = len(sizes) - i == empty.sum()
-        side = int(np.argmax(np.where(empty | (not must_fill), lacking, -np.inf)))
-        assigned[i] = side
-        lacking[side] -= size
-        empty[side] = False
+        split = int(np.argmax(np.where(empty | (not must_fill), lacking, -np.inf)))
+        assigned[i] = split
+        lacking[split] -= size
+        empty[split] = False
     return assigned
 
 
 @dataclass(frozen=True)
 class _Targets:
-    """What each side should hold, and how far from it a side may be."""
+    """What each split should hold, and how far from it a split may be."""
 
-    crops: Float[np.ndarray, "n_side n_column"]
-    weights: Float[np.ndarray, "n_side n_column"]
+    crops: Float[np.ndarray, "n_split n_column"]
+    weights: Float[np.ndarray, "n_split n_column"]
     max_gap: float
     """Of the first column, the number of crops."""
 
-    def distance(self, side: int, held: Float[np.ndarray, "*n_choice n_column"]) -> Distances:
-        """Return the chi-squared distance of what a side holds; infinite beyond the gap."""
-        gap = held - self.crops[side]
-        squared = np.asarray((self.weights[side] * gap**2).sum(axis=-1))
+    def distance(self, split: int, held: Float[np.ndarray, "*n_choice n_column"]) -> Distances:
+        """Return the chi-squared distance of what a split holds; infinite beyond the gap."""
+        gap = held - self.crops[split]
+        squared = np.asarray((self.weights[split] * gap**2).sum(axis=-1))
         return np.where(np.abs(gap[..., 0]) > self.max_gap, np.inf, squared)
 
 
 def _improve(
     counts: Float[np.ndarray, "n_group n_column"],
     assigned: Int[np.ndarray, " n_group"],
-    shares: Float[np.ndarray, " n_side"],
+    shares: Float[np.ndarray, " n_split"],
 ) -> Int[np.ndarray, " n_group"]:
-    """Move and swap groups while the sides get nearer to their shares of every column.
+    """Move and swap groups while the splits get nearer to their shares of every column.
 
     Args:
         counts: Crops of each group: all of them in the first column, then by stratum.
-        assigned: Side of each group; no side is empty.
-        shares: Share of each side.
+        assigned: Split of each group; no split is empty.
+        shares: Share of each split.
 
     Returns:
-        Side of each group. No side is empty, and none further from its share of the crops than the
-        largest group, or than the furthest was before.
+        Split of each group. No split is empty, and none is further from its share of the crops than
+        the largest group, or than the furthest was before.
     """
     targets = _targets(counts, assigned, shares)
     kinds = np.unique(counts, axis=0, return_inverse=True)[1]  # alike groups need one trial only
@@ -257,7 +256,7 @@ def _improve(
 def _targets(
     counts: Float[np.ndarray, "n_group n_column"],
     assigned: Int[np.ndarray, " n_group"],
-    shares: Float[np.ndarray, " n_side"],
+    shares: Float[np.ndarray, " n_split"],
 ) -> _Targets:
     crops = shares[:, None] * counts.sum(axis=0)
     is_total = np.arange(counts.shape[1]) == 0
@@ -276,18 +275,18 @@ def _exchange(
     away: int,
     targets: _Targets,
 ) -> Int[np.ndarray, " n_group"]:
-    """Move a group to another side, alone or in exchange for a group there, where that helps most.
+    """Move a group to another split, alone or in exchange for a group there, where that helps most.
 
     Returns:
-        The new sides; the old ones where nothing helps.
+        The new splits; the old ones where nothing helps.
     """
     home = int(assigned[group])
     partners = np.flatnonzero(assigned == away)
     back = counts[partners]
-    if (assigned == home).sum() > 1:  # else its side would be empty
+    if (assigned == home).sum() > 1:  # else its split would be empty
         back = np.vstack([back, np.zeros_like(counts[:1])])
     flow = counts[group] - back  # [n_choice, n_column]
-    at_home, at_away = (counts[assigned == side].sum(axis=0) for side in (home, away))
+    at_home, at_away = (counts[assigned == split].sum(axis=0) for split in (home, away))
     before = targets.distance(home, at_home) + targets.distance(away, at_away)
     after = targets.distance(home, at_home - flow) + targets.distance(away, at_away + flow)
     best = int(np.argmin(after))

@@ -36,9 +36,9 @@ def dataset_card(params: PackageDatasetParams, manifest: pd.DataFrame) -> str:
         f"| with pixels | {_with_pixels(reals)} | {_with_pixels(fakes)} |",
         f"| groups | {reals['group'].nunique()} sample areas | each its own |",
         *(
-            f"| {side} | {int((reals['split'] == side).sum())} "
-            f"| {int((fakes['split'] == side).sum())} |"
-            for side in ("train", "test", "validation")
+            f"| {split} | {int((reals['split'] == split).sum())} "
+            f"| {int((fakes['split'] == split).sum())} |"
+            for split in ("train", "test", "validation")
         ),
         f"| licence | {', '.join(sorted(set(reals['licence'])))} "
         f"| {', '.join(sorted(set(fakes['licence'])))} |",
@@ -47,7 +47,7 @@ def dataset_card(params: PackageDatasetParams, manifest: pd.DataFrame) -> str:
         + ", ".join(f"{count} of {name}" for name, count in _counts(fakes).items())
         + ".",
         "",
-        "`manifest.csv` has one line per image: hash, side, group, generator, seed, checkpoint, "
+        "`manifest.csv` has one line per image: hash, split, group, generator, seed, checkpoint, "
         "micrograph, source, licence. `croissant.json` describes the same for tools. Names are "
         "numbers in random order, so that they tell nothing.",
         "",

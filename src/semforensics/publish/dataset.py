@@ -1,7 +1,7 @@
 """Put crops and fakes into the two folders of a published dataset, with where each came from.
 
 Names say nothing but a number, drawn at random within each folder: neither order nor name tells
-generators, sides or micrographs apart. Files are copies byte by byte, so that DVC stores them once.
+generators, splits or micrographs apart. Files are copies byte by byte, so DVC stores them once.
 Micrographs whose licence does not let others pass them on are not copied: for them the manifest
 holds hashes and names only, with which their owner can be asked.
 """
@@ -19,8 +19,8 @@ from PIL import Image
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
-from semforensics.detector.corpus import list_images
-from semforensics.params import PackageDatasetParams, Protocol, SplitParams
+from semforensics.detector.corpus import Corpus
+from semforensics.params import PackageDatasetParams
 from semforensics.publish.card import dataset_card
 from semforensics.publish.croissant import describe_dataset, write_description
 
@@ -47,35 +47,25 @@ _FAKES_LICENCE = "MIT"
 
 
 def package_dataset(
-    cropped: Path,
-    splits: Path,
+    corpus: Corpus,
     catalogue: Path,
-    fakes: Path,
     checkpoints: Path,
     folder: Path,
     *,
     params: PackageDatasetParams,
     generators: Sequence[str],
     snapshots: Mapping[str, str],
-    shares: SplitParams,
-    protocol: Protocol,
-    seed: int,
 ) -> str:
     """Write the dataset: `real/`, `fake/`, `manifest.csv`, `croissant.json`, `README.md`.
 
     Args:
-        cropped: Holds the reals.
-        splits: Their sides, groups and micrographs.
+        corpus: The images. Its seed is that of the order of the names.
         catalogue: Of the micrographs: hashes, source, licence.
-        fakes: Holds one folder per generator, files named after seeds.
         checkpoints: Holds one folder per generator.
         folder: To write; an older one is replaced.
         params: Title and who to ask.
-        generators: Names of folders in `fakes`.
+        generators: Names of folders of fakes.
         snapshots: Per generator which checkpoint drew its fakes, "last" or "best".
-        shares: In which parts fakes are divided over the sides.
-        protocol: How reals and fakes were.
-        seed: Of the order of the names.
 
     Returns:
         One line about the dataset.
@@ -84,13 +74,11 @@ def package_dataset(
         InputError: A micrograph is not in the catalogue, or fakes are not named after seeds.
         FileNotFoundError: A file or folder is missing.
     """
-    table = list_images(
-        cropped, splits, fakes, tuple(generators), protocol=protocol, shares=shares, seed=seed
-    )
+    table = corpus.list_images(tuple(generators))
     known = _catalogue(catalogue)
-    micrographs = pd.read_csv(splits).set_index("file")["micrograph"]
+    micrographs = pd.read_csv(corpus.splits).set_index("file")["micrograph"]
     digests = {name: _checkpoint(checkpoints / name, snapshots[name]) for name in generators}
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(corpus.seed)
     rows: list[dict[str, Any]] = []
     with atomic_folder(folder) as temporary:
         for kind in ("real", "fake"):
@@ -99,7 +87,7 @@ def package_dataset(
             for number, index in enumerate(rng.permutation(len(part))):
                 entry = part.iloc[int(index)]
                 if kind == "real":
-                    origin = _real(entry, micrographs, known, splits, catalogue)
+                    origin = _real(entry, micrographs, known, corpus.splits, catalogue)
                 else:
                     origin = _fake(entry, digests)
                 is_open = origin["licence"] in OPEN_LICENCES
@@ -116,8 +104,8 @@ def package_dataset(
                         "sha256": sha256_of(entry["path"]),
                         "width_px": width,
                         "height_px": height,
-                        "split": entry["side"],
-                        "protocol": protocol,
+                        "split": entry["split"],
+                        "protocol": corpus.protocol,
                         **origin,
                     }
                 )

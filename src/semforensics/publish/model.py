@@ -59,7 +59,7 @@ def package_model(
     domain = Domain.load(classifier / DOMAIN_FILE)
     table = read_splits(splits)
     size_px = int(meta["size_px"][0])
-    train, held_out = (table[table["side"] == side] for side in ("train", "validation"))
+    train, held_out = (table[table["split"] == split] for split in ("train", "validation"))
     for part, key in ((train, "n_train_groups"), (held_out, "n_validation_groups")):
         if part["group"].nunique() != meta[key]:
             raise InputError(

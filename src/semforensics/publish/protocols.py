@@ -185,14 +185,14 @@ def _git(repository: Path, *arguments: str) -> str | None:
 
 def _classifier_numbers(row: dict[str, Any], where: str) -> Iterator[tuple[Key, Estimate]]:
     tests = {name: value for name, value in row.items() if isinstance(value, dict)}
-    if not tests or "row" not in row:
+    if not tests or "detector" not in row:
         raise InputError(f"{where}: not the metrics of a classifier")
     for generator, measured in tests.items():
         for number, title in _NUMBERS.items():
             if number not in measured:
                 raise InputError(f"{where}: no number {number} for {generator}")
             if measured[number] is not None:
-                key = ("NPR", row["row"], generator, title)
+                key = ("NPR", row["detector"], generator, title)
                 yield key, _estimate(measured, number)
 
 

@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,34 +35,25 @@ from semforensics.detector.calibration import Labels, Scores, calibration_sizes
 from semforensics.detector.corpus import (
     LabelledImages,
     draw_evenly,
-    draw_test_side,
-    draw_training_side,
-    fingerprint,
-    generators_of,
-    list_images,
+    draw_test_split,
+    draw_training_split,
 )
-from semforensics.detector.detector import Detector
 from semforensics.detector.domain import DOMAIN_FILE, phase_randomised
 from semforensics.detector.networks import NPRNetwork, build_network, place
 from semforensics.detector.perturbations import resize
-from semforensics.detector.scoring import MODEL_FILE, load_classifier, score_images
+from semforensics.detector.scoring import MODEL_FILE, score_images
 from semforensics.detector.training import train_network
 from semforensics.figures.audit import audit_markdown, gates_figure
 from semforensics.figures.style import save_figure
 from semforensics.micrographs.crop import cut, read_image_area
-from semforensics.params import (
-    AuditShortcutsParams,
-    CropParams,
-    Protocol,
-    SplitParams,
-    TrainClassifierParams,
-)
+from semforensics.params import AuditShortcutsParams, CropParams, TrainClassifierParams
 from semforensics.trials.file_features import (
     feature_table,
     header_features,
     pixel_features,
 )
 from semforensics.trials.metrics import auroc, paired_difference, wilson_interval
+from semforensics.trials.under_test import DetectorUnderTest
 
 Grey = UInt8[np.ndarray, "height width"]
 Groups = Shaped[np.ndarray, " n"]
@@ -98,59 +88,41 @@ class Gate:
 
 
 def audit_shortcuts(
-    classifier: Path,
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
+    tested: DetectorUnderTest,
     metrics: Path,
     plots: Path,
     *,
     params: AuditShortcutsParams,
     crop: CropParams,
     train: TrainClassifierParams,
-    shares: SplitParams,
-    protocol: Protocol,
-    phases: int,
-    alpha: float,
-    seed: int,
     scratch: Path,
-    device: torch.device,
 ) -> str:
-    """Test a classifier and the files it stands on for shortcuts; write gates, tables and a figure.
+    """Test a classifier and its files for shortcuts; write gates, tables and a figure.
 
     Files are read whatever their format, so that those which are not canonical are seen, not
     refused.
 
     Args:
-        classifier: Folder of the model.
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator.
+        tested: The detector; the seed of its corpus is that of all draws but that of the test
+            split, which the model has.
         metrics: JSON file to write: the gates, and which model they are of.
         plots: Folder to write: gates.csv, file_features.csv, pixel_features.csv, gates.png,
             gates.md.
         params: Sizes of the tests.
         crop: How the reals were cut.
         train: The recipe of the training with permuted labels.
-        shares: In which parts fakes are divided over the sides.
-        protocol: How they are.
-        phases: Phases of the 2x2 grid averaged.
-        alpha: Of the verdicts.
-        seed: Of all draws but that of the test side, which the model has.
         scratch: Where an interrupted training waits to be resumed.
-        device: Where to score and train.
 
     Returns:
         One line per gate, and one that counts the red ones.
 
     Raises:
-        InputError: The model was trained under another protocol, or images changed sides since; or
-            images differ in size.
-        FileNotFoundError: Images or model are missing.
+        InputError: Images differ in size.
+        FileNotFoundError: Images are missing.
     """
-    network, meta = load_classifier(classifier, device)
-    table = _listed(meta, cropped, splits, fakes, protocol, shares)
-    test = read_images(draw_test_side(table, meta["seed"]))
+    meta, table, seed = tested.meta, tested.listing, tested.corpus.seed
+    phases, device, alpha = tested.detector.phases, tested.detector.device, tested.alpha
+    test = read_images(draw_test_split(table, meta["seed"]))
     few = read_images(_at_most(test.table, params.max_images, seed))
     headers = pd.DataFrame([header_features(Path(path)) for path in table["path"]])
     pixels = pd.DataFrame([pixel_features(Path(path)) for path in table["path"]])
@@ -159,14 +131,14 @@ def audit_shortcuts(
         feature_table(features, is_fake, groups, params.bootstrap_resamples, seed)
         for features in (headers, pixels)
     )
-    scorer = Scorer(network, phases, device)
+    scorer = Scorer(tested.detector.network, phases, device)
     gates = [
         file_gate(file_table),
         swap_gate(scorer, few, params.bootstrap_resamples, seed)
         if crop.geometry == "tiles"
         else untested_swap(crop.geometry),
         processing_gate(scorer, few, params.bootstrap_resamples, seed),
-        control_gate(classifier, test, params.num_controls, phases, alpha, seed, device),
+        control_gate(tested, test, params.num_controls),
         permutation_gate(
             table,
             meta["seed"],
@@ -181,11 +153,11 @@ def audit_shortcuts(
     n_real, n_fake = calibration_sizes(meta["calibration"][str(phases)])
     result = {
         "passed": passed,
-        "row": meta["row"],
-        "protocol": protocol,
+        "detector": tested.name,
+        "protocol": meta["protocol"],
         "data": meta["data"],
-        "model_sha256": sha256_of(classifier / MODEL_FILE),
-        "domain_sha256": sha256_of(classifier / DOMAIN_FILE),
+        "model_sha256": sha256_of(tested.folder / MODEL_FILE),
+        "domain_sha256": sha256_of(tested.folder / DOMAIN_FILE),
         "phases": phases,
         "alpha": alpha,
         "n_calibration_real": n_real,
@@ -200,7 +172,10 @@ def audit_shortcuts(
         },
     }
     rows = [asdict(gate) for gate in gates]
-    source = f"{meta['network']}, row {meta['row']}, protocol {protocol}, data: {meta['data']}"
+    source = (
+        f"{meta['network']}, detector {tested.name}, protocol {meta['protocol']}, "
+        f"data: {meta['data']}"
+    )
     with atomic_folder(plots) as folder:
         for name, numbers in (
             ("gates", pd.DataFrame(rows)),
@@ -217,36 +192,7 @@ def audit_shortcuts(
     shutil.rmtree(scratch, ignore_errors=True)  # nothing is left to resume
     lines = [f"{'green' if gate.passed else 'RED'}: {gate.name}: {gate.remark}" for gate in gates]
     red = sum(not gate.passed for gate in gates)
-    return "\n".join([*lines, f"{meta['row']}: {red} of {len(gates)} gates red; in {metrics}"])
-
-
-def _listed(
-    meta: dict[str, Any],
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
-    protocol: Protocol,
-    shares: SplitParams,
-) -> pd.DataFrame:
-    """List all images, if they are those the model was trained on."""
-    wanted = {"protocol": protocol, "shares": shares.model_dump()}
-    for key, value in wanted.items():
-        if meta[key] != value:
-            raise InputError(f"the classifier was trained with {key} {meta[key]}, found {value}")
-    table = list_images(
-        cropped,
-        splits,
-        fakes,
-        generators_of(meta["row"]),
-        protocol=protocol,
-        shares=shares,
-        seed=meta["seed"],
-    )
-    if fingerprint(table) != meta["sides_sha256"]:
-        raise InputError(
-            f"{splits} or {fakes}: not the images and sides that the classifier was trained on"
-        )
-    return table
+    return "\n".join([*lines, f"{tested.name}: {red} of {len(gates)} gates red; in {metrics}"])
 
 
 def _labels(table: pd.DataFrame) -> tuple[Labels, Groups]:
@@ -453,28 +399,17 @@ def _shrunk_and_back(image: Grey) -> Grey:
 # 4. Controls.
 
 
-def control_gate(
-    classifier: Path,
-    test: LabelledImages,
-    count: int,
-    phases: int,
-    alpha: float,
-    seed: int,
-    device: torch.device,
-) -> Gate:
+def control_gate(tested: DetectorUnderTest, test: LabelledImages, count: int) -> Gate:
     """Ask for verdicts on images that are neither real nor fake; all must be inconclusive.
 
     Args:
-        classifier: Folder of the model.
-        test: Its test side. Reals lend the controls their spectra, means and spreads.
+        tested: The detector; the seed of its corpus is that of noise and phases.
+        test: Its test split. Reals lend the controls their spectra, means and spreads.
         count: Noise-only images, and as many phase-randomised ones.
-        phases: Phases of the 2x2 grid averaged.
-        alpha: Of the verdicts.
-        seed: Of noise and phases.
-        device: Where to score.
     """
+    detector, alpha = tested.detector, tested.alpha
     reals = test.images[~test.is_fake, 0].numpy()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(tested.corpus.seed)
     chosen = reals[np.linspace(0, len(reals) - 1, count).astype(int)]
     noise = np.stack([noise_like(image, rng) for image in chosen])
     kinds = {
@@ -483,10 +418,9 @@ def control_gate(
     }
     name, bound, rule = "controls_inconclusive", 1.0, "all verdicts are inconclusive"
     try:
-        detector = Detector.load(classifier, phases=phases, device=device)
         verdicts = {kind: detector.verdicts(images, alpha) for kind, images in kinds.items()}
         honest = detector.verdicts(test.images, alpha)
-    except ValueError as error:  # a calibration that cannot resolve alpha says nothing of anything
+    except InputError as error:  # a calibration that cannot resolve alpha says nothing of anything
         return Gate(name, False, None, None, None, bound, rule, f"not tested: {error}")
     open_ones = {kind: int((v == "inconclusive").sum()) for kind, v in verdicts.items()}
     low, high = wilson_interval(sum(open_ones.values()), 2 * count)
@@ -542,9 +476,9 @@ def permutation_gate(
         The mean AUROC; its interval is that of chance, moved to the value.
     """
     sides = {
-        "train": read_images(draw_training_side(table, "train", draw_seed)),
-        "validation": read_images(draw_training_side(table, "validation", draw_seed)),
-        "test": read_images(draw_test_side(table, draw_seed)),
+        "train": read_images(draw_training_split(table, "train", draw_seed)),
+        "validation": read_images(draw_training_split(table, "validation", draw_seed)),
+        "test": read_images(draw_test_split(table, draw_seed)),
     }
     everything = pd.concat([part.table for part in sides.values()])
     values, chance = [], np.zeros(_NULL_DRAWS)
@@ -592,7 +526,7 @@ def permuted_labels(table: pd.DataFrame, rng: np.random.Generator) -> dict[str, 
     """
     labels: dict[str, bool] = {}
     first = table.drop_duplicates("group")
-    for _, rows in first.groupby(["class", "side"]):
+    for _, rows in first.groupby(["class", "split"]):
         groups = rng.permutation(sorted(rows["group"]))
         starts_fake = bool(rng.integers(2))  # which of the two gets the odd one
         labels |= {str(g): (index % 2 == 0) == starts_fake for index, g in enumerate(groups)}
@@ -606,7 +540,7 @@ def chance_aurocs(
     _, group_index = np.unique(test["group"].to_numpy(dtype=str), return_inverse=True)
     first = test.assign(number=group_index).drop_duplicates("group")
     labels = np.empty((_NULL_DRAWS, len(first)), dtype=bool)
-    for _, rows in first.groupby(["class", "side"]):
+    for _, rows in first.groupby(["class", "split"]):
         halves = np.arange(len(rows)) % 2 == 0
         swapped = rng.integers(2, size=(_NULL_DRAWS, 1)).astype(bool)
         labels[:, rows["number"]] = (

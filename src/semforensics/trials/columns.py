@@ -1,7 +1,7 @@
 """What every detector is tested on: the columns of the cross-generator matrix.
 
-A column is a set of images of one origin beside as many reals of the test side. Fakes of the GANs
-are those of the test side. The other fakes no detector has learned from: a diffusion model, the
+A column is a set of images of one origin beside as many reals of the test split. Fakes of the GANs
+are those of the test split. The other fakes no detector has learned from: a diffusion model, the
 simulator, and re-synthesis of test reals by an autoencoder or by one up-sampler alone. Reals that
 were denoised or resized are negative controls: nothing in them is generated.
 
@@ -53,16 +53,16 @@ def list_columns(
     """List the columns for which there are images.
 
     Args:
-        table: All reals and the fakes of the GANs with their sides, as `list_images` gives them.
+        table: All reals and the fakes of the GANs with their splits, as `list_images` gives them.
         unseen: Holds a folder of PNG files per further column. A missing or empty one: no column.
         max_images: Reals of a column, and its other images, at most.
         under_trained: Whether the diffusion model is.
         seed: Of the draw; reals are drawn evenly over their groups.
 
     Raises:
-        InputError: What is made of reals is not named after crops of the test side.
+        InputError: What is made of reals is not named after crops of the test split.
     """
-    tested = table[table["side"] == "test"]
+    tested = table[table["split"] == "test"]
     reals = tested[tested["class"] == "real"]
     columns = []
     for name in (*GANS, *UNSEEN):
@@ -102,7 +102,7 @@ def _list_unseen(folder: Path, reals: pd.DataFrame) -> pd.DataFrame:
             "file": files,
             "class": "fake",
             "generator": name,
-            "side": "test",
+            "split": "test",
             "group": groups,
             "path": paths,
             "original": [path.name for path in paths],

@@ -23,17 +23,16 @@ from jaxtyping import Bool, Float, Float32, Int
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, atomic_folder
 from semforensics.detector.corpus import (
-    ROWS,
-    draw_training_side,
-    fingerprint,
+    DETECTORS,
+    Corpus,
+    draw_training_split,
     generators_of,
-    list_images,
 )
 from semforensics.detector.scoring import MODEL_FILE, load_classifier, model_files
 from semforensics.figures.comparison_table import comparison_table
 from semforensics.figures.matrix import detector_matrix, leave_one_out_figure
 from semforensics.figures.style import save_figure, source_line
-from semforensics.params import CompareDetectorsParams, Protocol, SplitParams, TrainClassifierParams
+from semforensics.params import CompareDetectorsParams
 from semforensics.trials.baselines import BASELINES, TILE_PX
 from semforensics.trials.columns import GANS, Column, list_columns, note
 from semforensics.trials.detectors import (
@@ -62,51 +61,41 @@ Resampled = dict[tuple[str, str, str], Float[np.ndarray, " resamples"]]
 
 def compare_detectors(
     classifiers: Path,
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
+    corpus: Corpus,
     unseen: Path,
     metrics: Path,
     plots: Path,
     *,
     params: CompareDetectorsParams,
-    train: TrainClassifierParams,
-    shares: SplitParams,
-    protocol: Protocol,
+    max_false_positive_rate: float,
     phases: int,
     under_trained: bool,
-    seed: int,
     device: torch.device,
 ) -> str:
     """Fit the baselines, test all detectors on all columns, and write metrics, tables and figures.
 
     Args:
         classifiers: Holds a folder per row; rows without a model are left out.
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator.
+        corpus: The images. Its seed is that of the draws and the resamples.
         unseen: Holds a folder per further column.
         metrics: JSON file to write: the headline.
         plots: Folder to write: cells.csv, differences.csv, table.md, matrix.png, leave_one_out.png.
         params: Images per column, and resamples.
-        train: Of the classifiers; the bound on false positives serves the baselines too.
-        shares: In which parts fakes are divided over the sides.
-        protocol: How they are.
+        max_false_positive_rate: Of the classifiers' thresholds, and of the baselines'.
         phases: Phases of the 2x2 grid that the networks average.
         under_trained: The diffusion model is; its column is marked and stands outside the headline.
-        seed: Of the training, the draws and the resamples.
         device: Where to score.
 
     Returns:
         Three lines: the headline, the best baseline, false alarms.
 
     Raises:
-        InputError: Images changed sides since a classifier was trained, or have no common size.
+        InputError: Images changed splits since a classifier was trained, or have no common size.
         FileNotFoundError: There are no classifiers, or images are missing.
     """
-    rows = [row for row in ROWS if (classifiers / row / MODEL_FILE).is_file()]
+    rows = [row for row in DETECTORS if (classifiers / row / MODEL_FILE).is_file()]
     if not rows:
-        raise FileNotFoundError(f"{classifiers}: no classifier of {', '.join(ROWS)}")
+        raise FileNotFoundError(f"{classifiers}: no classifier of {', '.join(DETECTORS)}")
     networks, metas = {}, {}
     for row in rows:
         for index, name in enumerate(model_files(classifiers / row)):
@@ -115,24 +104,19 @@ def compare_detectors(
             )
 
     # Which images: those that the classifiers learned from, and the columns.
-    def listed(generators: tuple[str, ...]) -> pd.DataFrame:
-        return list_images(
-            cropped, splits, fakes, generators, protocol=protocol, shares=shares, seed=seed
-        )
-
+    seed = corpus.seed
     trains, validations = {}, {}
     for row in rows:
-        table = listed(generators_of(row))
-        if fingerprint(table) != metas[row, 0]["sides_sha256"]:
+        table = corpus.list_images_of(metas[row, 0], row)
+        if metas[row, 0]["seed"] != seed:  # else the draw of test fakes might be another
             raise InputError(
-                f"{splits} or {fakes}: not the images and sides that {classifiers / row} was "
-                "trained on"
+                f"{classifiers / row}: trained with seed {metas[row, 0]['seed']}, found {seed}"
             )
-        trains[row] = draw_training_side(table, "train", seed)
-        validations[row] = draw_training_side(table, "validation", seed)
+        trains[row] = draw_training_split(table, "train", seed)
+        validations[row] = draw_training_split(table, "validation", seed)
     tested = tuple(gan for gan in GANS if any(gan in generators_of(row) for row in rows))
     columns = list_columns(
-        listed(tested),
+        corpus.list_images(tested),
         unseen,
         max_images=params.max_images,
         under_trained=under_trained,
@@ -153,7 +137,7 @@ def compare_detectors(
             validations[row],
             learned,
             calibrated,
-            max_false_positive_rate=train.max_false_positive_rate,
+            max_false_positive_rate=max_false_positive_rate,
         )
         for row in rows
     }
@@ -176,7 +160,7 @@ def compare_detectors(
     headline, differences = leave_one_out(table, resampled), compare(table, resampled)
     meta = metas[rows[0], 0]
     summary = {
-        "protocol": protocol,
+        "protocol": corpus.protocol,
         "data": meta["data"],
         "network": meta["network"],
         "bootstrap_resamples": params.bootstrap_resamples,
@@ -219,7 +203,7 @@ def _test_column(
             cells.append(
                 {
                     "method": method,
-                    "row": row,
+                    "detector": row,
                     "column": column.name,
                     "note": note(generators_of(row), column),
                     **numbers,
@@ -271,14 +255,15 @@ def leave_one_out(cells: pd.DataFrame, resampled: Resampled) -> pd.DataFrame:
     """Return the AUROC of every method on the GAN that it did not learn from.
 
     Returns:
-        One row per method and pair of GANs (`row` learned from, `column` tested on), and one for
-        the mean over the pairs: `auroc`, `auroc_low`, `auroc_high`, and `difference`, `low`, `high`
-        of the network less this method. Empty where no row learned from one GAN alone.
+        One row per method and pair of GANs (the `detector` that learned, the `column` tested on),
+        and one for the mean over the pairs: `auroc`, `auroc_low`, `auroc_high`, and `difference`,
+        `low`, `high` of the network less this method. Empty where no detector learned from one GAN
+        alone.
     """
     rows = []
     for method in METHODS:
         part = cells[(cells["method"] == method) & (cells["note"] == "left out")]
-        pairs = list(zip(part["row"], part["column"], strict=True))
+        pairs = list(zip(part["detector"], part["column"], strict=True))
         parts = [(row, column, [(row, column)]) for row, column in pairs]
         for row, column, members in [*parts, (MEAN, MEAN, pairs)] if pairs else []:
             mine, npr = (
@@ -290,12 +275,12 @@ def leave_one_out(cells: pd.DataFrame, resampled: Resampled) -> pd.DataFrame:
             numbers: Cell = {"auroc": mean, "auroc_low": low, "auroc_high": high}
             if method != "npr":
                 numbers |= _difference(npr_mean - mean, npr - mine)
-            rows.append({"method": method, "row": row, "column": column, **numbers})
+            rows.append({"method": method, "detector": row, "column": column, **numbers})
     return pd.DataFrame(rows)
 
 
 def _mean_auroc(cells: pd.DataFrame, method: str, pairs: list[tuple[str, str]]) -> float:
-    part = cells[cells["method"] == method].set_index(["row", "column"])["auroc"]
+    part = cells[cells["method"] == method].set_index(["detector", "column"])["auroc"]
     return float(np.mean([part[pair] for pair in pairs]))
 
 
@@ -303,20 +288,20 @@ def compare(cells: pd.DataFrame, resampled: Resampled) -> pd.DataFrame:
     """Return the AUROC of the network less that of every other method, in every cell but controls.
 
     Returns:
-        `row`, `column`, `note`, `method`, both AUROC, `difference`, `low`, `high`, `better`: "npr"
-        or the method where the interval leaves out 0, else "open".
+        `detector`, `column`, `note`, `method`, both AUROC, `difference`, `low`, `high`, `better`:
+        "npr" or the method where the interval leaves out 0, else "open".
     """
     rows = []
     tested = cells[cells["note"] != "control"]
-    npr = tested[tested["method"] == "npr"].set_index(["row", "column"])["auroc"]
+    npr = tested[tested["method"] == "npr"].set_index(["detector", "column"])["auroc"]
     for cell in tested[tested["method"] != "npr"].to_dict("records"):
-        row, column, method = cell["row"], cell["column"], cell["method"]
+        row, column, method = cell["detector"], cell["column"], cell["method"]
         values = resampled["npr", row, column] - resampled[method, row, column]
         numbers = _difference(npr[row, column] - cell["auroc"], values)
         better = "npr" if numbers["low"] > 0 else method if numbers["high"] < 0 else "open"
         rows.append(
             {
-                "row": row,
+                "detector": row,
                 "column": column,
                 "note": cell["note"],
                 "method": method,
@@ -351,7 +336,7 @@ def summarise(
     summary["n_groups"] = int(cells["n_groups"].max())
     summary["n_seeds"] = int(cells["n_seeds"].max())
     if not headline.empty:
-        means = headline[headline["row"] == MEAN].drop(columns=["row", "column"])
+        means = headline[headline["detector"] == MEAN].drop(columns=["detector", "column"])
         records = means.set_index("method").to_dict("index")
         summary["leave_one_out"] = {
             name: {key: value for key, value in record.items() if not pd.isna(value)}
@@ -368,7 +353,7 @@ def summarise(
     }
     npr = cells[cells["method"] == "npr"]
     worst = npr[~npr["note"].isin(["control", "under-trained"])].nsmallest(1, "auroc").iloc[0]
-    summary["worst"] = {key: worst[key] for key in ("row", "column", "auroc")}
+    summary["worst"] = {key: worst[key] for key in ("detector", "column", "auroc")}
     controls = cells[cells["note"] == "control"]
     whole = controls if not controls.empty else cells  # reals of the size that was learned
     summary["false_alarms"] = {
@@ -394,7 +379,7 @@ def _lines(summary: Mapping[str, Any]) -> str:
     worst = summary["worst"]
     lines.append(
         f"a baseline beats NPR in {summary['baseline_wins']} of {summary['compared']} comparisons, "
-        f"NPR a baseline in {summary['npr_wins']}; NPR is worst from {worst['row']} to "
+        f"NPR a baseline in {summary['npr_wins']}; NPR is worst from {worst['detector']} to "
         f"{worst['column']}: {worst['auroc']:.4f}"
     )
     alarms = ", ".join(f"{k} {100 * v:.1f} %" for k, v in summary["false_alarms"]["npr"].items())

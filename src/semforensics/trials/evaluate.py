@@ -1,8 +1,8 @@
-"""Score the test side of one classifier: numbers with intervals, verdicts, curves.
+"""Score the test split of one classifier: numbers with intervals, verdicts, curves.
 
 The headline holds the columns of the thesis's Table 4.3 and what becomes of the images once a
 detector may abstain. Accuracies stand at a probability of 0.5 (`..._at_half`) and at the threshold
-that training chose on the validation side.
+that training chose on the validation split.
 """
 
 import json
@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from semforensics.core.files import atomic_file, atomic_folder
-from semforensics.detector.calibration import calibration_sizes, check_alpha, fake_probability
-from semforensics.detector.corpus import LabelledImages, generators_of, load_test_side
+from semforensics.detector.calibration import calibration_sizes, fake_probability
+from semforensics.detector.corpus import LabelledImages, generators_of
 from semforensics.detector.detector import Detector
 from semforensics.detector.scoring import model_files, sigmoid
-from semforensics.params import EvaluateClassifierParams
 from semforensics.trials.metrics import precision_by_recall, share_at_or_above
 from semforensics.trials.numbers import (
     Number,
@@ -31,6 +29,7 @@ from semforensics.trials.numbers import (
     reliability_table,
     spread_over_seeds,
 )
+from semforensics.trials.under_test import DetectorUnderTest
 
 _HEADLINE = (
     "accuracy",
@@ -48,58 +47,41 @@ _HEADLINE = (
 """What the metrics file holds; numbers.csv holds all."""
 
 
-def evaluate_row(
-    row: str,
-    classifier: Path,
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
-    metrics: Path,
-    plots: Path,
-    *,
-    params: EvaluateClassifierParams,
-    seed: int,
-    device: torch.device,
+def evaluate_classifier(
+    tested: DetectorUnderTest, metrics: Path, plots: Path, *, resamples: int
 ) -> str:
-    """Score the test side and write metrics and plots.
+    """Score the test split and write metrics and plots.
 
     Args:
-        row: Whose fakes the classifier learned from, and is tested on.
-        classifier: Folder of the model.
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator.
+        tested: The detector, with all its trainings in its folder.
         metrics: JSON file to write: one object per generator.
         plots: Folder to write: scores.csv, numbers.csv, seeds.csv, roc.csv, pr.csv, confusion.csv,
             reliability.csv, best_of.csv, predictive_values.csv.
-        params: Phases, resamples, alpha of the verdicts.
-        seed: Of the resamples. The test side itself is drawn with the seed of the training.
-        device: Where to score.
+        resamples: Of the bootstrap.
 
     Returns:
         One line per generator.
 
     Raises:
-        InputError: The model is another row's, images changed sides since it was trained, or its
-            calibration cannot resolve `alpha`.
-        FileNotFoundError: Images or model are missing.
+        InputError: The calibration cannot resolve `alpha`, or images have another size.
+        FileNotFoundError: Images are missing.
     """
-    names = model_files(classifier)
-    detectors = [
-        Detector.load(classifier, phases=params.phases, device=device, name=name) for name in names
-    ]
-    detector, meta = detectors[0], detectors[0].meta
-    sizes = calibration_sizes(meta["calibration"][str(params.phases)])
+    detector, meta, alpha = tested.detector, tested.meta, tested.alpha
+    detector.check_alpha(alpha)
+    sizes = calibration_sizes(meta["calibration"][str(detector.phases)])
     n_calibration_real, n_calibration_fake = sizes
-    check_alpha(params.alpha, *sizes)
-    test = load_test_side(row, meta, cropped, splits, fakes)
+    others = [
+        Detector.load(tested.folder, phases=detector.phases, device=detector.device, name=name)
+        for name in model_files(tested.folder)[1:]
+    ]
+    detectors, test = [detector, *others], tested.test
     inside = detector.domain.is_inside(test.images)
-    tables = [score_table(d, test, inside, params.alpha) for d in detectors]
-    generators = generators_of(row)
-    numbers, seeds = _measure_all(detectors, tables, generators, params, seed)
+    tables = [score_table(d, test, inside, alpha) for d in detectors]
+    generators = generators_of(tested.name)
+    numbers, seeds = _measure_all(detectors, tables, generators, resamples, tested.corpus.seed)
 
     result: dict[str, Any] = {
-        "row": row,
+        "detector": tested.name,
         "network": meta["network"],
         "protocol": meta["protocol"],
         "data": meta["data"],
@@ -107,9 +89,9 @@ def evaluate_row(
         "threshold_logit": detector.threshold,
         "max_false_positive_rate": meta["params"]["max_false_positive_rate"],
         "temperature": detector.temperature,
-        "alpha": params.alpha,
-        "phases": params.phases,
-        "bootstrap_resamples": params.bootstrap_resamples,
+        "alpha": alpha,
+        "phases": detector.phases,
+        "bootstrap_resamples": resamples,
         "num_seeds": len(detectors),
         "n_calibration_real": n_calibration_real,
         "n_calibration_fake": n_calibration_fake,
@@ -126,7 +108,7 @@ def evaluate_row(
             table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     with atomic_file(metrics) as path:
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    return "\n".join(_summary(row, name, result[name]) for name in generators)
+    return "\n".join(_summary(tested.name, name, result[name]) for name in generators)
 
 
 def score_table(
@@ -139,7 +121,7 @@ def score_table(
         calibrated, both at a prevalence of one half; p_real and p_fake; verdict; whether it is
         inside the training domain.
     """
-    columns = ["file", "class", "generator", "side", "group"]
+    columns = ["file", "class", "generator", "split", "group"]
     logits = detector.logits(test.images)
     p_real, p_fake = detector.p_values(logits)
     return test.table[columns].assign(
@@ -162,7 +144,7 @@ def _measure_all(
     detectors: list[Detector],
     tables: list[pd.DataFrame],
     generators: tuple[str, ...],
-    params: EvaluateClassifierParams,
+    resamples: int,
     seed: int,
 ) -> tuple[dict[str, list[Number]], pd.DataFrame]:
     """Measure the classifier on each generator, and the spread over its trainings.
@@ -175,12 +157,12 @@ def _measure_all(
     for generator in generators:
         for detector, table in zip(detectors, tables, strict=True):
             # The first training carries the intervals; of the others the numbers alone are wanted.
-            resamples = params.bootstrap_resamples if generator not in numbers else 1
+            count = resamples if generator not in numbers else 1
             found = measure(
                 _part(table, generator),
                 detector.threshold,
                 detector.temperature,
-                resamples,
+                count,
                 np.random.default_rng(seed),
             )
             numbers.setdefault(generator, found)
@@ -266,7 +248,7 @@ def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
     }
 
 
-def _summary(row: str, generator: str, numbers: dict[str, int | float | None]) -> str:
+def _summary(detector: str, generator: str, numbers: dict[str, int | float | None]) -> str:
     def percent(name: str) -> str:
         values = [numbers[name + end] for end in ("", "_low", "_high")]
         value, low, high = ("-" if v is None else f"{100 * v:.1f}" for v in values)
@@ -279,6 +261,7 @@ def _summary(row: str, generator: str, numbers: dict[str, int | float | None]) -
         for names in (calls, verdicts)
     )
     return (
-        f"{row} on {generator}: {called} % at the validation threshold; verdicts: {decided} %; "
-        f"{numbers['n_real']} reals of {numbers['n_groups']} groups, {numbers['n_fake']} fakes"
+        f"{detector} on {generator}: {called} % at the validation threshold; verdicts: "
+        f"{decided} %; {numbers['n_real']} reals of {numbers['n_groups']} groups, "
+        f"{numbers['n_fake']} fakes"
     )

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from semforensics.core.files import atomic_folder, write_json
-from semforensics.detector.corpus import LabelledImages, load_test_side
+from semforensics.detector.corpus import Corpus, LabelledImages
 from semforensics.detector.gradcam import SIGNS, ImageClass, explain_images, upsample
 from semforensics.detector.networks import NPRNetwork
 from semforensics.detector.scoring import load_classifier
@@ -55,16 +55,13 @@ class Explained:
 
 
 def explain(
-    row: str,
+    name: str,
     classifier: Path,
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
+    corpus: Corpus,
     plots: Path,
     *,
     params: ExplainParams,
     resamples: int,
-    seed: int,
     device: torch.device,
 ) -> str:
     """Draw Grad-CAM maps of test reals and test fakes on one scale, and test what they show.
@@ -74,17 +71,14 @@ def explain(
     split.
 
     Args:
-        row: Name of the detector.
+        name: Of the detector.
         classifier: Folder of the model.
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator.
+        corpus: The images. Its seed is that of the bootstrap and of the random weights.
         plots: Folder to write: real.png and fake.png (the maps of each class), compactness.csv (one
             row per image and direction of evidence), compactness.png, randomised.png and
             summary.json.
         params: How many images.
         resamples: Of the bootstrap.
-        seed: Of the bootstrap and of the random weights.
         device: Where to compute.
 
     Returns:
@@ -96,7 +90,8 @@ def explain(
         FileNotFoundError: Images or model are missing.
     """
     network, meta = load_classifier(classifier, device)
-    test = load_test_side(row, meta, cropped, splits, fakes)
+    seed = corpus.seed
+    test = corpus.load_test_split(meta, name)
     classes = explain_classes(network, test, params.num_images, device)
     shares: dict[str, Shares] = {
         direction: {c: half_mass_share(found.maps[direction]) for c, found in classes.items()}
@@ -118,7 +113,7 @@ def explain(
     )
     claim = join_results([compactness[direction]["verdict"] for direction in DIRECTIONS])
     summary = {
-        "row": row,
+        "detector": name,
         "network": meta["network"],
         "protocol": meta["protocol"],
         "data": meta["data"],
@@ -136,7 +131,7 @@ def explain(
             "steps": control.steps,
         },
     }
-    source = f"{meta['network']}, row {row}, data: {meta['data']}"
+    source = f"{meta['network']}, detector {name}, data: {meta['data']}"
     with atomic_folder(plots) as folder:
         _compactness_table(test.table, shares).to_csv(
             folder / "compactness.csv", index=False, lineterminator="\n", float_format="%.6f"
@@ -149,7 +144,7 @@ def explain(
     passed = "do" if control.passed else "DO NOT"
     zero = ", ".join(found.note(c) for c, found in classes.items())
     return (
-        f"{row}: {zero} everywhere; reals compact, fakes broad: {claim}; "
+        f"{name}: {zero} everywhere; reals compact, fakes broad: {claim}; "
         f"maps {passed} depend on the weights; in {plots}"
     )
 

@@ -27,7 +27,7 @@ from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import atomic_file, atomic_folder
 from semforensics.core.tables import LISTING_COLUMNS, read_listing, write_table
 from semforensics.detector.calibration import decide
-from semforensics.detector.corpus import LabelledImages, load_test_side
+from semforensics.detector.corpus import LabelledImages
 from semforensics.detector.detector import Detector
 from semforensics.detector.perturbations import AS_IT_IS, GRID
 from semforensics.detector.tiling import Pooling, pool
@@ -36,11 +36,12 @@ from semforensics.figures.style import save_figure, source_line
 from semforensics.micrographs.crop import cut, read_image_area
 from semforensics.micrographs.split import read_splits
 from semforensics.params import CropParams, FalseAlarmsParams
-from semforensics.trials.robustness import judge, load_detector, process, rate
+from semforensics.trials.robustness import judge, process, rate
+from semforensics.trials.under_test import DetectorUnderTest
 
 BENIGN_COLUMNS = ("set", *LISTING_COLUMNS)
 _NEW, _KNOWN = "new", "known"
-"""Whether images of a group stood on the classifier's training or validation side."""
+"""Whether images of a group were in the classifier's training or validation split."""
 
 
 def list_benign(folder: Path, listing: Path, sets: Mapping[str, Sequence[str]]) -> int:
@@ -103,11 +104,8 @@ def read_benign_listing(
     return present
 
 
-def measure_false_alarms(
-    classifier: Path,
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
+def count_false_alarms(
+    tested: DetectorUnderTest,
     listing: Path,
     folder: Path | None,
     metrics: Path,
@@ -115,48 +113,37 @@ def measure_false_alarms(
     *,
     params: FalseAlarmsParams,
     crop: CropParams,
-    phases: int,
-    alpha: float,
-    seed: int,
-    device: torch.device,
 ) -> str:
     """Count false alarms on processed held-out reals and on foreign micrographs.
 
     Args:
-        classifier: Folder of the model.
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator; only to tell that no image changed its side.
-        listing: The foreign micrographs with their hashes, as `list_benign` writes it.
+        tested: The detector; the seed of its corpus is that of noise.
+        listing: The foreign micrographs with their hashes, as `write_benign_listing` writes it.
         folder: Where they lie; None: there must not be any.
         metrics: JSON file to write: numbers of groups the classifier never saw.
         plots: Folder to write: false_alarms.csv, one row per set and way of counting, images.csv,
             one row per micrograph, and false_alarms.png.
         params: The sets, and the rule of pooling that counts.
         crop: How a micrograph is cut, as for the training images.
-        phases: Of the 2x2 grid, averaged.
-        alpha: Of the verdict.
-        seed: Of the choice of images.
-        device: Where to score.
 
     Returns:
         One line on the processed reals, and one per foreign set or that there is none.
 
     Raises:
-        InputError: Images changed sides since the classifier was trained; alpha is finer than its
-            calibration; its tiles have another size; or the foreign files are not as listed.
-        FileNotFoundError: Images or model are missing.
+        InputError: alpha is finer than the calibration resolves; the detector's tiles have another
+            size; or the foreign files are not as listed.
+        FileNotFoundError: Images are missing.
     """
-    detector = load_detector(classifier, phases, alpha, device)
+    detector, alpha, seed = tested.detector, tested.alpha, tested.corpus.seed
+    detector.check_alpha(alpha)
     if detector.meta["size_px"] != [crop.size_px, crop.size_px]:
         raise InputError(
-            f"{classifier}: trained on {detector.meta['size_px']} px, crops have {crop.size_px} px"
+            f"{tested.folder}: trained on {detector.meta['size_px']} px, crops have "
+            f"{crop.size_px} px"
         )
     foreign = read_benign_listing(listing, folder, params.sets)
-    row = str(detector.meta["row"])
-    test = load_test_side(row, detector.meta, cropped, splits, fakes)
-
-    tiles = processed_tiles(detector, test, read_splits(splits), alpha, seed)
+    splits = tested.corpus.splits
+    tiles = processed_tiles(detector, tested.test, read_splits(splits), alpha, seed)
     refused = pd.DataFrame(columns=["set", "file", "group", "reason"])
     if foreign:
         assert folder is not None
@@ -176,7 +163,7 @@ def measure_false_alarms(
         listed.to_csv(temporary / "images.csv", index=False, lineterminator="\n")
         own = tiles[tiles["set"] == tiles["set"].iloc[0]]
         held_out = f"{len(own)} held-out reals of {own['file'].nunique()} micrographs"
-        source = f"{source_line(f'Detector {row}', detector.meta['data'])} · {held_out}"
+        source = f"{source_line(f'Detector {tested.name}', detector.meta['data'])} · {held_out}"
         figure = false_alarm_heatmap(counted[counted["groups"] == _NEW], source=source)
         save_figure(figure, temporary / "false_alarms.png")
     result = summarise(counted, detector, params.pooling, alpha)
@@ -265,9 +252,9 @@ def foreign_tiles(
 
 
 def known_groups(splits: Path) -> set[str]:
-    """Return the groups of which a crop stands on the training or validation side."""
+    """Return the groups of which a crop is in the training or validation split."""
     table = read_splits(splits)
-    return set(table.loc[table["side"] != "test", "group"])
+    return set(table.loc[table["split"] != "test", "group"])
 
 
 def pool_images(detector: Detector, tiles: pd.DataFrame, alpha: float) -> pd.DataFrame:
@@ -342,7 +329,7 @@ def summarise(
     new = counted[counted["groups"] == _NEW]
     single = new[(new["kind"] == "processed") & (new["level"] == "tile")]
     result: dict[str, Any] = {
-        "row": detector.meta["row"],
+        "detector": detector.meta["detector"],
         "network": detector.meta["network"],
         "data": detector.meta["data"],
         "threshold_logit": detector.threshold,

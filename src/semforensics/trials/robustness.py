@@ -20,12 +20,11 @@ from rich.progress import track
 from torch import Tensor
 
 from semforensics.core.files import atomic_file, atomic_folder
-from semforensics.detector.calibration import calibration_sizes, check_alpha, decide
+from semforensics.detector.calibration import decide
 from semforensics.detector.corpus import (
     LabelledImages,
     draw_evenly,
     load_images,
-    load_test_side,
 )
 from semforensics.detector.detector import Detector
 from semforensics.detector.perturbations import AS_IT_IS, AXES, GRID, Perturbation, rng_of
@@ -34,6 +33,7 @@ from semforensics.figures.style import save_figure, source_line
 from semforensics.micrographs.split import read_splits
 from semforensics.params import RobustnessParams
 from semforensics.trials.metrics import auroc, paired_difference, wilson_interval
+from semforensics.trials.under_test import DetectorUnderTest
 
 Processed = Literal["both", "fakes", "reals"]
 """Which class is processed; the other one is as it was."""
@@ -64,46 +64,28 @@ class Outcome:
 
 
 def measure_robustness(
-    classifier: Path,
-    cropped: Path,
-    splits: Path,
-    fakes: Path,
-    metrics: Path,
-    plots: Path,
-    *,
-    params: RobustnessParams,
-    phases: int,
-    alpha: float,
-    seed: int,
-    device: torch.device,
+    tested: DetectorUnderTest, metrics: Path, plots: Path, *, params: RobustnessParams
 ) -> str:
-    """Score the test side after every kind of processing, and write metrics, table and heat maps.
+    """Score the test split after every kind of processing, and write metrics, table and heat maps.
 
     Args:
-        classifier: Folder of the model.
-        cropped: Holds the reals.
-        splits: The table of crops with their sides.
-        fakes: Holds one folder per generator.
+        tested: The detector; the seed of its corpus is that of noise and of the choice of images.
         metrics: JSON file to write: the mean and the worst cell of each axis.
         plots: Folder to write: grid.csv, one row per cell and case, two_sided.png, one_sided.png.
         params: How many images.
-        phases: Of the 2x2 grid, averaged.
-        alpha: Of the verdict.
-        seed: Of noise and of the choice of images.
-        device: Where to score.
 
     Returns:
         One line: how many cells, how many of them fragile and biased, the worst.
 
     Raises:
-        InputError: Images changed sides since the classifier was trained; alpha is finer than its
-            calibration; or the images are so small that a cell leaves less than the detector takes.
-        FileNotFoundError: Images or model are missing.
+        InputError: alpha is finer than the calibration resolves; or the images are so small that a
+            cell leaves less than the detector takes.
+        FileNotFoundError: Images are missing.
     """
-    detector = load_detector(classifier, phases, alpha, device)
-    row = str(detector.meta["row"])
-    test = thin(load_test_side(row, detector.meta, cropped, splits, fakes), params.max_images, seed)
-    donors = load_donors(cropped, splits, seed)
+    detector, alpha, seed = tested.detector, tested.alpha, tested.corpus.seed
+    detector.check_alpha(alpha)
+    test = thin(tested.test, params.max_images, seed)
+    donors = load_donors(tested.corpus.cropped, tested.corpus.splits, seed)
     files = test.table["file"].tolist()
 
     original = judge(detector, test.images, alpha)
@@ -123,26 +105,14 @@ def measure_robustness(
     grid = pd.DataFrame(rows)
 
     counts = f"{rows[0]['n_real']} reals of {rows[0]['n_groups']} groups, {rows[0]['n_fake']} fakes"
-    source = f"{source_line(f'Detector {row}', detector.meta['data'])} · {counts}"
+    source = f"{source_line(f'Detector {tested.name}', detector.meta['data'])} · {counts}"
     with atomic_folder(plots) as folder:
         grid.to_csv(folder / "grid.csv", index=False, lineterminator="\n")
         save_figure(two_sided_heatmap(grid, source=source), folder / "two_sided.png")
         save_figure(one_sided_heatmap(grid, source=source), folder / "one_sided.png")
     with atomic_file(metrics) as path:
         path.write_text(json.dumps(summarise(grid, detector, alpha), indent=2) + "\n")
-    return _line(row, grid)
-
-
-def load_detector(classifier: Path, phases: int, alpha: float, device: torch.device) -> Detector:
-    """Load the detector of a folder, and check that its calibration resolves `alpha`.
-
-    Raises:
-        InputError: It does not, or the folder holds no such detector.
-        FileNotFoundError: A file is missing.
-    """
-    detector = Detector.load(classifier, phases=phases, device=device)
-    check_alpha(alpha, *calibration_sizes(detector.meta["calibration"][str(phases)]))
-    return detector
+    return _line(tested.name, grid)
 
 
 def thin(test: LabelledImages, max_images: int, seed: int) -> LabelledImages:
@@ -160,7 +130,7 @@ def thin(test: LabelledImages, max_images: int, seed: int) -> LabelledImages:
 def load_donors(cropped: Path, splits: Path, seed: int) -> UInt8[Tensor, "n 1 height width"]:
     """Load some training reals, to whose spectra a forger would match fakes."""
     table = read_splits(splits)
-    chosen = draw_evenly(table[table["side"] == "train"], _NUM_DONORS, seed).sort_values("file")
+    chosen = draw_evenly(table[table["split"] == "train"], _NUM_DONORS, seed).sort_values("file")
     return load_images(chosen.assign(path=[cropped / file for file in chosen["file"]])).images
 
 
@@ -276,7 +246,7 @@ def summarise(grid: pd.DataFrame, detector: Detector, alpha: float) -> dict[str,
     cells = grid[grid["processed"] == "both"]
     original = cells[cells["axis"] == "none"].iloc[0]
     result: dict[str, Any] = {
-        "row": detector.meta["row"],
+        "detector": detector.meta["detector"],
         "network": detector.meta["network"],
         "data": detector.meta["data"],
         "threshold_logit": detector.threshold,
@@ -315,15 +285,15 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _line(row: str, grid: pd.DataFrame) -> str:
+def _line(detector: str, grid: pd.DataFrame) -> str:
     """Say in one line what matters most."""
     cells = grid[(grid["processed"] == "both") & (grid["axis"] != "none")]
     worst = cells.sort_values("auroc", kind="stable").iloc[0]
     original = grid.iloc[0]
     return (
-        f"{row}: {len(cells)} kinds of processing, {int((cells['remark'] == 'fragile').sum())} "
-        f"fragile, {count_biased(grid)} biased; AUROC {original['auroc']:.3f} as it is, mean "
-        f"{cells['auroc'].mean():.3f}, worst {worst['auroc']:.3f} ({worst['axis']} "
-        f"{worst['level']}); {original['n_real']} reals of {original['n_groups']} groups, "
-        f"{original['n_fake']} fakes"
+        f"{detector}: {len(cells)} kinds of processing, "
+        f"{int((cells['remark'] == 'fragile').sum())} fragile, {count_biased(grid)} biased; "
+        f"AUROC {original['auroc']:.3f} as it is, mean {cells['auroc'].mean():.3f}, "
+        f"worst {worst['auroc']:.3f} ({worst['axis']} {worst['level']}); "
+        f"{original['n_real']} reals of {original['n_groups']} groups, {original['n_fake']} fakes"
     )

@@ -86,7 +86,7 @@ def _tests(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
 def _lines(metrics: dict[str, Any]) -> list[list[str]]:
     """Return the cells of a classifier's lines; of several generators also the mean."""
     tests = _tests(metrics)
-    learned = _NAMES.get(metrics["row"], metrics["row"])
+    learned = _NAMES.get(metrics["detector"], metrics["detector"])
     lines = [
         [learned, _NAMES.get(name, name), *(_cell(numbers, column) for column in _COLUMNS)]
         for name, numbers in tests.items()

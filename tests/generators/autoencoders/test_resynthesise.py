@@ -23,7 +23,7 @@ def test_every_folder_holds_what_it_should(place: Place) -> None:
     summary = place.resynthesise()
 
     table = read_splits(place.root / "splits.csv")
-    everything, test = set(table["file"]), set(table.loc[table["side"] == "test", "file"])
+    everything, test = set(table["file"]), set(table.loc[table["split"] == "test", "file"])
     assert set(files_in(place.root / "fakes/pseudo")) == everything
     for column in COLUMNS:
         assert set(files_in(place.root / "unseen" / column)) == test, column
@@ -40,7 +40,7 @@ def test_images_are_those_of_their_networks_and_processes(place: Place) -> None:
     place.train()
     place.resynthesise()
     table = read_splits(place.root / "splits.csv")
-    name = sorted(table.loc[table["side"] == "test", "file"])[0]
+    name = sorted(table.loc[table["split"] == "test", "file"])[0]
     crop = read_crop(place.root / "cropped" / name)
 
     for column in ("autoencoder", "nearest", "bilinear", "transposed"):

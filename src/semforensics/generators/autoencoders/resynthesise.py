@@ -1,8 +1,8 @@
 """Images from outside the trainings of the classifiers, one folder for each kind.
 
-`pseudo`, made of all crops, is there to be learnt from; a reconstruction has the name, side and
+`pseudo`, made of all crops, is there to be learnt from; a reconstruction has the name, split and
 group of its original. The other folders are columns of the cross-generator matrix, made of the
-crops of the test side under their names: reconstructions by other decoders, and as negative
+crops of the test split under their names: reconstructions by other decoders, and as negative
 controls denoised and resized reals. The simulator's frames are cut into tiles of native pixels.
 """
 
@@ -48,11 +48,11 @@ def resynthesise(
     seed: int,
     device: torch.device,
 ) -> str:
-    """Write pseudo-fakes of all crops, and the columns of the test side.
+    """Write pseudo-fakes of all crops, and the columns of the test split.
 
     Args:
         cropped: Canonical crops.
-        splits: Table of crops and sides.
+        splits: Table of crops and splits.
         autoencoders: Folder of the trained encoder-decoders.
         pseudo: Folder to write, one PNG per crop under the crop's name.
         unseen: Folder whose subfolders `autoencoder`, `nearest`, `bilinear`, `transposed`,
@@ -73,7 +73,7 @@ def resynthesise(
     """
     table = read_splits(splits)
     everything = sorted(table["file"])
-    test = sorted(table.loc[table["side"] == "test", "file"])
+    test = sorted(table.loc[table["split"] == "test", "file"])
     networks = {
         name: load_autoencoder(autoencoders / f"{name}.safetensors")[0].to(device)
         for name in RECIPES

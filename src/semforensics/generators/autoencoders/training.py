@@ -60,10 +60,10 @@ def train_autoencoders(
 
     Args:
         cropped: Canonical crops.
-        splits: Table of crops and sides.
+        splits: Table of crops and splits.
         checkpoints: Folder to write: `<name>.safetensors` of each, and `losses.csv`.
         params: The training's parameters, alike for all.
-        protocol: `clean` trains on the train side, `thesis` on all reals.
+        protocol: `clean` trains on the train split, `thesis` on all reals.
         seed: Of weights and all draws; each encoder-decoder has its own of it.
         scratch: Folder for those that are finished while others are not; removed at the end.
         device: Where to train.

@@ -13,10 +13,10 @@ from semforensics.params import Protocol
 
 
 def training_files(cropped: Path, splits: Path, protocol: Protocol) -> list[Path]:
-    """List the reals that a generator may see: the train side, or under `thesis` all of them."""
+    """List the reals that a generator may see: the train split, or under `thesis` all of them."""
     table = read_splits(splits)
     if protocol == "clean":
-        table = table[table["side"] == "train"]
+        table = table[table["split"] == "train"]
     return [cropped / name for name in sorted(table["file"])]
 
 

@@ -154,11 +154,11 @@ def train_diffusion(
 
     Args:
         cropped: Canonical crops.
-        splits: Table of crops and sides.
+        splits: Table of crops and splits.
         checkpoint: Folder to write: `denoiser.safetensors` (the averaged weights, in 16 bit),
             `losses.csv`, `samples.png` (the fakes of seeds 0 to 15); with 0 steps only `off.json`.
         params: The training's parameters.
-        protocol: `clean` trains on the train side, `thesis` on all reals.
+        protocol: `clean` trains on the train split, `thesis` on all reals.
         seed: Of weights and all draws.
         scratch: Folder for the state of the unfinished training; removed at the end.
         device: Where to train.
