@@ -24,10 +24,10 @@ from semforensics.core.processing import gaussian_blur, jpeg, median, resize_and
 from semforensics.detector.perturbations import crop_to_even, resize, shifted_jpeg
 from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.generate_fakes import load_generator
-from semforensics.screening.judge import limits
-from semforensics.screening.judge.screener import Screener
+from semforensics.screening.judge import signs
 from semforensics.screening.read.intake import read_inputs
-from semforensics.screening.records import Refusal
+from semforensics.screening.records import Limits, Refusal
+from semforensics.screening.screener import Screener
 from semforensics.screening.split.panels import split_panels
 from semforensics.trials.metrics import wilson_interval
 
@@ -60,7 +60,7 @@ def read_panels(screener: Screener, folder: Path) -> dict[str, list[Panel]]:
     with (RELEASED / "splits.csv").open() as file:
         sides = {row["group"]: row["side"] for row in csv.DictReader(file)}
     found: dict[str, list[Panel]] = defaultdict(list)
-    for picture in track(list(read_inputs([folder])), "reading"):
+    for picture in track(list(read_inputs([folder], Limits())), "reading"):
         if isinstance(picture, Refusal):
             continue
         path = Path(picture.path).relative_to(folder)
@@ -112,7 +112,7 @@ def sign_row(screener: Screener, kind: str, panels: list[Panel]) -> str:
     found: Counter[str] = Counter()
     clauses = ("steps of JPEG", "pattern of interpolation", "blocks", "repeat", "fine detail")
     for _, grey in panels:
-        reason = limits.why_not_native(grey, screener.model.references) or ""
+        reason = signs.why_not_native(grey, screener.model.references) or ""
         found[next((clause for clause in clauses if clause in reason), "none")] += 1
     numbers = " | ".join(str(found[clause]) for clause in (*clauses, "none"))
     return f"| {kind} | {len(panels)} | {numbers} |"
@@ -218,7 +218,7 @@ def page(
         "consistent is not measured here, and the real ones say that x0.75 is often overlooked.",
         "\n".join([head, "| --- | --- | --- | --- | --- | --- | --- |", *verdicts]),
         "## Signs of JPEG and resampling",
-        "Panels by the first test of `src/semforensics/screening/judge/limits.py` that finds "
+        "Panels by the first test of `src/semforensics/screening/judge/signs.py` that finds "
         "something. "
         "Steps: JPEG coefficients in steps; pattern: periods of interpolation; blocks: periods "
         "that divide 8 pixels; repeat: equal neighbours; detail: less of it than 19 of 20 training "

@@ -1,15 +1,20 @@
 """A process of its own for work on hostile files."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.screening.jobs import LoadsFor, do_as_told
+from tests.screening.jobs import LoadsFor, do_as_told, items
 
-from semforensics.core.worker import Worker
+from semforensics.core.errors import InputError
+from semforensics.core.worker import ProcessLimits, Worker
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +23,8 @@ def start(pytestconfig: pytest.Config) -> Iterator[Callable[..., Worker]]:
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.syspath_prepend(pytestconfig.rootpath)
 
-        def start_worker(job: Callable[..., None]) -> Worker:
-            worker = Worker(job)
+        def start_worker(job: Callable[..., Any], limits: ProcessLimits | None = None) -> Worker:
+            worker = Worker(job, limits)
             stack.callback(worker.close)
             return worker
 
@@ -57,7 +62,7 @@ def test_jobs_share_a_process_that_is_not_ours(worker: Worker, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        ("refuse", ValueError, "x.png: not a picture"),
+        ("refuse", InputError, "x.png: not a picture"),
         ("fail", RuntimeError, "ZeroDivisionError: division by zero"),
         ("crash", RuntimeError, "one of the files broke it"),
     ],
@@ -113,6 +118,65 @@ def test_a_process_that_cannot_start_is_not_blamed_on_the_file(
     for _ in range(2):
         with pytest.raises(RuntimeError, match="could not be started"):
             broken.run(tmp_path / "pid", timeout_s=60, cancelled=lambda: False)
+
+
+def test_what_a_job_yields_arrives_item_by_item(start: Callable[..., Worker]) -> None:
+    """The caller has each item while the job is at the next; what is too late ends the process."""
+    worker = start(items)
+
+    found = worker.stream("a", "b", "hang", timeout_s=60, item_s=2)
+
+    assert (next(found), next(found)) == ("a", "b")
+    with pytest.raises(TimeoutError, match="not done after 2 s"):
+        next(found)
+    assert list(worker.stream("c", timeout_s=60)) == ["c"]
+
+
+def test_the_time_of_a_job_does_not_count_its_caller(start: Callable[..., Worker]) -> None:
+    """A caller that is slow to ask for the next item takes none of the job's time."""
+    for _ in (found := start(items).stream("a", "b", timeout_s=2)):
+        time.sleep(1.5)
+
+    assert list(found) == []
+
+
+def test_leaving_a_job_early_ends_its_process(start: Callable[..., Worker]) -> None:
+    """A job that nobody asks any more does not run on; the next one has a new process."""
+    worker = start(items)
+    found = worker.stream("pid", "hang", timeout_s=60)
+    pid = next(found)
+
+    found.close()
+
+    assert not is_running(pid)
+    assert list(worker.stream("a", timeout_s=60)) == ["a"]
+
+
+@pytest.mark.parametrize("what", ["memory", "spin"])
+def test_a_process_keeps_its_limits(start: Callable[..., Worker], what: str) -> None:
+    """Too much memory is refused, too much time of a core ends the process."""
+    worker = start(items, ProcessLimits(threads=1, memory_bytes=2**30, cpu_s=2))
+
+    with pytest.raises(RuntimeError, match="MemoryError" if what == "memory" else "died"):
+        list(worker.stream("a", what, timeout_s=60))
+    assert list(worker.stream("threads", timeout_s=60)) == ["1"]
+
+
+def test_a_script_without_a_guard_is_not_started_again(tmp_path: Path, root: Path) -> None:
+    """A worker whose job is a library's runs nothing of its owner's script; and ends with it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from tests.screening.jobs import items\n"
+        "from semforensics.core.worker import Worker\n"
+        "print(*Worker(items).stream('a', 'b', timeout_s=60))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a b\n", "")
 
 
 def test_closing_ends_the_process(start: Callable[..., Worker], tmp_path: Path) -> None:

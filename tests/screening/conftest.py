@@ -7,7 +7,7 @@ import torch
 
 from semforensics.publish.model import package_model
 from semforensics.screening.judge.model import ScreeningModel
-from semforensics.screening.judge.screener import Screener
+from semforensics.screening.screener import Screener
 from tests.screening.small_model import PARAMS, write_classifier
 
 

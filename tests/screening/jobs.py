@@ -3,8 +3,10 @@
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from semforensics.core.errors import InputError
 
 
 def do_as_told(what: str, place: Path | None = None) -> None:
@@ -14,7 +16,7 @@ def do_as_told(what: str, place: Path | None = None) -> None:
             assert place is not None
             place.write_text(str(os.getpid()))
         case "refuse":
-            raise ValueError(f"{place}: not a picture")
+            raise InputError(f"{place}: not a picture")
         case "fail":
             raise ZeroDivisionError("division by zero")
         case "crash":
@@ -23,6 +25,25 @@ def do_as_told(what: str, place: Path | None = None) -> None:
             if place is not None:
                 place.write_text(str(os.getpid()))
             time.sleep(600)
+
+
+def items(*what: str) -> Iterator[str | int]:
+    """Yield each text, or what it asks for."""
+    for one in what:
+        match one:
+            case "hang":
+                time.sleep(600)
+            case "spin":
+                while True:
+                    pass
+            case "memory":
+                yield len(bytearray(4 * 2**30))
+            case "pid":
+                yield os.getpid()
+            case "threads":
+                yield os.environ["OMP_NUM_THREADS"]
+            case _:
+                yield one
 
 
 class LoadsFor:

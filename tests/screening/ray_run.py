@@ -9,14 +9,13 @@ from tests.screening.stand_in import StandIn
 
 if __name__ == "__main__":
     from semforensics.screening.ray_job import screen_with_ray
+    from semforensics.screening.submission import Options
 
     folder, out, scratch, log = map(Path, sys.argv[1:5])
     totals = screen_with_ray(
         [folder],
         out,
         StandIn(log=log),
-        workers=2,
-        scratch=scratch,
-        command="semforensics screen",
+        Options(scratch, "semforensics screen", workers=2),
     )
     print(json.dumps({"stats": os.environ["RAY_USAGE_STATS_ENABLED"], **totals.verdicts}))

@@ -93,15 +93,13 @@ def draw(folder: Path, levels: Sequence[int], first: int | None = None) -> list[
 
 def run(folder: str, out: str, scratch: str, workers: int, seconds: float, log: str) -> None:
     """Screen a folder; what a subprocess calls that is killed."""
-    from semforensics.screening.submission import screen_submission
+    from semforensics.screening.submission import Options, screen_submission
 
     screen_submission(
         [Path(folder)],
         Path(out),
         StandIn(seconds=seconds, log=Path(log)),
-        workers=workers,
-        scratch=Path(scratch),
-        command="semforensics screen",
+        Options(Path(scratch), "semforensics screen", workers),
     )
 
 

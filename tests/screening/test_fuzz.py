@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from semforensics.screening.read.intake import Limits, read_inputs
-from semforensics.screening.records import Picture, Refusal
+from semforensics.screening.read.intake import read_inputs
+from semforensics.screening.records import Limits, Picture, Refusal
 from semforensics.screening.split.panels import split_panels
 from tests.screening.documents import Pdf, encoded, figure, micrograph, pdf_with, put, zipped
 

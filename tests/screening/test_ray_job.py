@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.screening.stand_in import RAISES, draw
-from tests.screening.test_bulk import screen
+from tests.screening.test_submission import screen
 
 pytest.importorskip("ray")
 

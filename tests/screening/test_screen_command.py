@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return StandIn(settings["alpha"], settings["prevalence"], settings["pooling"])
 
     module = SimpleNamespace(Screener=SimpleNamespace(load=load))
-    monkeypatch.setitem(sys.modules, "semforensics.screening.judge.screener", module)
+    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
     return asked
 
 
@@ -123,7 +123,7 @@ def test_a_mistake_of_the_program_is_no_finding(
         raise error
 
     module = SimpleNamespace(Screener=SimpleNamespace(load=load))
-    monkeypatch.setitem(sys.modules, "semforensics.screening.judge.screener", module)
+    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
 
     assert screen(file, "--out", tmp_path / "report", "--fail-on", "refused") == 3
     assert told in capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_options_that_cannot_work_are_told_before_a_page_opens(
         raise InputError(f"alpha {settings['alpha']} needs more images")
 
     module = SimpleNamespace(Screener=SimpleNamespace(load=refuse))
-    monkeypatch.setitem(sys.modules, "semforensics.screening.judge.screener", module)
+    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
     assert screen("--alpha", 1e-6, command="serve") == 2
     assert "alpha 1e-06 needs more images" in capsys.readouterr().err
     assert opened == []

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from semforensics.screening import store
-from semforensics.screening.submission import Totals, repeating_command, screen_submission
+from semforensics.screening.submission import Options, Totals, repeating_command, screen_submission
 from tests.screening.stand_in import HANGS, KILLS, RAISES, OneThread, StandIn, draw
 
 
@@ -33,10 +33,7 @@ def screen(
         paths,
         folder / "report",
         options.pop("screener", StandIn()),
-        workers=workers,
-        scratch=folder / "scratch",
-        command="semforensics screen",
-        **options,
+        Options(folder / "scratch", "semforensics screen", workers, **options),
     )
     return totals, json.loads((folder / "report/report.json").read_text())
 

@@ -11,7 +11,7 @@ from semforensics.cli.frame import Device, Panel, Threads
 from semforensics.core.errors import InputError
 
 if TYPE_CHECKING:
-    from semforensics.screening.judge.screener import Screener
+    from semforensics.screening.screener import Screener
 
 PANEL = Panel("Screen figures")
 
@@ -44,7 +44,7 @@ class ScreenerOptions:
             FileNotFoundError: There is no such model.
         """
         from semforensics.core.device import choose_device, set_threads
-        from semforensics.screening.judge.screener import Screener
+        from semforensics.screening.screener import Screener
 
         set_threads(self.threads)
         return Screener.load(
@@ -109,6 +109,7 @@ def screen(
     """
     from semforensics.core.device import choose_device
     from semforensics.screening.submission import (
+        Options,
         inputs_outside,
         repeating_command,
         screen_submission,
@@ -117,15 +118,13 @@ def screen(
     info_bar = report.info_bar_rows()
     inputs_outside(paths, report.out)  # a missing path is reported before the model is loaded
     on_cpu = choose_device(options.device).type == "cpu"
-    totals = screen_submission(
-        paths,
-        report.out,
-        options.load(),
-        workers=report.workers or (0 if on_cpu else 1),  # one process fills a GPU
+    how = Options(
         scratch=report.scratch or report.out / ".unfinished",
         command=repeating_command(sys.argv[1:]),
+        workers=report.workers or (0 if on_cpu else 1),  # one process fills a GPU
         info_bar=info_bar,
     )
+    totals = screen_submission(paths, report.out, options.load(), how)
     for line in (*totals.lines(), f"report: {report.out / 'report.html'}"):
         typer.echo(line)
     if totals.meets(report.fail_on):

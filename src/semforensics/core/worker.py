@@ -1,19 +1,23 @@
-"""A process of its own for work on hostile files, so that what breaks it breaks nothing else.
+"""A child process for work on hostile files, with limits of time and memory.
 
-Decoders of images and PDFs are large programs in C. One that crashes, eats all memory or never
-ends takes down the process that it runs in; here that process is killed and made anew.
+Decoders of images and PDFs are large programs in C. One that crashes, takes all memory or never
+ends brings down the process it runs in. Here that process is a child, which is killed and replaced.
 """
 
+import atexit
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from semforensics.core.errors import InputError
@@ -23,71 +27,110 @@ _START_S = 300.0
 """A process that has not loaded its libraries by then is given up."""
 
 
-class Worker:
-    """One process that does one job after another; `close` or killing the owner ends it."""
+@dataclass(frozen=True)
+class ProcessLimits:
+    """What one process may take; None sets no limit. Windows knows none of memory and CPU time."""
 
-    def __init__(self, job: Callable[..., None]) -> None:
+    threads: int | None = None
+    """Of the libraries that compute: NumPy, SciPy and torch."""
+    memory_bytes: int | None = None
+    """Of address space."""
+    cpu_s: int | None = None
+    """Of CPU time; also ends a process whose owner is gone."""
+
+
+class Worker:
+    """One process that does one job after another; `close` or the end of the owner ends it."""
+
+    def __init__(self, job: Callable[..., Any], limits: ProcessLimits | None = None) -> None:
         """Start the process.
 
         Args:
             job: Can be pickled; loads what it needs at its first call and keeps it. Where it has a
-                method `warm`, that is called at once.
+                method `warm`, that is called at once. What a generator yields, `stream` returns.
+            limits: Of the process; without, it has those of its owner.
         """
-        self._job = job
+        self._job, self._limits = pickle.dumps(job), limits or ProcessLimits()
         self._lock = threading.Lock()
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
-        self._is_ready = False
-        self._is_closed = False
+        self._is_ready = self._is_closed = False
+        # The interpreter waits for its children when it ends.
+        atexit.register(self.close)
         self._start()
 
     def run(self, *arguments: Any, timeout_s: float, cancelled: Callable[[], bool]) -> None:
-        """Do the job with these arguments, one caller at a time.
+        """Do the job with these arguments; errors are those of `stream`."""
+        for _ in self.stream(*arguments, timeout_s=timeout_s, cancelled=cancelled):
+            pass
+
+    def stream(
+        self,
+        *arguments: Any,
+        timeout_s: float,
+        item_s: float = float("inf"),
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Any]:
+        """Do the job with these arguments, one caller at a time, and yield what it yields.
 
         Args:
             arguments: Of the job.
-            timeout_s: Most seconds that the job may take, its process's start not counted.
+            timeout_s: Most seconds that the job may take, not counting the start of its process
+                and the time that the caller takes between two items.
+            item_s: Most seconds for the next item.
             cancelled: Whether the caller no longer waits for it.
 
         Raises:
-            InputError: What the job raised as ValueError or OSError: the caller's to mend.
+            InputError: What the job raised as InputError or OSError: the caller's to mend.
             RuntimeError: Whatever else the job raised, or its process died or did not start.
-            TimeoutError: It took longer than `timeout_s`.
+            TimeoutError: It took longer than `timeout_s` or `item_s`.
             InterruptedError: `cancelled` became true.
         """
         while not self._lock.acquire(timeout=_POLL_S):
             if cancelled():
                 raise InterruptedError("nobody waits for the answer any more")
         try:
-            kind, message = self._do(arguments, timeout_s, cancelled)
+            kind, value = yield from self._do(arguments, timeout_s, item_s, cancelled)
         finally:
             self._lock.release()
         if kind == "expected":
-            raise InputError(message)
+            raise InputError(value)
         if kind == "unexpected":
-            raise RuntimeError(message)
+            raise RuntimeError(value)
 
     def _do(
-        self, arguments: Any, timeout_s: float, cancelled: Callable[[], bool]
-    ) -> tuple[str, str]:
+        self, arguments: Any, timeout_s: float, item_s: float, cancelled: Callable[[], bool]
+    ) -> Generator[Any, None, tuple[str, Any]]:
+        """Yield the items of the job; return how it ended."""
         if self._process is None or not self._process.is_alive():
             self._start()
         self._await_start(cancelled)
         assert self._connection is not None
+        is_idle = False
+        left_s = timeout_s
         try:
             self._connection.send(arguments)
-            if not self._has_message(timeout_s, cancelled):
-                raise TimeoutError(f"not done after {timeout_s:.0f} s")
-            answer: tuple[str, str] = self._connection.recv()
-            return answer
+            while True:
+                start = time.monotonic()
+                if not self._has_message(min(left_s, item_s), cancelled):
+                    raise TimeoutError(f"not done after {min(timeout_s, item_s):.0f} s")
+                left_s -= time.monotonic() - start
+                kind, value = self._connection.recv()
+                if kind != "item":
+                    is_idle = True
+                    return kind, value
+                yield value
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            self._kill()  # the next caller starts it anew
             raise RuntimeError("the process that judges died; one of the files broke it") from error
         except (InterruptedError, TimeoutError):
             self._kill()
             if not self._is_closed:
-                self._start()
+                self._start()  # the next caller need not wait for it
+            is_idle = True
             raise
+        finally:
+            if not is_idle:  # dead, or at work for a caller who left
+                self._kill()
 
     def _await_start(self, cancelled: Callable[[], bool]) -> None:
         if self._is_ready:
@@ -116,6 +159,7 @@ class Worker:
     def close(self) -> None:
         """End the process at once, whatever it does; none is started again."""
         self._is_closed = True
+        atexit.unregister(self.close)
         self._kill()
 
     def _start(self) -> None:
@@ -123,9 +167,14 @@ class Worker:
             raise InterruptedError("closed")
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
+        # A worker inside a worker stays in its group, and ends with it.
+        leads = multiprocessing.parent_process() is None
         # Not daemonic: a daemonic process may not have workers of its own.
-        self._process = context.Process(target=_serve_jobs, args=(theirs, self._job), daemon=False)
-        self._process.start()
+        self._process = context.Process(
+            target=_serve_jobs, args=(theirs, self._job, self._limits, leads), daemon=False
+        )
+        with _main_module_hidden(unless=b"__main__" in self._job):
+            self._process.start()
         self._is_ready = False
         theirs.close()
 
@@ -142,30 +191,67 @@ class Worker:
         self._process = self._connection = None
 
 
-def _serve_jobs(connection: Connection, job: Callable[..., None]) -> None:
+@contextmanager
+def _main_module_hidden(*, unless: bool) -> Iterator[None]:
+    """Keep `spawn` from running the owner's script in the child, where its job needs nothing of it.
+
+    Otherwise a script without `if __name__ == "__main__"` would start itself again.
+    """
+    main = sys.modules["__main__"]
+    if not unless:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _serve_jobs(connection: Connection, job: bytes, limits: ProcessLimits, leads: bool) -> None:
     """Say when ready, then do jobs until the other end is closed."""
-    if hasattr(os, "setsid"):
+    if leads and hasattr(os, "setsid"):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's, who ends us
     signal.signal(signal.SIGTERM, _leave)
-    if hasattr(job, "warm"):
+    _set_limits(limits)
+    function = pickle.loads(job)  # loads libraries, which heed the limits
+    if hasattr(function, "warm"):
         with suppress(Exception):  # the first call meets the same error, and tells its caller
-            job.warm()
-    with suppress(BrokenPipeError):  # the owner is gone, which the loop notices
-        connection.send(("ready", ""))
-    while True:
-        try:
-            arguments = connection.recv()
-        except (EOFError, ConnectionResetError):
-            return
-        try:
-            job(*arguments)
-        except (ValueError, OSError) as error:
-            connection.send(("expected", str(error)))
-        except Exception as error:
-            connection.send(("unexpected", f"{type(error).__name__}: {error}"))
-        else:
-            connection.send(("done", ""))
+            function.warm()
+    with suppress(EOFError, ConnectionResetError, BrokenPipeError):  # the owner is gone
+        connection.send(("ready", None))
+        while True:
+            for answer in _answers(function, connection.recv()):
+                connection.send(answer)
+
+
+def _answers(job: Callable[..., Any], arguments: Any) -> Iterator[tuple[str, Any]]:
+    """Do a job: what it yields, then how it ended."""
+    try:
+        found = job(*arguments)
+        for item in found if isinstance(found, Iterator) else ():
+            yield "item", item
+    except (InputError, OSError) as error:
+        yield "expected", str(error)
+    except Exception as error:
+        yield "unexpected", f"{type(error).__name__}: {error}"
+    else:
+        yield "done", None
+
+
+def _set_limits(limits: ProcessLimits) -> None:
+    """Bound this process, where the system can."""
+    if limits.threads is not None:
+        for library in ("OMP", "OPENBLAS", "MKL"):
+            os.environ[f"{library}_NUM_THREADS"] = str(limits.threads)
+    try:
+        import resource
+    except ImportError:  # Windows; the owner's time-out holds all the same
+        return
+    for kind, most in (("CPU", limits.cpu_s), ("AS", limits.memory_bytes)):
+        if most is not None:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            with suppress(ValueError):  # macOS knows the limit of memory and refuses to set it
+                resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (most, most))
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

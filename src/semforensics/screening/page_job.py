@@ -22,7 +22,7 @@ class PageJob:
     def warm(self) -> None:
         """Load the model."""
         from semforensics.core.device import choose_device, set_threads
-        from semforensics.screening.judge.screener import Screener
+        from semforensics.screening.screener import Screener
 
         set_threads(self.threads)
         self._screener = Screener.load(
@@ -45,19 +45,12 @@ class PageJob:
             scratch: Folder for unfinished work.
             names: Stored file → the name that the report shows.
         """
-        from semforensics.screening.submission import screen_submission
+        from semforensics.screening.submission import Options, screen_submission
 
         if self._screener is None:
             self.warm()
-        screen_submission(
-            paths,
-            out,
-            self._screener,
-            workers=1,
-            scratch=scratch,
-            command=self.command([names[path] for path in paths]),
-            names=names,
-        )
+        command = self.command([names[path] for path in paths])
+        screen_submission(paths, out, self._screener, Options(scratch, command, names=names))
 
     def command(self, names: Sequence[str]) -> str:
         """Return the command that does the same with the same files."""

@@ -18,6 +18,29 @@ GreyOfAnySize = UInt8[np.ndarray, "_ _"]
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """Image files that are read, by Pillow's names."""
 
+
+@dataclass(frozen=True)
+class Limits:
+    """What is read at most; more is refused by name."""
+
+    max_file_mb: float = 512.0
+    """Of one file, in 10^6 bytes."""
+    max_megapixels: float = 64.0
+    """Of one picture."""
+    max_total_megapixels: float = 4000.0
+    """Of all frames of one file together."""
+    max_pictures: int = 1000
+    """Frames of a file, images of a PDF, members of an archive."""
+    max_pages: int = 300
+    """Of a PDF."""
+    max_unpacked_mb: float = 1024.0
+    """Of all members of an archive together."""
+    render_dpi: int = 300
+    """At which pages are drawn whose figures are no whole images."""
+    least_px: int = 32
+    """Smaller images of a PDF (icons, rules) are left out without a word."""
+
+
 Verdict = Literal["consistent", "inconclusive", "ai-suspected", "refused"]
 
 WORDING: dict[Verdict, str] = {

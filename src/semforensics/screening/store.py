@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +32,21 @@ class InputRecord:
     pictures: tuple[str, ...]
     """Keys of its pictures, in order."""
     refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A picture that has been judged."""
+
+    key: str
+    fragment: dict[str, Any]
+    """What the report says of it."""
+    panels: list[GreyOfAnySize]
+    """To compare with others."""
+
+
+Found = Refusal | Judged | str
+"""What is found of a picture; a text is the key of one that was judged before."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +103,23 @@ class Store:
         """Say whether a picture has been judged."""
         return self._fragment(key).is_file()
 
-    def write_picture(
-        self, key: str, fragment: Mapping[str, Any], panels: Sequence[GreyOfAnySize]
-    ) -> None:
-        """Keep the fragment of a picture, and its panels to compare."""
-        for index, panel in enumerate(panels):
-            with atomic_file(self._panel(key, index)) as temporary:
-                np.save(temporary, panel)
-        with atomic_file(self._fragment(key)) as temporary:  # last: it says that all is there
-            temporary.write_text(json.dumps(fragment), encoding="utf-8")
+    def keep(self, key: str, found: Iterable[Found]) -> None:
+        """Keep what is found of an input, picture by picture, and note that the input is done."""
+        pictures, refusals = [], []
+        for one in found:
+            if isinstance(one, Refusal):
+                refusals.append(one)
+                continue
+            if isinstance(one, Judged):
+                for index, panel in enumerate(one.panels):
+                    with atomic_file(self._panel(one.key, index)) as temporary:
+                        np.save(temporary, panel)
+                with atomic_file(self._fragment(one.key)) as temporary:  # last: all is there
+                    temporary.write_text(json.dumps(one.fragment), encoding="utf-8")
+            pictures.append(one.key if isinstance(one, Judged) else one)
+        record = InputRecord(tuple(pictures), tuple(refusals))
+        with atomic_file(self._record(key)) as temporary:
+            temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
 
     def read_fragment(self, key: str) -> dict[str, Any]:
         """Return the fragment of a picture that has been judged."""
@@ -107,11 +130,6 @@ class Store:
         """Return the grey levels of a panel of a picture that has been judged."""
         return np.asarray(np.load(self._panel(key, index)), dtype=np.uint8)
 
-    def write_record(self, key: str, record: InputRecord) -> None:
-        """Note that an input is done."""
-        with atomic_file(self._record(key)) as temporary:
-            temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
-
     def read_record(self, key: str) -> InputRecord | None:
         """Return what is known of an input; None where it is not done."""
         path = self._record(key)
@@ -120,11 +138,6 @@ class Store:
         values = json.loads(path.read_text(encoding="utf-8"))
         refusals = tuple(Refusal(**refusal) for refusal in values["refusals"])
         return InputRecord(tuple(values["pictures"]), refusals)
-
-    def fragments(self, keys: list[str]) -> Iterator[dict[str, Any]]:
-        """Return fragments one after the other."""
-        for key in keys:
-            yield self.read_fragment(key)
 
     def remove(self) -> None:
         """Delete what stores have written; whatever else lies in the user's folder stays."""

@@ -1,19 +1,20 @@
 """Screen a submission of any size: inputs one by one, on several processes, resumed where killed.
 
-With one worker everything happens in this process, which is quickest for a few files. With more,
-each worker is a process with a copy of the screener and one thread: scoring is arithmetic that
-gains nothing from threads of its own, and an input that kills a process (out of memory, a decoder
-that crashes) is refused by name while the others go on. What is found lies on disk until the report
-is written, so memory does not grow with the number of pictures.
+One driver lists the inputs, keeps what is found and writes the report; a runner judges the inputs.
+With one worker that happens in this process, which is quickest for a few files. With more, each
+worker is a process with a copy of the screener and one thread: scoring is arithmetic that gains
+nothing from more threads, and an input that kills a process (out of memory, a decoder that crashes)
+is refused by name while the others are judged. `ray_job` has a runner for a cluster. What is found
+lies on disk until the report is written, so memory does not grow with the number of pictures.
 """
 
 import shlex
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,19 +27,19 @@ from threadpoolctl import threadpool_limits
 
 from semforensics.core.device import count_cores
 from semforensics.core.errors import InputError
-from semforensics.core.worker import Worker
+from semforensics.core.worker import ProcessLimits, Worker
 from semforensics.screening.judge.reuse import MOST_PANELS, PanelName, find_reuse
-from semforensics.screening.read.intake import DEFAULT_LIMITS, Limits, list_inputs, read_inputs
+from semforensics.screening.read.intake import list_inputs, read_input
 from semforensics.screening.records import (
     WORDING,
     Grey,
-    GreyOfAnySize,
+    Limits,
     Picture,
     PictureResult,
     Refusal,
     Reuse,
 )
-from semforensics.screening.store import InputRecord, Store
+from semforensics.screening.store import Found, Judged, Store
 from semforensics.screening.write.fragment import picture_fragment
 from semforensics.screening.write.report import REPORT_NAMES, write_report
 
@@ -65,6 +66,27 @@ class PictureScreener(Protocol):
     def describe(self) -> dict[str, Any]:
         """Say what the report says of the model."""
         ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a submission is screened."""
+
+    scratch: Path
+    """Folder for unfinished work, removed in the end. A run that was killed continues from it when
+    the same is asked for again."""
+    command: str
+    """That repeats the screening, for the report."""
+    workers: int = 1
+    """Processes; 1 works in this one, 0 takes one per core where there are many inputs."""
+    limits: Limits = field(default_factory=Limits)
+    """On what is read."""
+    info_bar: int | None = None
+    """Rows to cut off the bottom of each panel; None finds the bar."""
+    names: Mapping[Path, str] = field(default_factory=dict)
+    """Path → what the report shows in its place."""
+    timeout_s: float = INPUT_TIMEOUT_S
+    """Most seconds an input may take where there are several workers."""
 
 
 @dataclass(frozen=True)
@@ -96,66 +118,57 @@ class Totals:
         return any(self.verdicts[name] for name in order[: order.index(fail_on) + 1])
 
 
-@dataclass
+@dataclass(frozen=True)
 class InputJob:
-    """Judges one input after another and keeps in the store what it finds; can be pickled."""
+    """Judges one input after another; can be pickled."""
 
     screener: PictureScreener
     store: Store
+    """Names pictures, and knows which have been judged; is not written to."""
     limits: Limits
     info_bar: int | None
-    threads: int | None = None
-    """Of this process; None leaves them as they are."""
-    _is_set: bool = field(default=False, init=False)
 
-    def __call__(self, path: Path, name: str) -> None:
-        """Judge an input unless it is done already.
+    def __call__(self, path: Path, name: str) -> Iterator[Found]:
+        """Judge the pictures of an input.
 
         Args:
-            path: A file, as `list_inputs` gives it.
+            path: A file, as `list_inputs` returns it.
             name: To show in its place.
 
-        Raises:
-            OSError: The store cannot be written.
+        Yields:
+            What is found of each picture. An error that nobody expects is a refusal and stops no
+            other picture.
         """
-        self._set_threads()
-        key = self.store.input_key(path, name)
-        if self.store.read_record(key) is not None:
-            return
-        pictures: list[str] = []
-        refusals: list[Refusal] = []
-        for found in read_shown(path, name, self.limits):
-            if isinstance(found, Refusal):
-                refusals.append(found)
+        for picture in read_input(path, name, self.limits):
+            if isinstance(picture, Refusal):
+                yield picture
                 continue
-            picture_key = self.store.picture_key(found)
-            if not self.store.has_picture(picture_key):
-                judged = judge(self.screener, found, self.info_bar)
-                if isinstance(judged, Refusal):
-                    refusals.append(judged)
-                    continue
-                self.store.write_picture(picture_key, *judged)
-            pictures.append(picture_key)
-        self.store.write_record(key, InputRecord(tuple(pictures), tuple(refusals)))
+            key = self.store.picture_key(picture)
+            if self.store.has_picture(key):
+                yield key
+                continue
+            try:
+                result = self.screener.screen_picture(picture, info_bar=self.info_bar)
+                panels = [panel.panel.grey for panel in result.panels]
+                found: Found = Judged(key, picture_fragment(result), panels)
+            except Exception as error:
+                reason = f"could not be judged: {type(error).__name__}: {error}"
+                found = Refusal(picture.path, picture.location, picture.sha256, reason)
+            yield found
 
-    def _set_threads(self) -> None:
-        if self.threads is not None and not self._is_set:
-            limit_threads(self.threads)
-            self._is_set = True
+
+Keep = Callable[[Path, Iterable[Found]], None]
+"""Takes an input and what is found of it, which may be computed while it is kept."""
+Run = Callable[[InputJob, Mapping[Path, str], Options, Keep], None]
+"""Does a job on inputs, path → name, and hands over what is found of each, in any order."""
 
 
 def screen_submission(
     paths: Sequence[Path],
     out: Path,
     screener: PictureScreener,
-    *,
-    workers: int = 1,
-    scratch: Path,
-    command: str,
-    limits: Limits = DEFAULT_LIMITS,
-    info_bar: int | None = None,
-    names: Mapping[Path, str] | None = None,
-    timeout_s: float = INPUT_TIMEOUT_S,
+    options: Options,
+    run: Run | None = None,
 ) -> Totals:
     """Judge files, folders, PDFs and archives, and write `report.html`, `.json` and `.csv`.
 
@@ -163,14 +176,8 @@ def screen_submission(
         paths: What to screen.
         out: Folder of the report; an older report there is replaced and not screened.
         screener: Judges a picture. With several workers it is pickled.
-        workers: Processes; 1 works in this one, 0 takes one per core where there are many inputs.
-        scratch: Folder for unfinished work, removed in the end. A run that was killed goes on from
-            it when the same is asked for again.
-        command: That repeats it, for the report.
-        limits: On what is read.
-        info_bar: Rows to cut off the bottom of each panel; None finds the bar.
-        names: Path → what the report shows in its place.
-        timeout_s: Most seconds an input may take where there are several workers.
+        options: How it is screened.
+        run: Does the work; None takes this process, or as many others as `options.workers` says.
 
     Raises:
         FileNotFoundError: A path does not exist.
@@ -178,60 +185,102 @@ def screen_submission(
             in scratch.
         OSError: Report or scratch cannot be written.
     """
-    if workers < 0:
-        raise InputError(f"workers: {workers}, expected 0 (one per core) or more")
-    plan = make_plan(paths, out, screener, scratch, limits, info_bar, names)
-    with plan.store.locked() as store:
-        job = InputJob(screener, store, limits, info_bar)
-        died = _judge_all(job, plan.shown, workers or _workers_for(len(plan.shown)), timeout_s)
-        return finish(plan, died, out, command)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be screened, how, and where unfinished work is kept."""
-
-    shown: dict[Path, str]
-    """Inputs in the order of the report, and what it calls them."""
-    store: Store
-    model: dict[str, Any]
-    settings: dict[str, Any]
-
-
-def make_plan(
-    paths: Sequence[Path],
-    out: Path,
-    screener: PictureScreener,
-    scratch: Path,
-    limits: Limits,
-    info_bar: int | None,
-    names: Mapping[Path, str] | None,
-) -> Plan:
-    """List the inputs and open the store, as `screen_submission` says."""
-    inputs = inputs_outside(paths, out)
+    if options.workers < 0:
+        raise InputError(f"workers: {options.workers}, expected 0 (one per core) or more")
+    shown = {path: options.names.get(path, str(path)) for path in inputs_outside(paths, out)}
     settings = {
         "alpha": screener.alpha,
         "prevalence": screener.prevalence,
         "pooling": screener.pooling,
         "maps": screener.evidence,
-        "info_bar": "found" if info_bar is None else f"{info_bar} rows",
+        "info_bar": "found" if options.info_bar is None else f"{options.info_bar} rows",
     }
-    model = screener.describe()
-    made_with = {"settings": settings, "model": model, "code": code_version(), "limits": limits}
-    shown = {path: (names or {}).get(path, str(path)) for path in inputs}
-    return Plan(shown, Store.open(scratch, made_with), model, settings)
+    head = {
+        "model": screener.describe(),
+        "settings": settings,
+        "command": options.command,
+        "version": code_version(),
+    }
+    made_with = {**head, "command": None, "limits": options.limits}
+    with Store.open(options.scratch, made_with).locked() as store:
+        keys = {path: store.input_key(path, name) for path, name in shown.items()}
+        left = {path: name for path, name in shown.items() if store.read_record(keys[path]) is None}
+        died: dict[Path, Refusal] = {}
+        if run is None:
+            is_small = options.workers == 0 and len(shown) <= FEW_INPUTS
+            run = _run_here if options.workers == 1 or is_small else _run_apart
+        job = InputJob(screener, store, options.limits, options.info_bar)
+        with _progress(len(shown), len(left)) as advance:
+
+            def keep(path: Path, found: Iterable[Found]) -> None:
+                try:
+                    store.keep(keys[path], found)
+                except (RuntimeError, TimeoutError) as error:  # of its process
+                    reason = f"could not be judged: {error}"
+                    died[path] = Refusal(shown[path], "", None, reason)
+                advance()
+
+            if left:
+                run(job, left, options, keep)
+        return _finish(store, shown, died, out, head)
 
 
-def finish(plan: Plan, died: Mapping[Path, Refusal], out: Path, command: str) -> Totals:
+def _run_here(job: InputJob, inputs: Mapping[Path, str], _options: Options, keep: Keep) -> None:
+    # NumPy's products are small here: further threads would wait for each other.
+    with threadpool_limits(1, user_api="blas"):
+        for path, name in inputs.items():
+            keep(path, job(path, name))
+
+
+def _run_apart(job: InputJob, inputs: Mapping[Path, str], options: Options, keep: Keep) -> None:
+    """Judge inputs on processes of their own; a thread waits for each."""
+    count = min(options.workers or count_cores(), len(inputs))
+    idle: SimpleQueue[Worker] = SimpleQueue()
+
+    def run(path: Path, name: str) -> None:
+        worker = idle.get()
+        try:
+            keep(path, worker.stream(path, name, timeout_s=options.timeout_s))
+        finally:
+            idle.put(worker)
+
+    with ExitStack() as stack:
+        for _ in range(count):
+            idle.put(worker := Worker(job, ProcessLimits(threads=1)))
+            stack.callback(worker.close)
+        # Leaving early cancels what waits, then closes the workers, which ends their threads.
+        pool = ThreadPoolExecutor(count)
+        stack.callback(pool.shutdown, cancel_futures=True, wait=False)
+        for done in as_completed([pool.submit(run, *one) for one in inputs.items()]):
+            done.result()
+
+
+@contextmanager
+def _progress(total: int, left: int) -> Iterator[Callable[[], None]]:
+    """Show on a terminal how many inputs are done; yield what advances it by one."""
+    console = Console(stderr=True)
+    columns = (TextColumn("Screening"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Screening", total=total, completed=total - left)
+        yield lambda: progress.advance(task)
+
+
+def _finish(
+    store: Store,
+    shown: Mapping[Path, str],
+    died: Mapping[Path, Refusal],
+    out: Path,
+    head: Mapping[str, Any],
+) -> Totals:
     """Compare the panels, write the report, and remove the store.
 
     Args:
-        plan: Its store holds a record of every input that did not die.
+        store: Holds a record of every input that did not die.
+        shown: All inputs, and what the report calls them.
         died: Inputs that broke the process that judged them.
         out: Folder of the report.
-        command: That repeats it.
+        head: Of the report.
     """
-    store, shown = plan.store, plan.shown
     keys: list[str] = []
     refusals: list[Refusal] = []
     for path, name in shown.items():
@@ -244,53 +293,46 @@ def finish(plan: Plan, died: Mapping[Path, Refusal], out: Path, command: str) ->
         keys += record.pictures
         refusals += record.refusals
     verdicts: Counter[str] = Counter(refused=len(refusals))
-    places: list[tuple[PanelName, str, int]] = []
+    panels: list[tuple[PanelName, str, int]] = []
     for key in keys:
         fragment = store.read_fragment(key)
         verdicts["refused"] += len(fragment["refusals"])
         verdicts.update(panel["verdict"] for panel in fragment["panels"])
         where = fragment["path"], fragment["location"]
-        places += [((*where, p["name"]), key, i) for i, p in enumerate(fragment["panels"])]
-    reuses, reuse_note = _compare(store, places)
+        panels += [((*where, p["name"]), key, i) for i, p in enumerate(fragment["panels"])]
+    reuses, note = _compare(store, panels)
     head = {
-        "model": plan.model,
-        "settings": {**plan.settings, "reuse": reuse_note},
-        "command": command,
-        "version": code_version(),
+        **head,
+        "settings": {**head["settings"], "reuse": note},
         "created": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
-    write_report(out, head, lambda: store.fragments(keys), refusals, reuses)
+    write_report(out, head, lambda: map(store.read_fragment, keys), refusals, reuses)
     store.remove()
     return Totals(len(shown), len(keys), verdicts, len(reuses))
 
 
-def read_shown(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refusal]:
-    """Read an input under the name to show; whatever breaks its reader is a refusal."""
-    try:
-        for found in read_inputs([path], limits):
-            shown = replace(found, path=_shown(found.path, path, name))
-            if isinstance(shown, Refusal):  # messages name the file that was opened
-                shown = replace(shown, reason=shown.reason.replace(str(path), name))
-            yield shown
-    except Exception as error:  # bytes from outside may break anything
-        message = str(error).replace(str(path), name)
-        yield Refusal(name, "", None, f"cannot be read: {type(error).__name__}: {message}")
+def _compare(store: Store, panels: Sequence[tuple[PanelName, str, int]]) -> tuple[list[Reuse], str]:
+    """Find the panels that show the same place, and say what was compared."""
+    if len(panels) > MOST_PANELS:
+        return [], f"not searched: {len(panels)} panels, at most {MOST_PANELS} are compared"
+    comparison = find_reuse(_PanelsOnDisk(store, panels))
+    return comparison.reuses, comparison.note()
 
 
-def judge(
-    screener: PictureScreener, picture: Picture, info_bar: int | None
-) -> tuple[dict[str, Any], list[GreyOfAnySize]] | Refusal:
-    """Judge a picture; an error that nobody expects is a refusal and stops no other picture.
+@dataclass(frozen=True)
+class _PanelsOnDisk(Sequence[tuple[PanelName, Grey]]):
+    """The panels of a store, each read when it is asked for."""
 
-    Returns:
-        What the report says of it, and its panels to compare.
-    """
-    try:
-        result = screener.screen_picture(picture, info_bar=info_bar)
-        return picture_fragment(result), [panel.panel.grey for panel in result.panels]
-    except Exception as error:
-        reason = f"could not be judged: {type(error).__name__}: {error}"
-        return Refusal(picture.path, picture.location, picture.sha256, reason)
+    store: Store
+    panels: Sequence[tuple[PanelName, str, int]]
+    """Name, key of the picture, and number in the picture."""
+
+    def __len__(self) -> int:
+        return len(self.panels)
+
+    def __getitem__(self, index: Any) -> Any:
+        name, key, number = self.panels[index]
+        return name, self.store.read_panel(key, number)
 
 
 def inputs_outside(paths: Sequence[Path], out: Path) -> list[Path]:
@@ -324,120 +366,6 @@ def code_version() -> str:
     return f"{number} ({done.stdout.strip()})"
 
 
-def limit_threads(count: int) -> None:
-    """Use so many threads in this process for torch, and for the products of NumPy and SciPy.
-
-    Several workers whose libraries all take every core wait for each other most of the time.
-    """
-    import torch
-
-    threadpool_limits(count)
-    torch.set_num_threads(count)
-
-
 def repeating_command(arguments: Sequence[str]) -> str:
     """Write the arguments of the command line so that a shell takes them back."""
     return shlex.join(["semforensics", *arguments])
-
-
-def _workers_for(n_inputs: int) -> int:
-    return 1 if n_inputs <= FEW_INPUTS else count_cores()
-
-
-def _compare(store: Store, places: Sequence[tuple[PanelName, str, int]]) -> tuple[list[Reuse], str]:
-    """Find the panels that show the same place, and say what was compared."""
-    if len(places) > MOST_PANELS:
-        return [], f"not searched: {len(places)} panels, at most {MOST_PANELS} are compared"
-    comparison = find_reuse(_PanelsOnDisk(store, places))
-    return comparison.reuses, comparison.note()
-
-
-@dataclass(frozen=True)
-class _PanelsOnDisk(Sequence[tuple[PanelName, Grey]]):
-    """The panels of a store, each read when it is asked for."""
-
-    store: Store
-    places: Sequence[tuple[PanelName, str, int]]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: Any) -> Any:
-        name, key, number = self.places[index]
-        return name, self.store.read_panel(key, number)
-
-
-def _shown(found: str, path: Path, name: str) -> str:
-    """Put the name to show in the place of the path, also where a member's name follows it."""
-    return name + found[len(str(path)) :] if found.startswith(str(path)) else found
-
-
-def _judge_all(
-    job: InputJob, shown: Mapping[Path, str], workers: int, timeout_s: float
-) -> dict[Path, Refusal]:
-    """Judge all inputs; give a refusal for each that broke its worker."""
-    console = Console(stderr=True)
-    columns = (TextColumn("Screening"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    died: dict[Path, Refusal] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("Screening", total=len(shown))
-
-        def advance() -> None:
-            progress.advance(task)
-
-        if workers == 1:
-            # NumPy's products are small here: further threads would wait for each other.
-            with threadpool_limits(1, user_api="blas"):
-                for path, name in shown.items():
-                    job(path, name)
-                    advance()
-        else:
-            died = _judge_apart(replace(job, threads=1), shown, workers, timeout_s, advance)
-    return died
-
-
-def _judge_apart(
-    job: InputJob,
-    shown: Mapping[Path, str],
-    workers: int,
-    timeout_s: float,
-    advance: Callable[[], None],
-) -> dict[Path, Refusal]:
-    """Judge inputs on processes of their own; a thread waits for each."""
-    died: dict[Path, Refusal] = {}
-    with ExitStack() as stack:
-        idle: SimpleQueue[Worker] = SimpleQueue()
-        for _ in range(min(workers, len(shown))):
-            worker = Worker(job)
-            stack.callback(worker.close)
-            idle.put(worker)
-
-        def run(path: Path, name: str) -> None:
-            worker = idle.get()
-            try:
-                worker.run(path, name, timeout_s=timeout_s, cancelled=lambda: False)
-            except (RuntimeError, TimeoutError) as error:
-                died[path] = Refusal(name, "", None, f"could not be judged: {error}")
-            finally:
-                idle.put(worker)
-
-        # Leaving early cancels what waits, then closes the workers, which ends their threads.
-        pool = ThreadPoolExecutor(min(workers, len(shown)))
-        stack.callback(pool.shutdown, cancel_futures=True, wait=False)
-        waiting: set[Future[None]] = set()
-        for path, name in shown.items():
-            waiting.add(pool.submit(run, path, name))
-            if len(waiting) > 2 * workers:  # few at a time, so that an error ends the run soon
-                waiting = _take(waiting, advance)
-        while waiting:
-            waiting = _take(waiting, advance)
-    return died
-
-
-def _take(waiting: set[Future[None]], advance: Callable[[], None]) -> set[Future[None]]:
-    """Wait until something is done; raise what it raised."""
-    done, rest = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()
-        advance()
-    return rest

@@ -12,6 +12,7 @@ import torch
 from tests.screening.small_model import original
 
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.core.errors import InputError
 from semforensics.detector.detector import Detector
 from semforensics.screening.judge import model as module
 from semforensics.screening.judge.model import (
@@ -83,6 +84,14 @@ def damage(path: Path, target: Path, **changes: object) -> Path:
         ({"references": {"names": []}}, "not the model it says it is"),
         ({"training_domain": None}, "not the model it says it is.*training_domain"),
         ({"phases": "many"}, "not the model it says it is"),
+        ({"params": None}, "not the model it says it is: no 'params' in it"),
+        ({"params": {}}, "not the model it says it is: no 'calibrate_on' in it"),
+        ({"n_validation_groups": None}, "it says it is: no 'n_validation_groups' in it"),
+        ({"temperature": None}, "not the model it says it is: no 'temperature' in it"),
+        ({"temperature": {"1": 0}}, r"temperature 0\.0, expected a positive number"),
+        ({"temperature": {"1": -1.5}}, r"temperature -1\.5, expected a positive number"),
+        ({"temperature": 1.5}, "not the model it says it is"),
+        ({"calibration": {"1": {"real": [0]}}}, "not the model it says it is: no 'generators'"),
     ],
     ids=str,
 )
@@ -92,8 +101,9 @@ def test_a_damaged_model_is_refused(
     """The message names the file and what is wrong with it."""
     path = damage(model_file, tmp_path / "model.safetensors", **changes)
 
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message) as raised:
         ScreeningModel.load(path, CPU)
+    assert str(raised.value).startswith(f"{path}: ")
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path, pipeline: Path) -> None:

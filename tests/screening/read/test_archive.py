@@ -8,13 +8,19 @@ import zipfile
 import pytest
 from tests.screening.documents import zipped
 
-from semforensics.screening.read.archive import Member, MemberRefusal, read_zip
+from semforensics.screening.read.archive import Member, read_zip
+from semforensics.screening.records import Limits, Refusal
 
 
-def unpack(data: bytes, **limits: float) -> list[Member | MemberRefusal]:
+def unpack(data: bytes, **limits: float) -> list[Member | Refusal]:
     """Read an archive, under wide limits but for those given."""
-    bounds = {"max_members": 100, "max_file_mb": 100.0, "max_unpacked_mb": 100.0} | limits
-    return list(read_zip(data, **bounds))
+    bounds = {"max_pictures": 100, "max_file_mb": 100.0, "max_unpacked_mb": 100.0} | limits
+    return list(read_zip(data, Limits(**bounds)))
+
+
+def refusal(name: str, reason: str) -> Refusal:
+    """A member that is not read."""
+    return Refusal(name, "", None, reason)
 
 
 @pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x", "C:\\x.png", "..\\x.png"])
@@ -22,7 +28,7 @@ def test_names_that_point_out_of_the_archive_are_refused(name: str) -> None:
     """They are refused by name, and the others are read."""
     refused, read = unpack(zipped({name: b"1", "z.png": b"2"}))
 
-    assert isinstance(refused, MemberRefusal)
+    assert isinstance(refused, Refusal)
     assert refused.reason == "a name that points out of the archive"
     assert read == Member("z.png", b"2", None)
 
@@ -37,7 +43,7 @@ def test_members_without_a_name_are_refused() -> None:
 
     refused, read = unpack(bytes(data))
 
-    assert refused == MemberRefusal("", "a member without a name")
+    assert refused == refusal("", "a member without a name")
     assert read == Member("z.png", b"2", None)
 
 
@@ -51,7 +57,7 @@ def test_a_name_that_occurs_twice_is_read_once() -> None:
 
     assert unpack(buffer.getvalue()) == [
         Member("x.png", b"1", None),
-        MemberRefusal("x.png", "a second member of this name"),
+        refusal("x.png", "a second member of this name"),
     ]
 
 
@@ -63,7 +69,7 @@ def test_links_are_refused() -> None:
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(info, "/etc/passwd")
 
-    assert unpack(buffer.getvalue()) == [MemberRefusal("x.png", "a link, not a file")]
+    assert unpack(buffer.getvalue()) == [refusal("x.png", "a link, not a file")]
 
 
 def test_encrypted_members_are_refused() -> None:
@@ -71,7 +77,7 @@ def test_encrypted_members_are_refused() -> None:
     data = bytearray(zipped({"x.png": b"1"}))
     data[data.index(b"PK\1\2") + 8] |= 1
 
-    assert unpack(bytes(data)) == [MemberRefusal("x.png", "encrypted: needs a password")]
+    assert unpack(bytes(data)) == [refusal("x.png", "encrypted: needs a password")]
 
 
 def test_members_that_swell_are_refused() -> None:
@@ -79,10 +85,10 @@ def test_members_that_swell_are_refused() -> None:
     bomb = zipped({"a": bytes(30_000_000), "b": b"2"})
 
     by_ratio, small = unpack(bomb)
-    assert by_ratio == MemberRefusal("a", "unpacks to more than 200 times its size")
+    assert by_ratio == refusal("a", "unpacks to more than 200 times its size")
     assert small == Member("b", b"2", None)
-    assert unpack(bomb, max_file_mb=5.0)[0] == MemberRefusal("a", "unpacks to more than 5 MB")
-    refused = MemberRefusal("b", "the archive unpacks to more than is read of one")
+    assert unpack(bomb, max_file_mb=5.0)[0] == refusal("a", "unpacks to more than 5 MB")
+    refused = refusal("b", "the archive unpacks to more than is read of one")
     assert unpack(bomb, max_unpacked_mb=8.0)[1] == refused
 
 
@@ -93,14 +99,14 @@ def test_a_size_that_lies_is_not_believed() -> None:
 
     (found,) = unpack(lie, max_file_mb=5.0)
 
-    assert isinstance(found, MemberRefusal) or len(found.data) <= 100
+    assert isinstance(found, Refusal) or len(found.data) <= 100
 
 
 def test_methods_that_take_memory_beforehand_are_refused() -> None:
     """LZMA's header may ask for 4 GB before the first byte."""
     (found,) = unpack(zipped({"a": b"1" * 100}, zipfile.ZIP_LZMA))
 
-    assert found == MemberRefusal("a", "packed by method 14, expected stored or deflated")
+    assert found == refusal("a", "packed by method 14, expected stored or deflated")
 
 
 def test_damage_is_found() -> None:
@@ -110,7 +116,7 @@ def test_damage_is_found() -> None:
 
     (found,) = unpack(bytes(data))
 
-    assert isinstance(found, MemberRefusal)
+    assert isinstance(found, Refusal)
     assert "Bad CRC-32" in found.reason
 
 

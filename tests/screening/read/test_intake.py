@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from PIL import Image
 from tests.screening.documents import encoded, micrograph, pdf_with, png_header, zipped
 
 from semforensics.screening.read.bombs import MAX_SCANS
-from semforensics.screening.read.intake import Limits, decode, list_inputs, read_inputs
-from semforensics.screening.records import Picture, Refusal
+from semforensics.screening.read.intake import decode, list_inputs, read_inputs
+from semforensics.screening.records import Limits, Picture, Refusal
 
 
 def read(folder: Path, data: bytes, name: str = "x.png", limits: Limits | None = None) -> list:
@@ -78,7 +79,7 @@ def test_frames_of_a_tiff_are_pictures_of_their_own(tmp_path: Path) -> None:
     frames = np.stack([micrograph(seed=n) for n in range(3)])
     tifffile.imwrite(tmp_path / "x.tif", frames, photometric="minisblack")
 
-    found = list(read_inputs([tmp_path / "x.tif"]))
+    found = list(read_inputs([tmp_path / "x.tif"], Limits()))
 
     assert [picture.location for picture in found] == ["", "frame 2", "frame 3"]
     for picture, frame in zip(found, frames, strict=True):
@@ -89,7 +90,7 @@ def test_16_bits_become_8_with_a_note(tmp_path: Path) -> None:
     """The whole range of a 16-bit file is used, and the picture says that this was done."""
     tifffile.imwrite(tmp_path / "x.tif", micrograph().astype(np.uint16) * 100)
 
-    picture = only(list(read_inputs([tmp_path / "x.tif"])))
+    picture = only(list(read_inputs([tmp_path / "x.tif"], Limits())))
 
     assert (picture.grey.min(), picture.grey.max()) == (0, 255)
     assert "16 bits became 8" in picture.notes[0]
@@ -113,7 +114,7 @@ def test_samples_that_would_be_cut_are_refused(
     """Nothing is taken for unsigned, or cut to fewer bits, in silence."""
     tifffile.imwrite(tmp_path / "x.tif", samples, **options)
 
-    assert message in reason(list(read_inputs([tmp_path / "x.tif"])))
+    assert message in reason(list(read_inputs([tmp_path / "x.tif"], Limits())))
 
 
 def test_transparent_parts_are_laid_on_white_with_a_note(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_folders_are_read_in_order_and_one_input_never_stops_the_others(tmp_path
     (tmp_path / "notes.txt").write_text("about the samples")
 
     files = [str(path.relative_to(tmp_path)) for path in list_inputs([tmp_path])]
-    found = list(read_inputs([tmp_path]))
+    found = list(read_inputs([tmp_path], Limits()))
 
     assert files == ["a.png", "b.png", "notes.txt", "sub/c.png"]
     assert [isinstance(one, Picture) for one in found] == [False, True, False, True]
@@ -204,7 +205,7 @@ def test_folders_are_read_in_order_and_one_input_never_stops_the_others(tmp_path
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     """It is the user's slip of the pen, not a file to be refused."""
     with pytest.raises(FileNotFoundError, match=r"none\.png: no such file or folder"):
-        list(read_inputs([tmp_path / "none.png"]))
+        list(read_inputs([tmp_path / "none.png"], Limits()))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of Unix")
@@ -212,14 +213,14 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     """What may never end is not begun."""
     os.mkfifo(tmp_path / "x.png")
 
-    assert reason(list(read_inputs([tmp_path / "x.png"]))) == "not a file"
+    assert reason(list(read_inputs([tmp_path / "x.png"], Limits()))) == "not a file"
 
 
 def test_reading_is_lazy(tmp_path: Path) -> None:
     """The second file is not touched before the first one's pictures are taken."""
     for name in "ab":
         (tmp_path / name).write_bytes(PNG)
-    found = read_inputs([tmp_path])
+    found = read_inputs([tmp_path], Limits())
     next(found)
 
     (tmp_path / "b").write_bytes(b"changed meanwhile")
@@ -227,9 +228,21 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
     assert isinstance(next(found), Refusal)
 
 
+def test_decoding_leaves_the_callers_warnings_alone() -> None:
+    """Between two frames warnings are what they were: only a decoder's own are silent."""
+    stack = io.BytesIO()
+    tifffile.imwrite(stack, np.stack([micrograph()] * 2), photometric="minisblack")
+    filters = [*warnings.filters]
+
+    for _ in decode(stack.getvalue(), Limits()):
+        assert warnings.filters == filters
+        with pytest.warns(UserWarning, match="mine"):
+            warnings.warn("mine", stacklevel=1)
+
+
 def test_decoding_gives_arrays_that_can_be_written_to() -> None:
     """Tensors are made of them without a copy."""
-    ((grey, _, _),) = decode(PNG)
+    ((grey, _, _),) = decode(PNG, Limits())
 
     assert grey.flags.writeable
 

@@ -1,26 +1,28 @@
 """The pictures of a PDF, read by a process of its own."""
 
 import zlib
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 from tests.screening.documents import Pdf, encoded, micrograph, pdf_with, put
 
-from semforensics.screening.read.pdf import PdfPicture, PdfRefusal, is_pdf, read_pdf
+from semforensics.screening.read.pdf import read_pdf
+from semforensics.screening.read.provenance import is_pdf
+from semforensics.screening.records import Limits, Picture, Refusal
+
+LIMITS = Limits(max_pages=50, max_pictures=100, render_dpi=150)
 
 
-def read(data: bytes, **limits: float) -> list[PdfPicture | PdfRefusal]:
+def read(data: bytes, page_s: float = 30.0, **limits: float) -> list[Picture | Refusal]:
     """Read a document, under wide limits but for those given."""
-    bounds = {
-        "max_pages": 50,
-        "max_pictures": 100,
-        "max_megapixels": 64.0,
-        "least_px": 32,
-        "dpi": 150,
-        "page_s": 30.0,
-    }
-    return list(read_pdf(data, **bounds | limits))
+    return list(read_pdf(data, "x.pdf", "5d", replace(LIMITS, **limits), page_s))
+
+
+def refusal(location: str, reason: str) -> Refusal:
+    """A part of the document that is not read."""
+    return Refusal("x.pdf", location, "5d", reason)
 
 
 def test_images_are_taken_out_at_their_own_pixels() -> None:
@@ -32,7 +34,10 @@ def test_images_are_taken_out_at_their_own_pixels() -> None:
     assert [one.location for one in found] == ["page 1, image 1", "page 2, image 1"]
     for picture, grey in zip(found, greys, strict=True):
         np.testing.assert_array_equal(picture.grey, grey)
-        assert (picture.codec, picture.is_lossy) == ("PDF image (FlateDecode)", False)
+        assert (picture.provenance.file_format, picture.is_lossy) == (
+            "PDF image (FlateDecode)",
+            False,
+        )
         assert (picture.is_resampled, picture.notes) == (False, ())
         assert picture.grey.flags.writeable
 
@@ -41,7 +46,7 @@ def test_jpegs_inside_are_lossy() -> None:
     """The filter says so; the samples are those of the JPEG."""
     (picture,) = read(pdf_with(micrograph(), jpeg=True))
 
-    assert (picture.codec, picture.is_lossy) == ("PDF image (DCTDecode)", True)
+    assert (picture.provenance.file_format, picture.is_lossy) == ("PDF image (DCTDecode)", True)
     assert np.abs(picture.grey.astype(int) - micrograph()).mean() < 5
 
 
@@ -150,15 +155,30 @@ def test_small_images_are_left_out() -> None:
     """Icons are no figures; a document without others says what it lacks."""
     found = read(pdf_with(micrograph(20, 20)))
 
-    assert found == [PdfRefusal("", "no image of 32 px or more on 1 pages")]
+    assert found == [refusal("", "no image of 32 px or more on 1 pages")]
+
+
+def test_a_document_names_its_programs() -> None:
+    """Producer and creator are evidence like any tag, in PDF's own encoding or in UTF-16."""
+    pdf = Pdf()
+    pdf.page(put(0, 200, 150), [pdf.image(micrograph())])
+    creator = "Écrivain 3".encode("utf-16").hex().encode()
+    info = pdf.add(b"<< /Producer (pdfTeX-1.40) /Creator <%s> /Title (Gold) >>" % creator)
+
+    (picture,) = read(pdf.to_bytes(b"/Info %d 0 R" % info))
+
+    assert picture.provenance.software == {
+        "PDF Producer": "pdfTeX-1.40",
+        "PDF Creator": "Écrivain 3",
+    }
 
 
 def test_limits_hold() -> None:
     """Pages, pictures and pixels are bounded, and what is beyond is refused by name."""
     data = pdf_with(*[micrograph(40, 40, n) for n in range(3)])
 
-    assert read(data, max_pages=2)[2:] == [PdfRefusal("from page 3 on", "more than 2 pages")]
-    assert read(data, max_pictures=2)[2:] == [PdfRefusal("from page 3 on", "more than 2 pictures")]
+    assert read(data, max_pages=2)[2:] == [refusal("from page 3 on", "more than 2 pages")]
+    assert read(data, max_pictures=2)[2:] == [refusal("from page 3 on", "more than 2 pictures")]
     assert "too large: 40x40 px" in read(data, max_megapixels=0.001)[0].reason
 
 
@@ -190,7 +210,7 @@ def test_pages_beyond_measure_are_refused() -> None:
     too_large, too_many, picture = read(pdf.to_bytes())
 
     assert too_large.reason.endswith("points cannot be drawn")
-    assert too_many == PdfRefusal("page 2", "more than 5000 objects on the page")
+    assert too_many == refusal("page 2", "more than 5000 objects on the page")
     assert picture.location == "page 3, image 1"
 
 
@@ -214,10 +234,7 @@ def test_a_page_that_never_ends_is_refused_and_the_next_one_is_read() -> None:
 
 def test_leaving_early_leaves_no_process_behind() -> None:
     """Whoever wants only the first picture ends the reading."""
-    found = read_pdf(
-        pdf_with(*[micrograph(seed=n) for n in range(20)]),
-        max_pages=50, max_pictures=100, max_megapixels=64.0, least_px=32, dpi=150,
-    )  # fmt: skip
+    found = read_pdf(pdf_with(*[micrograph(seed=n) for n in range(20)]), "x.pdf", "5d", LIMITS)
     next(found)
 
     found.close()

@@ -3,13 +3,12 @@
 import io
 import struct
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
-from tests.screening.documents import encoded, micrograph, pdf_with
+from tests.screening.documents import encoded, micrograph
 
 from semforensics.screening.read.provenance import read_provenance
 from semforensics.screening.records import Provenance
@@ -92,11 +91,9 @@ def test_tags_of_programs_are_read() -> None:
     assert jpeg == {"EXIF Software": "Camera 2", "comment": "by hand", "XMP CreatorTool": "Shop 5"}
 
 
-def test_no_tag_is_nothing_said(tmp_path: Path) -> None:
-    """A bare file gives its format and nothing else, from bytes or from disk."""
-    (tmp_path / "x.png").write_bytes(encoded(micrograph(), "PNG"))
-
-    found = read_provenance(tmp_path / "x.png", "x.png", None)
+def test_no_tag_is_nothing_said() -> None:
+    """A bare file gives its format and nothing else."""
+    found = read(encoded(micrograph(), "PNG"))
 
     assert (found.file_format, found.instrument, found.software) == ("PNG", {}, {})
     assert (found.instrument_source, found.notes) == (None, ())
@@ -111,15 +108,6 @@ def test_values_are_fit_to_be_shown() -> None:
     assert found["A"] == "[31mred"
     assert len(found["k1"]) == 300
     assert len(found) == 60
-
-
-def test_a_document_names_its_programs() -> None:
-    """A PDF's producer is evidence like any tag."""
-    data = pdf_with(micrograph()) + b"<< /Producer (pdfTeX-1.40) >>"
-
-    found = read(data)
-
-    assert (found.file_format, found.software) == ("PDF", {"PDF Producer": "pdfTeX-1.40"})
 
 
 def test_content_credentials_are_looked_for() -> None:
@@ -150,6 +138,19 @@ def test_tags_that_claim_too_much_are_told() -> None:
     assert read(data).notes == (
         "its tags cannot be read: its tags claim more bytes than the file has",
     )
+
+
+def test_only_the_mark_is_taken_off_exif() -> None:
+    """Bytes that the mark's letters occur in are EXIF; a second mark is none."""
+    head = struct.pack("<2sHIH", b"II", 42, 8, 40)
+    tags = b"".join(struct.pack("<HHII", 40_000 + n, 7, 480, 8) for n in range(40))
+    bomb = head + tags + bytes(4)
+
+    def notes(exif: bytes) -> tuple[str, ...]:
+        return read(encoded(micrograph(), "JPEG", exif=exif)).notes
+
+    assert "claim more bytes" in notes(b"Exif\0\0Exif\0\0" + bomb)[0]
+    assert notes(b"Exif\0\0fix" + bomb) == ()
 
 
 def test_what_is_no_image_says_nothing() -> None:

@@ -5,6 +5,7 @@ report can, wherever the file travels. It holds weights and statistics, no pixel
 """
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from semforensics.core.checkpoints import load_checkpoint
@@ -73,18 +75,29 @@ class ScreeningModel:
             detector = Detector(
                 place(network, device).eval(), meta, domain, int(meta["phases"]), device
             )
-            detector.borders(0.5)  # threshold and calibration are there
             about = {k: meta[k] for k in ("name", "data", "training_domain", "limits")}
             about["size_px"] = references.size_px
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not the model it says it is: {error!r}") from error
-        return cls(detector, references, about, sha256_of(path))
+            model = cls(detector, references, about, sha256_of(path))
+            model.describe()
+            detector.p_values(np.zeros(1, dtype=np.float32))
+            if not 0 < detector.temperature < math.inf:
+                raise InputError(f"temperature {detector.temperature}, expected a positive number")
+        except KeyError as error:
+            raise InputError(f"{path}: not the model it says it is: no {error} in it") from error
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not the model it says it is: {error}") from error
+        return model
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """Logits of the calibration images: real, processed, and of each generator."""
+        calibration: dict[str, Any] = self.detector.meta["calibration"][str(self.detector.phases)]
+        return calibration
 
     def describe(self) -> dict[str, Any]:
         """Say what a report says of the model."""
         meta = self.detector.meta
-        sides = meta["calibration"][str(self.detector.phases)]
-        n_real, n_fake = calibration_sizes(sides)
+        n_real, n_fake = calibration_sizes(self.calibration)
         return {
             **{k: self.about[k] for k in ("name", "data", "training_domain", "limits")},
             "sha256": self.sha256,

@@ -8,11 +8,12 @@ import io
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from semforensics.core.errors import InputError
+from semforensics.screening.records import Limits, Refusal
 
 MAX_RATIO = 200
 """Of a member's size to its packed size; a flat picture without compression reaches about 100."""
@@ -38,35 +39,27 @@ class Member:
     """The text beside it, of the same name but for the ending."""
 
 
-@dataclass(frozen=True)
-class MemberRefusal:
-    """A file of an archive that is not read."""
-
-    name: str
-    reason: str
-
-
 def is_zip(data: bytes) -> bool:
     """Say whether bytes are a ZIP archive."""
     return data.startswith(_ZIP_STARTS)
 
 
-def read_zip(
-    data: bytes, *, max_members: int, max_file_mb: float, max_unpacked_mb: float
-) -> Iterator[Member | MemberRefusal]:
+def read_zip(data: bytes, limits: Limits) -> Iterator[Member | Refusal]:
     """Unpack the files of an archive one by one, sorted by name.
 
     Folders, hidden files, what macOS adds and texts beside a picture of that name are left out.
 
     Args:
         data: The archive.
-        max_members: An archive with more is refused.
-        max_file_mb: Of one member, in 10^6 bytes.
-        max_unpacked_mb: Of all members together, those that are refused on the way included.
+        limits: On the number of members and their unpacked sizes, of each and of all together.
+
+    Yields:
+        Members, and refusals under their names; `path` is the name inside the archive.
 
     Raises:
         InputError: It cannot be read, is empty, or has too many members.
     """
+    max_members = limits.max_pictures
     # zipfile makes an object for each entry, so count before it does; folders may be among them.
     if (entries := data.count(_ENTRY)) > 20 * max_members:
         raise InputError(f"{entries} entries, more than {20 * max_members}")
@@ -81,37 +74,35 @@ def read_zip(
         raise InputError("an archive without files")
     if len(files) > max_members:
         raise InputError(f"{len(files)} members, more than {max_members}")
-    texts, pictures = _paired(files)
-    left = [int(max_unpacked_mb * 1e6)]
+    others = {_stem(i.filename) for i in files if not _is_text(i.filename)}
+    texts = {
+        _stem(i.filename): i for i in files if _is_text(i.filename) and _stem(i.filename) in others
+    }
+    budget = _Budget(int(limits.max_unpacked_mb * 1e6))
     seen: set[str] = set()
-    for info in pictures:
+    for info in files:
+        text = texts.get(_stem(info.filename))
+        if text is info:
+            continue
         name = "".join(c if c.isprintable() else "?" for c in info.filename)[:300]
         try:
             _refuse(info)
             if name in seen:  # in a report the two could not be told apart
                 raise InputError("a second member of this name")
             seen.add(name)
-            member = _unpack(archive, info, int(max_file_mb * 1e6), left)
-        except ValueError as error:
-            yield MemberRefusal(name, str(error))
+            member = _unpack(archive, info, int(limits.max_file_mb * 1e6), budget)
+        except InputError as error:
+            yield Refusal(name, "", None, str(error))
             continue
-        yield Member(name, member, _side_car(archive, texts.get(_stem(info.filename)), left))
+        yield Member(name, member, _side_car(archive, text, budget))
         del member
 
 
-def _paired(
-    files: Sequence[zipfile.ZipInfo],
-) -> tuple[dict[str, zipfile.ZipInfo], list[zipfile.ZipInfo]]:
-    """Tell texts that stand beside another file of the same name from all other files."""
-    others = [info for info in files if not info.filename.lower().endswith(".txt")]
-    stems = {_stem(info.filename) for info in others}
-    texts = {
-        _stem(info.filename): info
-        for info in files
-        if info.filename.lower().endswith(".txt") and _stem(info.filename) in stems
-    }
-    alone = [info for info in files if texts.get(_stem(info.filename)) is not info]
-    return texts, alone
+@dataclass
+class _Budget:
+    """Bytes that the members of an archive may still take."""
+
+    left: int
 
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -132,14 +123,14 @@ def _refuse(info: zipfile.ZipInfo) -> None:
         raise InputError(f"packed by method {info.compress_type}, expected stored or deflated")
 
 
-def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, left: list[int]) -> bytes:
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, budget: _Budget) -> bytes:
     """Unpack a member in chunks; what its header says of its size is not believed.
 
     Args:
         archive: That holds it.
         info: The member.
         most: Bytes of a member.
-        left: Bytes that all members may still take; what this one takes is taken off.
+        budget: Of all members; what this one takes is taken off.
     """
     parts: list[bytes] = []
     size = 0
@@ -148,39 +139,41 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, left: li
         with archive.open(info) as file:
             while chunk := file.read(_CHUNK):
                 size += len(chunk)
-                left[0] -= len(chunk)
-                if size > most or left[0] < 0:
-                    break
+                budget.left -= len(chunk)
+                if size > most:
+                    raise InputError(f"unpacks to more than {most / 1e6:g} MB")
+                if budget.left < 0:
+                    budget.left = 0
+                    raise InputError("the archive unpacks to more than is read of one")
                 if size > RATIO_FROM_MB * 1e6 and size > MAX_RATIO * packed:
-                    break
+                    raise InputError(f"unpacks to more than {MAX_RATIO} times its size")
                 parts.append(chunk)
+    except InputError:
+        raise
     except Exception as error:  # damaged streams
         raise InputError(f"cannot be unpacked: {error or type(error).__name__}") from error
-    if size > most:
-        raise InputError(f"unpacks to more than {most / 1e6:g} MB")
-    if left[0] < 0:
-        left[0] = 0
-        raise InputError("the archive unpacks to more than is read of one")
-    if size > RATIO_FROM_MB * 1e6 and size > MAX_RATIO * packed:
-        raise InputError(f"unpacks to more than {MAX_RATIO} times its size")
     return b"".join(parts)
 
 
 def _side_car(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, left: list[int]
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, budget: _Budget
 ) -> str | None:
     if info is None:
         return None
     try:
         _refuse(info)
-        return _unpack(archive, info, int(SIDE_CAR_MB * 1e6), left).decode("utf-8", "replace")
-    except ValueError:  # the picture is judged without it; a text is no evidence that it needs
+        return _unpack(archive, info, int(SIDE_CAR_MB * 1e6), budget).decode("utf-8", "replace")
+    except InputError:  # the picture is judged without it; a text is no evidence that it needs
         return None
 
 
 def _is_clutter(name: str) -> bool:
     parts = name.replace("\\", "/").split("/")
     return parts[0] == "__MACOSX" or parts[-1].startswith(".")
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt")
 
 
 def _stem(name: str) -> str:

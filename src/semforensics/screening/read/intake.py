@@ -2,15 +2,16 @@
 
 Bytes from a stranger: the content decides what a file is, not its name; sizes are asked of headers
 before anything is decoded, and structures that make decoders run wild are refused; archives are
-read in memory, PDFs by a process of their own. Nothing is written anywhere. One input never stops
-the others.
+read in memory, PDFs by a process of their own. Nothing is written anywhere, and no input stops
+another one.
 """
 
 import hashlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,43 +19,18 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from semforensics.core.errors import InputError
-from semforensics.core.images import MAX_MEGAPIXELS, to_8_bit
+from semforensics.core.images import to_8_bit
 from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.read.bombs import refuse_bombs
-from semforensics.screening.read.pdf import PdfPicture, is_pdf, read_pdf
-from semforensics.screening.read.provenance import read_provenance
-from semforensics.screening.records import FORMATS, Grey, Picture, Provenance, Refusal
+from semforensics.screening.read.pdf import read_pdf
+from semforensics.screening.read.provenance import is_pdf, read_provenance
+from semforensics.screening.records import FORMATS, Grey, Limits, Picture, Refusal
 
-_LOSSY = ("JPEG", "MPO", "WEBP")
+LOSSY = ("JPEG", "MPO", "WEBP")
 _TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
 _GREY_16 = ("I;16", "I;16B", "I;16L")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is read at most; more is refused by name."""
-
-    max_file_mb: float = 512.0
-    """Of one file, in 10^6 bytes."""
-    max_megapixels: float = MAX_MEGAPIXELS
-    """Of one picture."""
-    max_total_megapixels: float = 4000.0
-    """Of all frames of one file together."""
-    max_pictures: int = 1000
-    """Frames of a file, images of a PDF, members of an archive."""
-    max_pages: int = 300
-    """Of a PDF."""
-    max_unpacked_mb: float = 1024.0
-    """Of all members of an archive together."""
-    render_dpi: int = 300
-    """At which pages are drawn whose figures are no whole images."""
-    least_px: int = 32
-    """Smaller images of a PDF (icons, rules) are left out without a word."""
-
-
-DEFAULT_LIMITS = Limits()
 
 
 def list_inputs(paths: Sequence[Path]) -> list[Path]:
@@ -78,41 +54,89 @@ def list_inputs(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_inputs(
-    paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS
-) -> Iterator[Picture | Refusal]:
-    """Read files, folders, PDFs and ZIP archives picture by picture.
-
-    Args:
-        paths: What to read, in this order; folders sorted.
-        limits: On what is read.
-
-    Yields:
-        Pictures, and a refusal for whatever cannot be one. Memory holds one input at a time.
+def read_inputs(paths: Sequence[Path], limits: Limits) -> Iterator[Picture | Refusal]:
+    """Read files, folders, PDFs and ZIP archives picture by picture, folders sorted.
 
     Raises:
         FileNotFoundError: A path does not exist.
     """
     for path in list_inputs(paths):
-        try:
-            if not path.is_file():  # a pipe or a device may never end
-                yield Refusal(str(path), "", None, "not a file")
-                continue
-            size = path.stat().st_size
-            if size > limits.max_file_mb * 1e6:
-                reason = f"{size / 1e6:.0f} MB, more than {limits.max_file_mb:g}"
-                yield Refusal(str(path), "", None, reason)
-                continue
-            data = path.read_bytes()
-            side_car = _side_car_of(path)
-        except OSError as error:
-            reason = f"cannot be read: {error.strerror or type(error).__name__}"
-            yield Refusal(str(path), "", None, reason)
-            continue
-        yield from _read_bytes(str(path), data, side_car, limits, depth=0)
+        yield from read_input(path, str(path), limits)
 
 
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey, list[str], bool]]:
+def read_input(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refusal]:
+    """Read one file picture by picture.
+
+    Args:
+        path: As `list_inputs` returns it.
+        name: What the report shows in its place.
+        limits: On what is read.
+
+    Yields:
+        Pictures, and a refusal for whatever cannot be one.
+    """
+    try:
+        if not path.is_file():  # a pipe or a device may never end
+            yield Refusal(name, "", None, "not a file")
+            return
+        size = path.stat().st_size
+        if size > limits.max_file_mb * 1e6:
+            reason = f"{size / 1e6:.0f} MB, more than {limits.max_file_mb:g}"
+            yield Refusal(name, "", None, reason)
+            return
+        data = path.read_bytes()
+        side_car = _side_car_of(path)
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or type(error).__name__}"
+        yield Refusal(name, "", None, reason)
+        return
+    try:
+        yield from _read_bytes(name, data, side_car, limits, depth=0)
+    except Exception as error:  # bytes from outside may break anything
+        yield Refusal(name, "", None, f"cannot be read: {type(error).__name__}: {error}")
+
+
+def _read_bytes(
+    name: str, data: bytes, side_car: str | None, limits: Limits, depth: int
+) -> Iterator[Picture | Refusal]:
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        if not data:
+            raise InputError("empty file")
+        if is_pdf(data):
+            yield from read_pdf(data, name, digest, limits)
+        elif not is_zip(data):
+            yield from _read_image(name, data, digest, side_car, limits)
+        elif depth:
+            raise InputError("an archive inside an archive; unpack it first")
+        else:
+            for found in read_zip(data, limits):
+                if isinstance(found, Member):
+                    member = f"{name}/{found.name}"
+                    yield from _read_bytes(member, found.data, found.side_car, limits, depth=1)
+                else:
+                    yield replace(found, path=f"{name}/{found.path}")
+    except InputError as error:
+        yield Refusal(name, "", digest, str(error))
+
+
+def _read_image(
+    name: str, data: bytes, digest: str, side_car: str | None, limits: Limits
+) -> Iterator[Picture]:
+    number = 0
+    try:
+        for grey, notes, is_lossy in decode(data, limits):
+            number += 1
+            if number == 1:
+                provenance = read_provenance(data, name, side_car)
+            location = "" if number == 1 else f"frame {number}"
+            yield Picture(name, location, digest, grey, provenance, is_lossy, False, tuple(notes))
+    except InputError as error:
+        where = f"frame {number + 1}: " if number else ""
+        raise InputError(f"{where}{error}") from error
+
+
+def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool]]:
     """Decode an image file frame by frame.
 
     Yields:
@@ -122,113 +146,50 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Grey,
         InputError: It is no image, or one that is not taken, with the reason.
     """
     refuse_bombs(data, limits.max_pictures)
+    with _decoding():
+        _verify_png(data)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    with image:
+        pixels = index = 0
+        while True:
+            # Not across `yield`: the caller's warnings are its own.
+            with _decoding():
+                frames = getattr(image, "n_frames", 1)
+                if frames > limits.max_pictures:
+                    raise InputError(f"{frames} frames, more than {limits.max_pictures}")
+                image.seek(index)
+                _check_size(image.size, limits)
+                _check_samples(image)
+                pixels += image.size[0] * image.size[1]
+                if pixels > limits.max_total_megapixels * 1e6:
+                    most = limits.max_total_megapixels
+                    raise InputError(f"its frames have more than {most:g} megapixels")
+                image.load()
+                is_lossy = _is_lossy(image, data)
+                grey, notes = to_grey(image)
+            yield grey, notes, is_lossy
+            index += 1
+            if index == frames:
+                return
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Silence the warnings of a decoder, and turn whatever it raises into an InputError."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            _verify_png(data)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                frames = getattr(image, "n_frames", 1)
-                if frames > limits.max_pictures:
-                    raise InputError(f"{frames} frames, more than {limits.max_pictures}")
-                pixels = 0
-                for index in range(frames):
-                    image.seek(index)
-                    _check_size(image.size, limits)
-                    _check_samples(image)
-                    pixels += image.size[0] * image.size[1]
-                    if pixels > limits.max_total_megapixels * 1e6:
-                        most = limits.max_total_megapixels
-                        raise InputError(f"its frames have more than {most:g} megapixels")
-                    image.load()
-                    is_lossy = _is_lossy(image, data)
-                    yield *to_grey(image), is_lossy
+            yield
+        except InputError:
+            raise
         except UnidentifiedImageError:
             raise InputError("not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise InputError(f"too large: {error}") from error
-        except ValueError:
-            raise
         except Exception as error:  # a decoder may raise anything on bytes from outside
             reason = str(error) or type(error).__name__
             raise InputError(f"cannot be decoded: {reason}") from error
-
-
-def _read_bytes(
-    name: str, data: bytes, side_car: str | None, limits: Limits, depth: int
-) -> Iterator[Picture | Refusal]:
-    """Read one file's bytes."""
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        if not data:
-            raise InputError("empty file")
-        if is_pdf(data):
-            yield from _read_pdf(name, data, digest, limits)
-        elif is_zip(data):
-            if depth:
-                raise InputError("an archive inside an archive; unpack it first")
-            yield from _read_zip(name, data, limits)
-        else:
-            yield from _read_image(name, data, digest, side_car, limits)
-    except ValueError as error:
-        yield Refusal(name, "", digest, str(error))
-
-
-def _read_image(
-    name: str, data: bytes, digest: str, side_car: str | None, limits: Limits
-) -> Iterator[Picture]:
-    provenance: Provenance | None = None
-    number = 0
-    frames = decode(data, limits)
-    while True:
-        try:
-            grey, notes, is_lossy = next(frames)
-        except StopIteration:
-            return
-        except ValueError as error:
-            where = f"frame {number + 1}: " if number else ""
-            raise InputError(f"{where}{error}") from error
-        number += 1
-        provenance = provenance or read_provenance(data, name, side_car)
-        location = "" if number == 1 else f"frame {number}"
-        yield Picture(name, location, digest, grey, provenance, is_lossy, False, tuple(notes))
-
-
-def _read_pdf(name: str, data: bytes, digest: str, limits: Limits) -> Iterator[Picture | Refusal]:
-    document = read_provenance(data, name, None)
-    found = read_pdf(
-        data,
-        max_pages=limits.max_pages,
-        max_pictures=limits.max_pictures,
-        max_megapixels=limits.max_megapixels,
-        least_px=limits.least_px,
-        dpi=limits.render_dpi,
-    )
-    for one in found:
-        if isinstance(one, PdfPicture):
-            provenance = Provenance(
-                one.codec, software=document.software, c2pa=document.c2pa, notes=document.notes
-            )
-            yield Picture(
-                name, one.location, digest, one.grey, provenance,
-                one.is_lossy, one.is_resampled, one.notes,
-            )  # fmt: skip
-        else:
-            yield Refusal(name, one.location, digest, one.reason)
-
-
-def _read_zip(name: str, data: bytes, limits: Limits) -> Iterator[Picture | Refusal]:
-    for found in read_zip(
-        data,
-        max_members=limits.max_pictures,
-        max_file_mb=limits.max_file_mb,
-        max_unpacked_mb=limits.max_unpacked_mb,
-    ):
-        shown = f"{name}/{found.name}"
-        if isinstance(found, Member):
-            yield from _read_bytes(shown, found.data, found.side_car, limits, depth=1)
-        else:
-            yield Refusal(shown, "", None, found.reason)
 
 
 def _side_car_of(path: Path) -> str | None:
@@ -267,7 +228,7 @@ def _is_lossy(image: Image.Image, data: bytes) -> bool:
         return image.tag_v2.get(_TIFF_COMPRESSION) in _LOSSY_TIFF
     if image.format == "WEBP":
         return b"VP8L" not in data[:4096]  # the lossless kind; further on, lossy is the safe guess
-    return image.format in _LOSSY
+    return image.format in LOSSY
 
 
 def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:

@@ -1,28 +1,22 @@
-"""The pictures of a PDF's pages, read by pdfium in a process that may break.
+"""The pictures of a PDF's pages, read by pdfium: the job of a process that may break.
 
-Run as a program by `pdf`: the document comes in on standard input, pictures go out on standard
-output. A micrograph in a PDF is an image object; taken out, it has the pixels that the authors put
+A micrograph in a PDF is an image object; taken out, it has the pixels that the authors put
 in, whatever its size on the page. Where a page's figure is cut into images that touch, or is drawn
 by lines and shadings, the page is drawn instead, which resamples it: the verdict knows.
 """
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
-from semforensics.screening.records import Grey
+from semforensics.core.errors import InputError
+from semforensics.screening.records import Grey, Limits, Picture, Provenance, Refusal
 
-MAX_BYTES = 4 * 2**30
-"""Of address space; a picture of 64 megapixels takes about 1 GB while its page is drawn."""
-MAX_CPU_S = 180
-"""Of the process, whose owner may be gone."""
 MAX_OBJECTS = 5000
 """Of a page."""
 STRIPS = 3
@@ -37,18 +31,48 @@ _MOST_PT = 4000  # an image is drawn to look for a mask
 _OPAQUE = 250
 _DEPTH = 8  # of forms inside forms
 
-Answer = tuple[dict[str, Any], Grey | None]
-"""What is said of a picture or a refusal, and the picture."""
+
+@dataclass(frozen=True)
+class Opened:
+    """What a document says before its first page is read."""
+
+    n_pages: int
+    metadata: dict[str, str]
+    """Such as Producer and Creator."""
 
 
-def read_page(
-    document: Any, number: int, max_megapixels: float, least_px: int, dpi: int
-) -> Iterator[Answer]:
-    """Read the pictures of one page, the first being number 0.
+def read_document(
+    data: bytes, first: int, limits: Limits
+) -> Iterator[Opened | int | Picture | Refusal]:
+    """Read the pictures of a document.
+
+    Args:
+        data: The file.
+        first: Page to begin with; the first page is number 0.
+        limits: On pages and pictures.
 
     Yields:
-        `{"kind": "picture", …}` with grey levels, or `{"kind": "refusal", …}` without.
+        First what the document says; then, for each page, its number and its pictures and
+        refusals. Their paths and hashes are for the caller to fill in.
+
+    Raises:
+        InputError: It is no PDF that can be opened, such as one with a password.
     """
+    try:
+        document = pdfium.PdfDocument(data)
+        n_pages = len(document)
+        metadata = document.get_metadata_dict(skip_empty=True)
+    except Exception as error:  # pdfium on bytes from outside
+        needs = "password" in str(error).lower()
+        reason = "it needs a password" if needs else f"not a readable PDF: {_reason(error)}"
+        raise InputError(reason) from error
+    yield Opened(n_pages, metadata)
+    for number in range(first, min(n_pages, limits.max_pages)):
+        yield number
+        yield from _read_page(document, number, limits)
+
+
+def _read_page(document: Any, number: int, limits: Limits) -> Iterator[Picture | Refusal]:
     where = f"page {number + 1}"
     try:
         page = document[number]
@@ -59,24 +83,25 @@ def read_page(
                 yield _refusal(where, f"more than {MAX_OBJECTS} objects on the page")
                 return
         sized = [(o, *o.get_px_size()) for o in objects if o.type == pdfium_c.FPDF_PAGEOBJ_IMAGE]
-    except Exception as error:  # pdfium on bytes from outside
+    except Exception as error:  # as above
         yield _refusal(where, f"cannot be read: {_reason(error)}")
         return
     drawn = sum(
         o.type in (pdfium_c.FPDF_PAGEOBJ_PATH, pdfium_c.FPDF_PAGEOBJ_SHADING) for o in objects
     )
-    images = [o for o, width, height in sized if min(width, height) >= least_px]
-    bounds = [_bounds(o) for o, width, height in sized if max(width, height) >= least_px]
+    least = limits.least_px
+    images = [o for o, width, height in sized if min(width, height) >= least]
+    bounds = [_bounds(o) for o, width, height in sized if max(width, height) >= least]
     if are_cut_up([b for b in bounds if b]):
         note = f"its figure is cut into {len(bounds)} images that touch: the page was drawn"
-        yield _draw(page, where, max_megapixels, dpi, note)
+        yield _draw(page, where, limits, note)
     elif not images and drawn >= DRAWN:
         note = f"its figure is drawn by {drawn} lines and shadings: the page was drawn"
-        yield _draw(page, where, max_megapixels, dpi, note)
+        yield _draw(page, where, limits, note)
     else:
         turns = page.get_rotation() // 90
         for index, image in enumerate(images, start=1):
-            yield _extract(image, turns, f"{where}, image {index}", max_megapixels)
+            yield _extract(image, turns, f"{where}, image {index}", limits.max_megapixels)
 
 
 def are_cut_up(boxes: Sequence[tuple[float, float, float, float]]) -> bool:
@@ -108,7 +133,7 @@ def _bounds(image: Any) -> tuple[float, float, float, float] | None:
     return left, bottom, right, top
 
 
-def _extract(image: Any, turns: int, where: str, max_megapixels: float) -> Answer:
+def _extract(image: Any, turns: int, where: str, max_megapixels: float) -> Picture | Refusal:
     """Take an image out at its own pixels, upright as the page shows it."""
     try:
         width, height = image.get_px_size()
@@ -126,14 +151,9 @@ def _extract(image: Any, turns: int, where: str, max_megapixels: float) -> Answe
         grey, note = _upright(grey, image.get_matrix().get(), turns)
     except Exception as error:  # pdfium and its image codecs, on bytes from outside
         return _refusal(where, f"cannot be decoded: {_reason(error)}")
-    return {
-        "kind": "picture",
-        "location": where,
-        "codec": f"PDF image ({', '.join(filters) or 'no filter'})",
-        "is_lossy": any(f in _LOSSY_FILTERS for f in filters),
-        "is_resampled": False,
-        "notes": [*notes, *note],
-    }, grey
+    codec = Provenance(f"PDF image ({', '.join(filters) or 'no filter'})")
+    is_lossy = any(f in _LOSSY_FILTERS for f in filters)
+    return Picture("", where, "", grey, codec, is_lossy, False, (*notes, *note))
 
 
 def _is_masked(image: Any) -> bool:
@@ -173,76 +193,24 @@ def _upright(grey: Grey, matrix: Sequence[float], turns: int) -> tuple[Grey, lis
     return np.ascontiguousarray(np.rot90(grey, -turns)), []
 
 
-def _draw(page: Any, where: str, max_megapixels: float, dpi: int, note: str) -> Answer:
+def _draw(page: Any, where: str, limits: Limits, note: str) -> Picture | Refusal:
     """Draw a whole page."""
     try:
         width, height = page.get_size()  # points of 1/72 inch
-        most = (max_megapixels * 1e6 / max(width * height, 1e-6)) ** 0.5 * 72
-        used = min(float(dpi), most)
+        most = (limits.max_megapixels * 1e6 / max(width * height, 1e-6)) ** 0.5 * 72
+        used = min(float(limits.render_dpi), most)
         if used < _LEAST_DPI or min(width, height) < 1:
             return _refusal(where, f"a page of {width:.0f}x{height:.0f} points cannot be drawn")
         grey = np.array(page.render(scale=used / 72, grayscale=True).to_pil().convert("L"))
     except Exception as error:  # as above
         return _refusal(where, f"cannot be drawn: {_reason(error)}")
-    return {
-        "kind": "picture",
-        "location": f"{where}, rendered at {used:.0f} dpi",
-        "codec": "PDF page",
-        "is_lossy": False,
-        "is_resampled": True,
-        "notes": [note],
-    }, grey
+    location = f"{where}, rendered at {used:.0f} dpi"
+    return Picture("", location, "", grey, Provenance("PDF page"), False, True, (note,))
 
 
-def _refusal(where: str, reason: str) -> Answer:
-    return {"kind": "refusal", "location": where, "reason": reason}, None
+def _refusal(where: str, reason: str) -> Refusal:
+    return Refusal("", where, None, reason)
 
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _main(options: dict[str, Any], source: BinaryIO, sink: BinaryIO) -> None:
-    """Answer with the number of pages, and for each page its beginning and its pictures."""
-
-    def send(head: dict[str, Any], grey: Grey | None = None) -> None:
-        if grey is not None:
-            head["shape"] = grey.shape
-        sink.write(json.dumps(head).encode() + b"\n")
-        if grey is not None:
-            sink.write(grey.tobytes())
-        sink.flush()
-
-    first, last = options.pop("first"), options.pop("last")
-    try:
-        document = pdfium.PdfDocument(source.read())
-        pages = len(document)
-    except Exception as error:  # as above
-        needs = "password" in str(error).lower()
-        reason = "it needs a password" if needs else f"not a readable PDF: {_reason(error)}"
-        send({"kind": "broken", "reason": reason})
-        return
-    send({"kind": "pages", "pages": pages})
-    for number in range(first, min(pages, last)):
-        send({"kind": "page", "page": number})
-        for head, grey in read_page(document, number, **options):
-            send(head, grey)
-    send({"kind": "end"})
-
-
-def _bound_process() -> None:
-    """Bound the memory and the time that this process may take, where the system can."""
-    try:
-        import resource
-    except ImportError:  # Windows; the owner's time-out holds all the same
-        return
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(ValueError):  # macOS knows the limit and refuses to set it
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
-
-
-if __name__ == "__main__":
-    _bound_process()
-    with suppress(BrokenPipeError):  # the owner wants no more
-        _main(json.loads(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)

@@ -9,14 +9,12 @@ import io
 import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from semforensics.screening.read.bombs import refuse_bombs
-from semforensics.screening.read.pdf import is_pdf
 from semforensics.screening.records import FORMATS, Provenance
 
 _VENDOR_TAGS = {34680: "FEI/Thermo", 34682: "FEI/Thermo", 34118: "Zeiss"}
@@ -24,21 +22,29 @@ _SOFTWARE_TAGS = {270: "ImageDescription", 305: "Software", 306: "DateTime", 315
 _MAX_TEXT, _MAX_ENTRIES, _MAX_FRAMES = 300, 60, 1000
 _MAX_PARSED, _MAX_LINE = 1_000_000, 1000  # characters: an instrument writes fewer
 _LINE = re.compile(r"^\s*\$?([\w .()/#%-]{1,80}?)\s*(?:=|\s)\s*(.+)$")
+_EXIF_MARK = b"Exif\0\0"
 _C2PA_MARKS = (b"c2pa", b"jumb")
+_NO_PDF = (
+    b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"RIFF", b"PK\3\4"
+)  # fmt: skip
 
 
-def read_provenance(file: Path | bytes, name: str, side_car: str | None) -> Provenance:
+def is_pdf(data: bytes) -> bool:
+    """Say whether bytes are a PDF: its mark may follow other bytes, but no image's or ZIP's."""
+    return b"%PDF-" in data[:1024] and not data.startswith(_NO_PDF)
+
+
+def read_provenance(data: bytes, name: str, side_car: str | None) -> Provenance:
     """Read what a file, and the text beside it, say of the instrument and of programs.
 
     Args:
-        file: The file or its bytes: an image, or anything else, of which only marks are looked for.
+        data: An image, or anything else, of which only marks are looked for.
         name: Of the file, to name the side-car after.
         side_car: The text beside it, if there is any.
 
     Returns:
         Empty where nothing is known; a file that cannot be read says nothing.
     """
-    data = file.read_bytes() if isinstance(file, Path) else file
     instrument: dict[str, str] = {}
     source: str | None = None
     notes: list[str] = []
@@ -55,15 +61,10 @@ def read_provenance(file: Path | bytes, name: str, side_car: str | None) -> Prov
     except UnidentifiedImageError:  # no image: it has no tags
         pass
     except Exception as error:  # a decoder may raise anything on bytes from outside
-        notes.append(f"its tags cannot be read: {_clean(str(error) or type(error).__name__)}")
+        notes.append(f"its tags cannot be read: {clean(str(error) or type(error).__name__)}")
     xmp = re.search(rb"<xmp:CreatorTool>([^<]{1,300})<|xmp:CreatorTool=\"([^\"]{1,300})\"", data)
     if xmp:
-        software["XMP CreatorTool"] = _clean((xmp[1] or xmp[2]).decode("utf-8", "replace"))
-    if kind == "PDF":
-        for key in (b"Producer", b"Creator"):
-            found = re.search(rb"/" + key + rb"\s*\(((?:[^()\\]|\\.){1,300})\)", data)
-            if found:
-                software[f"PDF {key.decode()}"] = _clean(found[1].decode("latin-1"))
+        software["XMP CreatorTool"] = clean((xmp[1] or xmp[2]).decode("utf-8", "replace"))
     if not instrument and side_car:
         instrument = _parse(side_car)
         if instrument:
@@ -87,20 +88,22 @@ def _software(image: Image.Image) -> dict[str, str]:
     if isinstance(image, TiffImageFile):
         for tag, name in _SOFTWARE_TAGS.items():
             if tag in image.tag_v2:
-                found[name] = _clean(_as_text(image.tag_v2[tag]))
+                found[name] = clean(_as_text(image.tag_v2[tag]))
     else:
         if image.format == "PNG":
             image.load()  # tags may stand behind the pixels
-        # EXIF is a TIFF, whose tags may claim the same bytes again and again.
-        refuse_bombs(image.info.get("exif", b"").lstrip(b"Exif\0"), _MAX_FRAMES)
+        # EXIF is a TIFF, whose tags may claim the same bytes again and again. Pillow looks for it
+        # behind up to two marks.
+        exif = image.info.get("exif", b"").removeprefix(_EXIF_MARK).removeprefix(_EXIF_MARK)
+        refuse_bombs(exif, _MAX_FRAMES)
         for tag, value in image.getexif().items():
             name = ExifTags.TAGS.get(tag, str(tag))
             if name in ("Software", "Make", "Model", "DateTime", "Artist", "ImageDescription"):
-                found[f"EXIF {name}"] = _clean(_as_text(value))
+                found[f"EXIF {name}"] = clean(_as_text(value))
     texts: Mapping[Any, Any] = image.info
     for key in ("comment", "Software", "Comment", "Description", "parameters", "Creation Time"):
         if key in texts:
-            found.setdefault(str(key), _clean(_as_text(texts[key])))
+            found.setdefault(str(key), clean(_as_text(texts[key])))
     return {key: value for key, value in found.items() if value}
 
 
@@ -111,9 +114,9 @@ def _parse(text: str) -> dict[str, str]:
     for line in text[:_MAX_PARSED].replace("\0", "\n").splitlines():
         line = line[:_MAX_LINE].strip()
         if heading := re.fullmatch(r"\s*\[(.{1,80})\]\s*", line):
-            section = f"{_clean(heading[1])}."
+            section = f"{clean(heading[1])}."
         elif len(settings) < _MAX_ENTRIES and (pair := _LINE.match(line)):
-            settings[section + _clean(pair[1])] = _clean(pair[2])
+            settings[section + clean(pair[1])] = clean(pair[2])
     return settings
 
 
@@ -145,9 +148,9 @@ def _c2pa(data: bytes, kind: str) -> str:
             c2pa.Context(offline) as context,
             c2pa.Reader(kind_of_file, io.BytesIO(data), context=context) as reader,
         ):
-            return f"present: {_clean(str(reader.get_validation_state()))}"
+            return f"present: {clean(str(reader.get_validation_state()))}"
     except Exception as error:  # a damaged manifest is one all the same
-        return f"present, cannot be read: {_clean(str(error) or type(error).__name__)}"
+        return f"present, cannot be read: {clean(str(error) or type(error).__name__)}"
 
 
 def _as_text(value: Any) -> str:
@@ -158,7 +161,7 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _clean(text: str) -> str:
-    """Take control characters out, and cut to a length that can be read."""
+def clean(text: str) -> str:
+    """Take control characters out of a text, and cut it to a length that can be read."""
     flat = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()
     return flat if len(flat) <= _MAX_TEXT else f"{flat[: _MAX_TEXT - 1]}…"

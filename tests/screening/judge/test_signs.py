@@ -9,7 +9,8 @@ from tests.screening.small_model import original
 
 from semforensics.core.processing import gamma, jpeg, median, resize_and_back
 from semforensics.detector.perturbations import resize, shifted_jpeg
-from semforensics.screening.judge.limits import (
+from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.signs import (
     GRID_PEAK_LIMIT,
     JPEG_LIMIT,
     PEAK_LIMIT,
@@ -18,7 +19,6 @@ from semforensics.screening.judge.limits import (
     periodicity,
     why_not_native,
 )
-from semforensics.screening.judge.model import ScreeningModel
 from semforensics.screening.records import Grey
 
 AREAS = range(8)

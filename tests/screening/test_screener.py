@@ -13,16 +13,15 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
-from tests.screening.small_model import SIZE_PX, TEST, doubled, original
 
 from semforensics.core.processing import jpeg, median
 from semforensics.detector.perturbations import resize
 from semforensics.screening.judge.evidence import RESIDUAL_GAIN, residual
 from semforensics.screening.judge.model import ScreeningModel
-from semforensics.screening.judge.screener import Screener
-from semforensics.screening.read.intake import DEFAULT_LIMITS
 from semforensics.screening.records import Grey, Picture, Provenance
-from semforensics.screening.submission import screen_submission
+from semforensics.screening.screener import Screener
+from semforensics.screening.submission import Options, screen_submission
+from tests.screening.small_model import SIZE_PX, TEST, doubled, original
 
 REAL = original(TEST[0])
 DOUBLED = doubled(REAL)
@@ -345,9 +344,7 @@ def test_a_report_of_this_model_warns_of_simulated_training(
         [folder],
         tmp_path / "report",
         Screener(model, alpha=0.1),
-        scratch=tmp_path / "scratch",
-        command="semforensics screen submission",
-        limits=DEFAULT_LIMITS,
+        Options(tmp_path / "scratch", "semforensics screen submission"),
     )
 
     assert (totals.verdicts["consistent"], totals.verdicts["ai-suspected"]) == (1, 1)
@@ -359,7 +356,7 @@ def test_a_report_of_this_model_warns_of_simulated_training(
 def test_screening_starts_without_heavy_modules() -> None:
     """Loading the screener imports neither diffusers nor torchvision, lpips, sklearn or plots."""
     code = (
-        "import sys; import semforensics.screening.judge.screener; "
+        "import sys; import semforensics.screening.screener; "
         "heavy = {'diffusers', 'torchvision', 'lpips', 'sklearn', 'matplotlib', 'skimage'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -1,0 +1,135 @@
+"""The rule by which the scores of a panel's tiles become one of three verdicts.
+
+The logits of the tiles are pooled, by their mean unless told otherwise, and the pooled logit is
+read by the calibration of single tiles. A mean scatters less than a tile, so its false alarms are
+rarer than alpha promises; those of a maximum are more frequent. Real is excluded when p_real is at
+most alpha, generated when p_fake is, and "AI-suspected" and "consistent" need exactly one of them
+excluded. A panel of which half of the tiles or more are outside the training domain is
+inconclusive. A "consistent" where pixels went through JPEG or resampling, as far as is known or
+shows (`signs`), is inconclusive too: after these most generated images look real. "AI-suspected"
+stays: processing makes hardly any real suspect.
+"""
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from semforensics.core.errors import InputError
+from semforensics.detector.calibration import at_prevalence, calibration_sizes, check_alpha, decide
+from semforensics.detector.scoring import sigmoid
+from semforensics.detector.tiling import Pooling, pool
+from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.signs import why_not_native
+from semforensics.screening.records import Finding, Grey, Verdict
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A model and how it decides."""
+
+    model: ScreeningModel
+    alpha: float
+    """Share of reals, like those the model knows, that may be suspected."""
+    prevalence: float
+    """Share of generated panels among those screened; moves the predictive value alone."""
+    pooling: str
+    """Of the logits of a panel's tiles: mean, median or max."""
+
+    def __post_init__(self) -> None:
+        """Check the settings against the model.
+
+        Raises:
+            InputError: alpha is finer than the model's calibration resolves, the prevalence is not
+                between 0 and 1, or there is no such pooling.
+        """
+        if self.pooling not in get_args(Pooling):
+            expected = ", ".join(get_args(Pooling))
+            raise InputError(f"pooling {self.pooling!r}: expected one of {expected}")
+        if not 0 < self.alpha < 1:
+            raise InputError(f"alpha {self.alpha}: expected between 0 and 1, both left out")
+        at_prevalence(0.0, self.prevalence)
+        check_alpha(self.alpha, *calibration_sizes(self.model.calibration))
+
+    def decide(
+        self,
+        panel: Grey,
+        logits: Float[np.ndarray, " tiles"],
+        inside: Bool[np.ndarray, " tiles"],
+        *,
+        is_lossy: bool,
+        is_resampled: bool,
+    ) -> Finding:
+        """Decide on a panel.
+
+        Args:
+            panel: Grey levels without info bar.
+            logits: Of its tiles, positive for generated.
+            inside: Which tiles are inside the training domain.
+            is_lossy: The panel is known to have gone through a lossy codec.
+            is_resampled: It is known to have been brought to another size.
+        """
+        detector = self.model.detector
+        logit = pool(logits, self.pooling)  # type: ignore[arg-type]  # checked above
+        p_real, p_fake = (
+            float(p[0]) for p in detector.p_values(np.array([logit], dtype=np.float32))
+        )
+        share = float(inside.mean())
+        decided = decide(
+            np.array([p_real]), np.array([p_fake]), self.alpha, np.array([share > 0.5])
+        )
+        verdict: Verdict = str(decided[0])  # type: ignore[assignment]
+        reason = _what_p_values_say(verdict, p_real, p_fake, self.alpha)
+        if share <= 0.5:
+            reason = (
+                f"{int((~inside).sum())} of its {len(logits)} tiles are unlike the images that the"
+                " model was trained on, so its score says nothing."
+            )
+        elif verdict == "consistent":
+            sign = _known_history(is_lossy, is_resampled)
+            sign = sign or why_not_native(panel, self.model.references)
+            if sign is not None:
+                verdict = "inconclusive"
+                reason = (
+                    f"Its score is that of a real micrograph, but {sign}, and then generated images"
+                    " get such scores, too."
+                )
+        calibrated = logit / detector.temperature
+        return Finding(
+            verdict,
+            reason,
+            n_tiles=len(logits),
+            logit=logit,
+            probability=sigmoid(calibrated),
+            predictive_value=sigmoid(at_prevalence(calibrated, self.prevalence)),
+            p_real=p_real,
+            p_fake=p_fake,
+            share_inside=share,
+        )
+
+
+def _known_history(is_lossy: bool, is_resampled: bool) -> str | None:
+    """Say what the file tells of its pixels' way, in one clause."""
+    if is_resampled:
+        return "it was brought to another size on the way here"
+    return "it was stored with loss, as in a JPEG file" if is_lossy else None
+
+
+def _what_p_values_say(verdict: Verdict, p_real: float, p_fake: float, alpha: float) -> str:
+    """Say in one sentence what the p-values say."""
+    real, generated = f"(p = {p_real:.3f})", f"(p = {p_fake:.3f})"
+    if verdict == "ai-suspected":
+        return (
+            f"Its score is unusual for real micrographs {real} and usual for generated ones"
+            f" {generated}."
+        )
+    if verdict == "consistent":
+        return (
+            f"Its score is usual for real micrographs {real} and unusual for images of the"
+            f" generators that the model knows {generated}."
+        )
+    how = "unusual" if max(p_real, p_fake) <= alpha else "usual"
+    return (
+        f"Its score is {how} both for real micrographs {real} and for generated ones {generated}."
+    )

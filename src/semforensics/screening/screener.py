@@ -1,0 +1,214 @@
+"""One picture from outside, from its pixels to its verdicts: read, split, judge."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+
+from semforensics.core.errors import InputError
+from semforensics.core.images import to_8_bit
+from semforensics.detector.inference import FoldedNetwork
+from semforensics.detector.scoring import score_images
+from semforensics.detector.tiling import cut_tiles
+from semforensics.screening.judge.model import ScreeningModel, find_model
+from semforensics.screening.judge.verdict import Rule
+from semforensics.screening.read.intake import LOSSY, read_inputs, to_grey
+from semforensics.screening.records import (
+    Evidence,
+    Finding,
+    Grey,
+    GreyOfAnySize,
+    Limits,
+    PanelResult,
+    Picture,
+    PictureResult,
+    Provenance,
+    Refusal,
+)
+from semforensics.screening.split.panels import split_panels
+
+
+class Screener:
+    """A model with the settings of a screening; can be pickled.
+
+    screener = Screener.load()
+    for panel in screener.screen("figure.png").panels:
+        print(panel.finding.verdict, panel.finding.reason)
+    """
+
+    def __init__(
+        self,
+        model: ScreeningModel,
+        *,
+        alpha: float = 0.05,
+        prevalence: float = 0.5,
+        pooling: str = "mean",
+        evidence: bool = True,
+    ) -> None:
+        """Check the settings against the model, and prepare its network.
+
+        Args:
+            model: Scores and decides.
+            alpha: As `Rule` says, and so are `prevalence` and `pooling`.
+            prevalence: Between 0 and 1.
+            pooling: mean, median or max.
+            evidence: Whether to gather what is shown beside a verdict, which takes most of the
+                time.
+
+        Raises:
+            InputError: A setting is out of range, or finer than the model's calibration resolves.
+        """
+        self._rule = Rule(model, alpha, prevalence, pooling)
+        self._network = FoldedNetwork(model.detector.network, "float32")
+        self.model, self.evidence = model, evidence
+        self.alpha, self.prevalence, self.pooling = alpha, prevalence, pooling
+        self.size_px: int = model.about["size_px"]
+        """Side of a tile, and the least of a panel."""
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        **settings: Any,
+    ) -> "Screener":
+        """Load a model.
+
+        Args:
+            model: As `find_model` takes it; None is the released one.
+            device: Where to score.
+            settings: Of the constructor: alpha, prevalence, pooling, evidence.
+
+        Raises:
+            InputError: As the constructor; or the file is no screening model.
+            FileNotFoundError: There is no such model.
+        """
+        return cls(ScreeningModel.load(find_model(model), torch.device(device)), **settings)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a report says of the model."""
+        return self.model.describe()
+
+    def screen(self, image: str | Path | GreyOfAnySize | Image.Image) -> PictureResult:
+        """Judge one image.
+
+        Args:
+            image: A file that holds one picture, an array of grey levels (8 or 16 bits), or a
+                Pillow image.
+
+        Raises:
+            InputError: It cannot be read, or holds several pictures.
+            FileNotFoundError: There is no such file.
+        """
+        if not isinstance(image, str | Path):
+            return self.screen_picture(_picture_of(image))
+        found = list(read_inputs([Path(image)], Limits()))
+        if len(found) != 1:
+            raise InputError(
+                f"{image}: {len(found)} pictures, expected one; `semforensics screen` takes all"
+            )
+        if isinstance(found[0], Refusal):
+            raise InputError(f"{image}: {found[0].reason}")
+        return self.screen_picture(found[0])
+
+    def screen_picture(self, picture: Picture, info_bar: int | None = None) -> PictureResult:
+        """Judge the panels of a picture.
+
+        Args:
+            picture: As intake reads it.
+            info_bar: Rows to cut off the bottom of each panel; None finds the bar.
+        """
+        panels, refusals = split_panels(picture, self.size_px, info_bar)
+        findings = self.judge(
+            [panel.grey for panel in panels],
+            is_lossy=picture.is_lossy,
+            is_resampled=picture.is_resampled,
+        )
+        results = tuple(
+            PanelResult(panel, finding, self._evidence_of(panel.grey, finding, picture.is_lossy))
+            for panel, finding in zip(panels, findings, strict=True)
+        )
+        return PictureResult(picture, results, tuple(refusals))
+
+    def judge(
+        self,
+        panels: Sequence[GreyOfAnySize],
+        *,
+        is_lossy: bool = False,
+        is_resampled: bool = False,
+    ) -> list[Finding]:
+        """Judge panels, each by itself.
+
+        Args:
+            panels: Grey levels without info bar. One smaller than a tile is refused.
+            is_lossy: They are known to have gone through a lossy codec.
+            is_resampled: They are known to have been brought to another size.
+        """
+        large = [panel for panel in panels if min(panel.shape) >= self.size_px]
+        tiles = [cut_tiles(panel, self.size_px) for panel in large]
+        findings: Iterator[Finding] = iter(())
+        if tiles:
+            stack = torch.cat(tiles)
+            ends = np.cumsum([len(part) for part in tiles])[:-1]
+            scores = np.split(self.tile_logits(stack), ends)
+            inside = np.split(self.model.detector.domain.is_inside(stack), ends)
+            findings = (
+                self._rule.decide(*one, is_lossy=is_lossy, is_resampled=is_resampled)
+                for one in zip(large, scores, inside, strict=True)
+            )
+        return [
+            next(findings) if min(panel.shape) >= self.size_px else self._refusal(panel)
+            for panel in panels
+        ]
+
+    def tile_logits(self, tiles: torch.Tensor) -> Float[np.ndarray, " tiles"]:
+        """Score tiles: uint8 [n, 1, size, size] → one logit each, positive for generated."""
+        detector = self.model.detector
+        return score_images(self._network, tiles, phases=detector.phases, device=detector.device)
+
+    def _refusal(self, panel: GreyOfAnySize) -> Finding:
+        height, width = panel.shape
+        return Finding(
+            "refused",
+            f"It is too small: {width}x{height} px, need at least {self.size_px}x{self.size_px}.",
+        )
+
+    def _evidence_of(self, panel: Grey, finding: Finding, is_lossy: bool) -> Evidence:
+        if not self.evidence or finding.verdict == "refused":
+            return Evidence()
+        # Imported here: drawing Grad-CAM needs modules that a screening without maps does not.
+        from semforensics.screening.judge.evidence import gather, processed_copies
+
+        copies = {
+            name: self.judge([copy], is_lossy=lossy, is_resampled=resampled)[0]
+            for name, copy, lossy, resampled in processed_copies(panel, is_lossy)
+        }
+        tiles = cut_tiles(panel, self.size_px)
+        return gather(self.model, panel, tiles, self.tile_logits(tiles), copies)
+
+
+def _picture_of(image: Any) -> Picture:
+    """Wrap pixels that came from no file."""
+    if isinstance(image, Image.Image):
+        grey, notes = to_grey(image)
+        kind = image.format or "Pillow image"
+        digest = hashlib.sha256(grey.tobytes()).hexdigest()
+        provenance = Provenance(kind)
+        return Picture("array", "", digest, grey, provenance, kind in LOSSY, False, tuple(notes))
+    image = np.asarray(image)
+    if image.ndim == 3 and image.dtype == np.uint8 and image.shape[2] in (3, 4) and image.size:
+        return replace(_picture_of(Image.fromarray(image)), provenance=Provenance("array"))
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16) or image.size == 0:
+        raise InputError(
+            f"array of shape {image.shape} and type {image.dtype}, expected grey levels [height, "
+            "width] of 8 or 16 bits, or 8-bit colours [height, width, 3]"
+        )
+    digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+    return Picture("array", "", digest, to_8_bit(image), Provenance("array"), False, False)
