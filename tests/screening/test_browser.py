@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semforensics.screening.page import Page, ServeLimits
-from semforensics.screening.upload import UploadLimits
+from semforensics.screening.page import Page
+from semforensics.screening.upload import PageLimits
 from semforensics.screening.write.fragment import picture_fragment
 from semforensics.screening.write.report import write_report
 from tests.screening.jobs import screen
@@ -41,7 +41,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def server(pytestconfig: pytest.Config) -> Iterator[Page]:
     """A page that takes four files of a megabyte."""
-    limits = ServeLimits(upload=UploadLimits(max_files=4, max_file_mb=1, max_total_mb=2))
+    limits = PageLimits(max_files=4, max_file_mb=1, max_total_mb=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(pytestconfig.rootpath)
         with Page(screen, limits=limits, notice="A <notice>") as server:
@@ -125,7 +125,7 @@ def test_two_files_are_judged_by_keyboard_alone(
     with Image.open(tmp_path / "page.png") as image:
         assert image.height > 1500
         assert np.asarray(image.convert("L")).std() > 10
-    assert tab.hosts() == {f"127.0.0.1:{server.port}"}
+    assert tab.hosts() == {f"127.0.0.1:{server.server_port}"}
     assert tab.complaints == []
     assert not list(server.folder.iterdir())
 
@@ -168,7 +168,7 @@ def test_dropped_files_are_judged_and_the_reports_can_be_saved(tab: Tab, server:
     assert saved.value.suggested_filename == "report.json"
     written = json.loads(Path(saved.value.path()).read_text())
     assert [image["path"] for image in written["images"]] == ["dropped.png"]
-    assert tab.hosts() == {f"127.0.0.1:{server.port}"}
+    assert tab.hosts() == {f"127.0.0.1:{server.server_port}"}
     assert tab.complaints == []
 
 

@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from semforensics.screening.page import Page, ServeLimits, serve_page
-from semforensics.screening.upload import UploadLimits
+from semforensics.screening.page import Page, serve_page
+from semforensics.screening.upload import PageLimits
 from tests.screening.jobs import screen
 
-LIMITS = ServeLimits(
-    upload=UploadLimits(max_files=4, max_file_mb=1, max_total_mb=2),
+LIMITS = PageLimits(
+    max_files=4,
+    max_file_mb=1,
+    max_total_mb=2,
     header_s=1.5,
     stall_s=1.5,
     screening_s=60,
@@ -29,7 +31,7 @@ LIMITS = ServeLimits(
 
 
 @contextmanager
-def running(root: Path, limits: ServeLimits = LIMITS) -> Iterator[Page]:
+def running(root: Path, limits: PageLimits = LIMITS) -> Iterator[Page]:
     """A page that answers while the block runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root)  # the worker imports its job from the checkout
@@ -53,7 +55,9 @@ def talk(page: Page, *parts: bytes, pause_s: float = 0, close: bool = False) -> 
 
     The status is 0 where there is none: no answer, or that of the protocol's first version.
     """
-    with socket.create_connection((page.server_address[0], page.port), timeout=60) as connection:
+    with socket.create_connection(
+        (page.server_address[0], page.server_port), timeout=60
+    ) as connection:
         try:
             for part in parts:
                 connection.sendall(part)
@@ -74,8 +78,8 @@ def talk(page: Page, *parts: bytes, pause_s: float = 0, close: bool = False) -> 
 def request(page: Page, body: bytes, **headers: str | None) -> bytes:
     """A submission as our own page sends it, but for the headers given; None leaves one out."""
     known: dict[str, str | None] = {
-        "Host": f"127.0.0.1:{page.port}",
-        "Origin": f"http://127.0.0.1:{page.port}",
+        "Host": f"127.0.0.1:{page.server_port}",
+        "Origin": f"http://127.0.0.1:{page.server_port}",
         "X-Semforensics-Token": page.token,
         "Content-Type": "application/octet-stream",
         "Content-Length": str(len(body)),
@@ -99,7 +103,8 @@ def submit(page: Page, *named: tuple[str, bytes]) -> tuple[int, dict[str, str]]:
 
 def get(page: Page, path: str = "/", host: str | None = None, method: str = "GET") -> bytes:
     """A request for a page."""
-    return f"{method} {path} HTTP/1.1\r\nHost: {host or f'127.0.0.1:{page.port}'}\r\n\r\n".encode()
+    host = host or f"127.0.0.1:{page.server_port}"
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 
 
 PNG = b"\x89PNG and more"
@@ -148,13 +153,15 @@ def test_it_listens_on_this_computer_alone(page: Page) -> None:
     """The address is the loopback's; from the network interface nobody answers."""
     assert page.server_address[0] == "127.0.0.1"
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", page.port), timeout=2)
+        socket.create_connection(("127.0.0.2", page.server_port), timeout=2)
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js"])
 def test_pages_carry_a_policy_that_lets_nothing_out(page: Page, path: str) -> None:
     """Every answer forbids other sources, framing, sniffing and storing."""
-    with socket.create_connection((page.server_address[0], page.port), timeout=60) as connection:
+    with socket.create_connection(
+        (page.server_address[0], page.server_port), timeout=60
+    ) as connection:
         connection.sendall(get(page, path))
         answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
 
@@ -321,7 +328,7 @@ def test_a_file_that_breaks_the_judge_breaks_nothing_else(page: Page) -> None:
 
 def test_a_second_submission_is_told_to_wait_and_a_gone_browser_makes_room(page: Page) -> None:
     """While one is judged the next hears "busy"; when its browser leaves, its files go at once."""
-    address = (page.server_address[0], page.port)
+    address = (page.server_address[0], page.server_port)
     with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
         end = time.monotonic() + 30
@@ -340,7 +347,7 @@ def test_a_second_submission_is_told_to_wait_and_a_gone_browser_makes_room(page:
 
 def test_more_connections_than_allowed_are_closed(page: Page) -> None:
     """Idle connections cannot use up the threads: beyond the bound each is turned away."""
-    address = (page.server_address[0], page.port)
+    address = (page.server_address[0], page.server_port)
     idle = [socket.create_connection(address, timeout=60) for _ in range(16)]
     time.sleep(0.3)
 
@@ -384,7 +391,9 @@ def test_a_signal_removes_files_that_are_being_judged(
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
             answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
-        page = type("Known", (), {"port": port, "token": answer.split('token" content="')[1][:43]})
+        page = type(
+            "Known", (), {"server_port": port, "token": answer.split('token" content="')[1][:43]}
+        )
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
             end = time.monotonic() + 60
@@ -404,4 +413,4 @@ def test_a_signal_removes_files_that_are_being_judged(
 def test_a_taken_port_is_said(page: Page) -> None:
     """A second page on one port is an error, with nothing left behind."""
     with pytest.raises(OSError, match="in use"):
-        serve_page(screen, port=page.port)
+        serve_page(screen, port=page.server_port)

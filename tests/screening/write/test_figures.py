@@ -12,6 +12,8 @@ from semforensics.figures import style
 from semforensics.screening.records import Box, Map
 from semforensics.screening.write import figures
 
+NAMES = ("frequency", "panel", "p05", "p50", "p95")
+
 
 def picture(uri: str) -> np.ndarray:
     """Samples of a data URI."""
@@ -112,18 +114,21 @@ def test_a_spectrum_shows_panel_median_and_band() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "error", "message"),
     [
-        ({"p95": None}, "no list p95"),
-        ({"panel": [1.0]}, "of one length"),
-        ({"panel": [1.0, float("nan")]}, "finite"),
-        ({"frequency": [0.0, 0.1]}, "above 0"),
+        ({"p95": None}, KeyError, "p95"),
+        ({"panel": [1.0]}, ValueError, "inhomogeneous shape"),
+        ({name: [] for name in NAMES}, ValueError, "found"),
+        ({"panel": [1.0, float("nan")]}, ValueError, "finite"),
+        ({"frequency": [0.0, 0.1]}, ValueError, "above 0"),
     ],
 )
-def test_a_spectrum_that_cannot_be_drawn_is_refused(change: dict, message: str) -> None:
-    """What is missing or wrong is named."""
-    lists = {name: [0.1, 0.2] for name in ("frequency", "panel", "p05", "p50", "p95")} | change
+def test_a_spectrum_that_cannot_be_drawn_is_refused(
+    change: dict, error: type[Exception], message: str
+) -> None:
+    """A list that is missing, empty, of another length or without a place in a plot is an error."""
+    lists = {name: [0.1, 0.2] for name in NAMES} | change
     spectrum = {name: values for name, values in lists.items() if values is not None}
 
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         figures.spectrum_plot(spectrum)

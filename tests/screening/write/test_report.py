@@ -188,7 +188,7 @@ def test_page_fetches_nothing_and_runs_nothing(
     assert "@import" not in raw
 
 
-HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>.png'
+HOSTILE = "'\"><script>alert(1)</script>{{ 7 * 7 }}<img src=x onerror=alert(1)>.png"
 
 
 def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
@@ -222,7 +222,9 @@ def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
         refusals=(Refusal(HOSTILE, HOSTILE, None, HOSTILE),),
     )
     model = HEAD["model"] | {"name": HOSTILE, HOSTILE: [HOSTILE], "limits": [HOSTILE]}
-    head = HEAD | {"command": HOSTILE, "version": HOSTILE, "created": HOSTILE, "model": model}
+    settings = HEAD["settings"] | {HOSTILE: HOSTILE, "reuse": f"not searched: {HOSTILE}"}
+    head = {"created": HOSTILE, "version": HOSTILE, "command": HOSTILE}
+    head |= {"settings": settings, "model": model}
     pair = dataclasses.replace(reuse(HOSTILE, HOSTILE), transform=HOSTILE)
 
     shown = [picture_fragment(hostile)] * 2

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from semforensics.screening.records import Grey, Map
 from semforensics.screening.write.rendering import TEMPLATES
@@ -31,9 +31,6 @@ _HEAT = np.array(
      [0.75, 187, 175, 113], [1, 255, 234, 70]]
 )  # fmt: skip
 """Support points of a dark blue to yellow scale that keeps its order in grey: place and RGB."""
-_PLOT_WIDTH, _PLOT_HEIGHT = 420, 260
-_PLOT_X, _PLOT_Y = (46, 408), (12, 220)
-"""Left and right, top and bottom of a plot's axes."""
 
 
 def thumbnail(grey: Grey) -> str:
@@ -57,22 +54,21 @@ def tile_map(grey: Grey, logits: Map) -> str:
     Args:
         grey: The panel.
         logits: Of the tiles; NaN where there is none. Colours end at ± `TILE_LOGIT_END`, and where
-            a tile is wide enough its number stands in it.
+            a tile is wide enough its number is in it.
     """
     values = np.asarray(logits.values, dtype=float)
-    place = np.nan_to_num(values / TILE_LOGIT_END).clip(-1, 1)[..., None]
-    ends = np.where(place < 0, _rgb(REAL), _rgb(FAKE))
-    colours = 255 + np.abs(place) * (ends - 255.0)  # white where the tile says nothing
+    strength = np.nan_to_num(values / TILE_LOGIT_END).clip(-1, 1)[..., None]
+    ends = np.where(strength < 0, ImageColor.getrgb(REAL), ImageColor.getrgb(FAKE))
+    colours = 255 + np.abs(strength) * (ends - 255.0)  # white where the tile says nothing
     cover = np.where(np.isnan(values), 0, _COVER)
     image, (top, left, bottom, right) = _over(
         grey, logits, colours, cover, Image.Resampling.NEAREST
     )
     height, width = (bottom - top) / values.shape[0], (right - left) / values.shape[1]
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=min(13, max(9, width / 3.2)))
-    for row, column in np.argwhere(~np.isnan(values)):
-        corner = (left + column * width, top + row * height)
-        if width >= 30 and height >= 16:
-            middle = (corner[0] + width / 2, corner[1] + height / 2)
+    if width >= 30 and height >= 16:
+        draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=min(13, width / 3.2))
+        for row, column in np.argwhere(~np.isnan(values)):
+            middle = (left + column * width + width / 2, top + row * height + height / 2)
             text = f"{values[row, column]:+.1f}"
             draw.text(middle, text, (0, 0, 0), font, "mm", stroke_width=2, stroke_fill="white")
     return _jpeg(image)
@@ -95,45 +91,28 @@ def spectrum_plot(spectrum: Mapping[str, Sequence[float]]) -> str:
             decibels, all of one length.
 
     Raises:
-        ValueError: A list is missing or of another length, or a value cannot be drawn.
+        KeyError: A list is missing.
+        ValueError: Lists differ in length, are empty or hold what cannot be drawn.
     """
-    names = ("panel", "p05", "p50", "p95")
-    missing = [name for name in ("frequency", *names) if name not in spectrum]
-    if missing:
-        raise ValueError(f"spectrum: no list {', '.join(missing)}; found {', '.join(spectrum)}")
-    sizes = {name: len(spectrum[name]) for name in ("frequency", *names)}
-    if len(set(sizes.values())) != 1 or not sizes["frequency"]:
-        raise ValueError(f"spectrum: lists of one length and not empty expected, found {sizes}")
-    frequency = np.asarray(spectrum["frequency"], dtype=float)
-    power = np.array([spectrum[name] for name in names], dtype=float)
-    if not (np.isfinite(power).all() and np.isfinite(frequency).all() and (frequency > 0).all()):
-        raise ValueError("spectrum: finite values and frequencies above 0 expected")
-    ends = np.log10(frequency[[0, -1]]) + np.array([-1e-9, 1e-9])
-    low, high = 10 * np.floor(power.min() / 10), 10 * np.ceil(power.max() / 10 + 1e-9)
+    names = ("frequency", "panel", "p05", "p50", "p95")
+    lists = np.array([spectrum[name] for name in names], dtype=float)
+    if not (lists.size and np.isfinite(lists).all() and (lists[0] > 0).all()):
+        raise ValueError(f"spectrum: frequencies above 0 and finite values expected, found {lists}")
+    log_frequency, curves = np.log10(lists[0]), lists[1:]
+    low, high = 10 * np.floor(curves.min() / 10), 10 * np.ceil(curves.max() / 10 + 1e-9)
     step = 10 if high - low <= 70 else 20
-    decibels = np.arange(step * np.ceil(low / step), high + 1, step)
-    ticks = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5])
-    ticks = ticks[(ends[0] <= np.log10(ticks)) & (np.log10(ticks) <= ends[1])]
-    (left, right), (top, bottom) = _PLOT_X, _PLOT_Y
-
-    def x(frequency: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        return np.asarray(np.interp(np.log10(frequency), ends, _PLOT_X).round(1))
-
-    def y(decibels: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        return np.asarray(np.interp(decibels, (low, high), (bottom, top)).round(1))
-
+    ticks = {f: np.log10(f) for f in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)}
+    first, last = log_frequency[0] - 1e-9, log_frequency[-1] + 1e-9
     drawing = TEMPLATES.get_template("spectrum.svg").render(
-        width=_PLOT_WIDTH,
-        height=_PLOT_HEIGHT,
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        rows=zip(decibels, y(decibels), strict=True),
-        columns=zip(ticks, x(ticks), strict=True),
+        first=first,
+        last=last,
+        low=low,
+        high=high,
+        decibels=np.arange(step * np.ceil(low / step), high + 1, step),
+        frequencies={f: log for f, log in ticks.items() if first <= log <= last},
         curves={
-            name: [f"{a},{b}" for a, b in zip(x(frequency), y(curve), strict=True)]
-            for name, curve in zip(names, power, strict=True)
+            name: [*zip(log_frequency, curve, strict=True)]
+            for name, curve in zip(names[1:], curves, strict=True)
         },
         real=REAL,
         neutral=NEUTRAL,
@@ -148,7 +127,7 @@ def _over(
     cover: Float[np.ndarray, "rows columns"],
     resampling: Image.Resampling,
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """Lay colours over the box of a shrunk panel; give the image and the box in its pixels."""
+    """Lay colours over the box of a shrunk panel; return the image and the box in its pixels."""
     image = _shrink(grey, MAP_PX).convert("RGB")
     scale_y, scale_x = image.height / grey.shape[0], image.width / grey.shape[1]
     top, bottom = round(values.box.top * scale_y), round(values.box.bottom * scale_y)
@@ -179,7 +158,3 @@ def _jpeg(image: Image.Image) -> str:
 
 def _data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _rgb(code: str) -> Float[np.ndarray, " 3"]:
-    return np.array([int(code[at : at + 2], 16) for at in (1, 3, 5)], dtype=float)

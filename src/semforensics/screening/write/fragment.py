@@ -7,13 +7,7 @@ import numpy as np
 from pydantic_core import to_jsonable_python
 
 from semforensics.screening.records import Evidence, PanelResult, PictureResult, Refusal
-from semforensics.screening.write.figures import (
-    heat_map,
-    residual_picture,
-    spectrum_plot,
-    thumbnail,
-    tile_map,
-)
+from semforensics.screening.write import figures
 
 _LARGEST_MAP = 4096
 """Values of a tile map that report.json still lists; a larger one is only drawn."""
@@ -42,7 +36,7 @@ def picture_fragment(result: PictureResult) -> dict[str, Any]:
         "panels": [_panel(panel) for panel in result.panels],
         "refusals": [refusal_entry(refusal) for refusal in result.refusals],
         "figures": {
-            "thumbnail": thumbnail(picture.grey),
+            "thumbnail": figures.thumbnail(picture.grey),
             "panels": [_figures(panel) for panel in result.panels],
         },
     }
@@ -71,13 +65,11 @@ def _panel(result: PanelResult) -> dict[str, Any]:
 
 def _numbers(evidence: Evidence) -> dict[str, Any]:
     """Return the numbers of the evidence; maps of many values are left to the figures."""
-    reencoded, tiles = evidence.reencoded, evidence.tile_logits
+    after, tiles = evidence.reencoded, evidence.tile_logits
     return {
-        "reencoded": reencoded
-        and {
-            name: {"logit": logit, "verdict": verdict}
-            for name, (logit, verdict) in reencoded.items()
-        },
+        "reencoded": None
+        if after is None
+        else {name: {"logit": logit, "verdict": word} for name, (logit, word) in after.items()},
         "tile_logits": None if tiles is None or np.size(tiles.values) > _LARGEST_MAP else tiles,
         "spectrum": evidence.spectrum,
         "nearest_real": evidence.nearest_real,
@@ -103,11 +95,11 @@ def _figures(result: PanelResult) -> dict[str, str]:
     grey, evidence = result.panel.grey, result.evidence
     drawn = {}
     if evidence.tile_logits is not None:
-        drawn["tile_map"] = tile_map(grey, evidence.tile_logits)
+        drawn["tile_map"] = figures.tile_map(grey, evidence.tile_logits)
     if evidence.grad_cam is not None:
-        drawn["grad_cam"] = heat_map(grey, evidence.grad_cam)
+        drawn["grad_cam"] = figures.heat_map(grey, evidence.grad_cam)
     if evidence.residual is not None:
-        drawn["residual"] = residual_picture(evidence.residual)
+        drawn["residual"] = figures.residual_picture(evidence.residual)
     if evidence.spectrum is not None:
-        drawn["spectrum"] = spectrum_plot(evidence.spectrum)
+        drawn["spectrum"] = figures.spectrum_plot(evidence.spectrum)
     return drawn

@@ -19,6 +19,8 @@ REPORT_CSS = files(__package__).joinpath("report.css").read_text(encoding="utf-8
 
 def visible(text: str) -> str:
     """Write what does not show, such as control characters and turned writing, as its number."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() or unicodedata.category(c) == "Zs" else f"\\u{ord(c):04x}"
         for c in text.translate(dict.fromkeys(b"\t\n\r", " "))
@@ -30,7 +32,7 @@ def _show(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
     """Write a number of 0 … 1 with three digits, never as a certainty."""
     if value is None:
         return "\N{EN DASH}"
@@ -39,20 +41,22 @@ def _share(value: float | None) -> str:
     return "> 0.999" if value > 0.999 else f"{value:.3f}"
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
     """Write a number with its sign and two digits."""
     return "\N{EN DASH}" if value is None else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Write a number of things."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _sentences(notes: Iterable[str]) -> str:
+def sentences(notes: Iterable[str]) -> str:
+    """Write notes one after the other, each with a capital and a full stop."""
     return " ".join(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes)
 
 
-def _label(key: str) -> str:
+def label(key: str) -> str:
     """Turn a key of JSON into words for readers; a key with a space is words already."""
     if " " in key:
         return key
@@ -75,13 +79,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters |= {
-    "counted": _counted,
-    "label": _label,
-    "sentences": _sentences,
-    "share": _share,
-    "signed": _signed,
-}
+TEMPLATES.filters |= {f.__name__: f for f in (counted, label, sentences, share, signed)}
 TEMPLATES.tests["digest"] = re.compile("[0-9a-f]{40}|[0-9a-f]{64}").fullmatch
 TEMPLATES.tests["phrase"] = lambda value: isinstance(value, str) and " " in value
 TEMPLATES.globals["wording"] = WORDING

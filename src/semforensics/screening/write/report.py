@@ -8,9 +8,10 @@ does not occur, because no program can tell intent.
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,6 +41,8 @@ _HEAD = ("created", "version", "command", "settings", "model")
 _ORDER = ("ai-suspected", "inconclusive", "consistent", "refused")
 """In which verdicts are listed: what asks for work first."""
 
+_json = partial(json.dumps, allow_nan=False)  # ASCII: names on disk need not be Unicode
+
 Fragments = Callable[[], Iterator[dict[str, Any]]]
 
 
@@ -51,33 +54,36 @@ def is_simulated(model: Mapping[str, Any]) -> bool:
 
 
 @dataclass
-class Survey:
+class _Survey:
     """What the first reading of the fragments finds, so that later ones know what to show."""
 
-    n_pictures: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     """Panels of each verdict; "refused" counts whatever is not judged."""
-    suspected: list[int] = field(default_factory=list)
-    """Numbers of pictures with a suspected panel, from 0."""
-    inconclusive: list[int] = field(default_factory=list)
-    """Numbers of further pictures with an inconclusive panel."""
+    ranks: list[int] = field(default_factory=list)
+    """Of each picture: the first of `_ORDER` that a panel of it has."""
 
     def add(self, fragment: Mapping[str, Any]) -> None:
         """Count one picture."""
         verdicts = [panel["verdict"] for panel in fragment["panels"]]
-        if "ai-suspected" in verdicts:
-            self.suspected.append(self.n_pictures)
-        elif "inconclusive" in verdicts:
-            self.inconclusive.append(self.n_pictures)
-        self.verdicts.update(verdicts)
-        self.verdicts["refused"] += len(fragment["refusals"])
-        self.n_pictures += 1
+        self.ranks.append(min(map(_ORDER.index, verdicts), default=len(_ORDER)))
+        self.verdicts.update(verdicts, refused=len(fragment["refusals"]))
 
     def detailed(self) -> frozenset[int]:
-        """Return the numbers of the pictures that the HTML shows in full detail."""
-        if self.n_pictures <= FULL_DETAIL:
-            return frozenset(range(self.n_pictures))
-        return frozenset((self.suspected + self.inconclusive)[:MOST_DETAILED])
+        """Return the numbers, from 0, of the pictures that the HTML shows in full detail."""
+        if len(self.ranks) <= FULL_DETAIL:
+            return frozenset(range(len(self.ranks)))
+        urgent = [number for number, rank in enumerate(self.ranks) if rank < 2]
+        return frozenset(sorted(urgent, key=self.ranks.__getitem__)[:MOST_DETAILED])
+
+
+@dataclass(frozen=True)
+class _Submission:
+    """What a report is written from; all but its pictures as report.json lists it."""
+
+    head: Mapping[str, Any]
+    fragments: Fragments
+    refused: Sequence[Mapping[str, Any]]
+    pairs: Sequence[Mapping[str, Any]]
 
 
 def write_report(
@@ -102,71 +108,53 @@ def write_report(
     Raises:
         ValueError: `head` lacks something.
     """
-    missing = {*_HEAD, "training_domain"} - {*head, *head.get("model", {})}
+    missing = {*_HEAD} - {*head} or {"training_domain"} - {*head["model"]}
     if missing:
-        raise ValueError(f"report: no {', '.join(sorted(missing))} in the head: {head}")
-    refused = [refusal_entry(refusal) for refusal in refusals]
-    pairs = [_pair(reuse) for reuse in reuses]
+        raise ValueError(f"report: no {', '.join(sorted(missing))}; found {', '.join(head)}")
+    submission = _Submission(
+        head, fragments, [*map(refusal_entry, refusals)], [*map(_pair, reuses)]
+    )
     with ExitStack() as renamed, ExitStack() as closed:  # all are whole before one gets its name
+        paths = [renamed.enter_context(atomic_file(folder / name)) for name in REPORT_NAMES]
         json_file, csv_file, html_file = (
-            closed.enter_context(
-                renamed.enter_context(atomic_file(folder / name)).open(
-                    "w", encoding="utf-8", newline=""
-                )
-            )
-            for name in REPORT_NAMES
+            closed.enter_context(path.open("w", encoding="utf-8", newline="")) for path in paths
         )
-        survey = _write_json_and_csv(json_file, csv_file, head, fragments, refused, pairs)
+        survey = _write_json_and_csv(submission, json_file, csv_file)
         page = TEMPLATES.get_template("report.html")
-        html_file.writelines(page.generate(_values(head, fragments, refused, pairs, survey)))
+        html_file.writelines(page.generate(_values(submission, survey)))
 
 
 def _pair(reuse: Reuse) -> dict[str, Any]:
     """Return two panels that show the same place, as report.json lists them."""
     names = ("path", "location", "panel")
-    return {
-        "first": dict(zip(names, reuse.first, strict=True)),
-        "second": dict(zip(names, reuse.second, strict=True)),
-        "transform": reuse.transform,
-        "overlap": asdict(reuse.overlap),
-        "correlation": reuse.correlation,
-    }
+    first, second = (dict(zip(names, end, strict=True)) for end in (reuse.first, reuse.second))
+    return asdict(reuse) | {"first": first, "second": second}
 
 
-def _write_json_and_csv(
-    file: TextIO,
-    csv_file: TextIO,
-    head: Mapping[str, Any],
-    fragments: Fragments,
-    refused: Sequence[Mapping[str, Any]],
-    pairs: Sequence[Mapping[str, Any]],
-) -> Survey:
-    survey = Survey()
+def _write_json_and_csv(submission: _Submission, json_file: TextIO, csv_file: TextIO) -> _Survey:
+    """Write all numbers, and count the verdicts on the way."""
+    survey = _Survey()
     table = csv.DictWriter(csv_file, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     table.writeheader()
-    file.write(f'{{\n"schema_version": {_json(SCHEMA_VERSION)},\n')
-    file.writelines(f"{_json(key)}: {_json(head[key])},\n" for key in _HEAD)
-    file.write('"images": [')
-    for fragment in fragments():
+    json_file.write(f'{{\n"schema_version": {_json(SCHEMA_VERSION)},\n')
+    json_file.writelines(f"{_json(key)}: {_json(submission.head[key])},\n" for key in _HEAD)
+    json_file.write('"images": [')
+    for fragment in submission.fragments():
         entry = {key: value for key, value in fragment.items() if key != "figures"}
-        file.write(f"{',' if survey.n_pictures else ''}\n{_json(entry)}")
+        json_file.write(f"{',' if survey.ranks else ''}\n{_json(entry)}")
         for panel in fragment["panels"]:
             table.writerow(_cells(fragment | panel | panel["box"] | {"panel": panel["name"]}))
         table.writerows(map(_cells, fragment["refusals"]))
         survey.add(fragment)
-    table.writerows(map(_cells, refused))
-    survey.verdicts["refused"] += len(refused)
-    summary = {"n_pictures": survey.n_pictures, "n_reuses": len(pairs)}
+    table.writerows(map(_cells, submission.refused))
+    survey.verdicts["refused"] += len(submission.refused)
+    summary = {"n_pictures": len(survey.ranks), "n_reuses": len(submission.pairs)}
     summary |= {f"n_{name.replace('-', '_')}": survey.verdicts[name] for name in _ORDER}
-    file.write(
-        f'\n],\n"refusals": {_json(refused)},\n"reuse": {_json(pairs)},\n'
+    json_file.write(
+        f'\n],\n"refusals": {_json(submission.refused)},\n"reuse": {_json(submission.pairs)},\n'
         f'"summary": {_json(summary)}\n}}\n'
     )
     return survey
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False)  # ASCII: names on disk need not be Unicode
 
 
 def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,58 +166,44 @@ def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _values(
-    head: Mapping[str, Any],
-    fragments: Fragments,
-    refused: Iterable[Mapping[str, Any]],
-    pairs: Sequence[Mapping[str, Any]],
-    survey: Survey,
-) -> dict[str, Any]:
+def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
     """Return what the template shows; pictures come from iterators, to be read once each."""
-    model, settings, detailed = head["model"], head["settings"], survey.detailed()
+    model, detailed = submission.head["model"], survey.detailed()
     first = ("name", "sha256", "data", "training_domain", "calibration")
-    limits = model.get("limits") or []
-    paired = {
-        (panel["path"], panel["location"]) for p in pairs for panel in (p["first"], p["second"])
-    }
-    shown = ((n, fragment) for n, fragment in enumerate(fragments()) if n in detailed)
+
+    def pictures() -> Iterator[tuple[int, dict[str, Any]]]:
+        return enumerate(submission.fragments())
+
     return {
-        **head,
+        **submission.head,
         "css": Markup(REPORT_CSS),
         "simulated": SIMULATED if is_simulated(model) else "",
         "model_facts": {
             key: model[key] for key in (*first, *model) if key in model and key != "limits"
         },
-        "limits": [limits] if isinstance(limits, str) else limits,
-        # The largest of many tiles exceeds alpha more often: it bounds no false alarms then.
-        "alpha": None if settings.get("pooling") == "max" else settings.get("alpha"),
-        "tile_logit_end": TILE_LOGIT_END,
-        "reuse_note": str(settings.get("reuse", "")),
         "order": _ORDER,
         "verdicts": survey.verdicts,
-        "n_judged": survey.verdicts.total() - survey.verdicts["refused"],
-        "n_pictures": survey.n_pictures,
+        "n_pictures": len(survey.ranks),
         "n_detailed": len(detailed),
         "full_detail": FULL_DETAIL,
         "most_detailed": MOST_DETAILED,
-        "pictures": shown,
-        "others": (f for n, f in enumerate(fragments()) if n not in detailed),
-        "refused": _refused(fragments, refused),
-        "reuses": pairs,
+        "tile_logit_end": TILE_LOGIT_END,
+        "pictures": ((number, picture) for number, picture in pictures() if number in detailed),
+        "others": (picture for number, picture in pictures() if number not in detailed),
+        "refused": _all_refused(submission),
+        "pairs": submission.pairs,
         "anchors": {
-            (fragment["path"], fragment["location"]): n
-            for n, fragment in enumerate(fragments() if paired else ())
-            if n in detailed and (fragment["path"], fragment["location"]) in paired
+            (picture["path"], picture["location"]): number
+            for number, picture in (pictures() if submission.pairs else ())
+            if number in detailed
         },
     }
 
 
-def _refused(
-    fragments: Fragments, refused: Iterable[Mapping[str, Any]]
-) -> Iterator[Mapping[str, Any]]:
+def _all_refused(submission: _Submission) -> Iterator[Mapping[str, Any]]:
     """Return all that is not judged: inputs first, then parts of pictures."""
-    yield from refused
-    for fragment in fragments():
+    yield from submission.refused
+    for fragment in submission.fragments():
         yield from fragment["refusals"]
         for panel in fragment["panels"]:
             if panel["verdict"] == "refused":
