@@ -54,14 +54,47 @@ def imports_of(tree: ast.AST) -> set[str]:
     return found
 
 
-def command_body(command: str) -> ast.FunctionDef:
-    """The function of the command line behind a command."""
+def command_body(command: str) -> list[ast.FunctionDef]:
+    """The function of the command line behind a command, and the methods of its arguments.
+
+    Those that it calls on arguments of its module's dataclasses, and that these call in turn.
+    """
     for path in COMMANDS.glob("*.py"):
-        for node in ast.parse(path.read_text()).body:
+        tree = ast.parse(path.read_text())
+        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == command.replace("-", "_"):
                 assert [ast.unparse(d) for d in node.decorator_list] == ["PANEL.command"]
-                return node
+                kinds = {a.arg: ast.unparse(a.annotation) for a in node.args.args}
+                return [node, *methods_called(node, kinds, classes)]
     raise AssertionError(f"{COMMANDS} has no command {command}")
+
+
+def methods_called(
+    function: ast.FunctionDef, kinds: dict[str, str], classes: dict[str, ast.ClassDef]
+) -> list[ast.FunctionDef]:
+    """The methods that a function calls on names whose classes are known."""
+    found = []
+    for node in ast.walk(function):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        kind = kinds.get(getattr(node.func.value, "id", ""))
+        if method := find_method(kind, node.func.attr, classes):
+            found += [method, *methods_called(method, {"self": kind}, classes)]
+    return found
+
+
+def find_method(
+    kind: str | None, name: str, classes: dict[str, ast.ClassDef]
+) -> ast.FunctionDef | None:
+    """A method of a class or of those that it inherits from."""
+    if kind not in classes:
+        return None
+    for node in classes[kind].body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    found = (find_method(ast.unparse(base), name, classes) for base in classes[kind].bases)
+    return next(filter(None, found), None)
 
 
 def import_closure(stage: PipelineStage) -> set[str]:
@@ -71,7 +104,8 @@ def import_closure(stage: PipelineStage) -> set[str]:
     others = {"fastgan", "stylegan2_ada"} - {argument}
     skipped = tuple(f"semforensics.generators.{o}." for o in others if command == "train-gan")
     # The frame of the commands runs around each of them.
-    waiting = imports_of(command_body(command)) | imports_of(ast.parse(FRAME.read_text()))
+    waiting = imports_of(ast.parse(FRAME.read_text()))
+    waiting |= set().union(*map(imports_of, command_body(command)))
     reached = set[str]()
     while waiting:
         module = waiting.pop()
@@ -168,20 +202,33 @@ def chain_of(node: ast.AST) -> str:
     return ".".join([node.id, *names]) if isinstance(node, ast.Name) else ""
 
 
-def read_keys(command: ast.FunctionDef, argument: str) -> set[str]:
-    """Dotted names of the parameters that a command's function reads, whole sections included.
+def read_keys(bodies: list[ast.FunctionDef], argument: str) -> set[str]:
+    """Dotted names of the parameters that a command reads, whole sections included.
 
-    A command names each parameter: it hands neither all of them nor its run to anything.
+    A command names each parameter: only to methods of its arguments, which are read as well, does
+    it hand all of them.
     """
+    command, *methods = bodies
+    return set().union(*(keys_of_body(body, argument, methods) for body in (command, *methods)))
+
+
+def keys_of_body(
+    function: ast.FunctionDef, argument: str, methods: list[ast.FunctionDef]
+) -> set[str]:
+    """The same for one function."""
     found, inner = set[str](), set[ast.AST]()
-    for node in ast.walk(command):  # a chain of attributes is met before its beginnings
+    for node in ast.walk(function):  # a chain of attributes is met before its beginnings
         if isinstance(node, ast.Assign) and ast.unparse(node) == "p = run.params":
             inner |= {node.targets[0], *ast.walk(node.value)}
             continue
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in {
+            method.name for method in methods
+        }:
+            inner |= {a for a in node.args if ast.unparse(a) == "p"}
         suffix = ""
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
             node, name = node.args  # getattr(run.params.generate_fakes, gan)
-            assert name.id == command.args.args[0].arg
+            assert name.id == function.args.args[0].arg
             suffix = f".{argument}"
         if node in inner or not (chain := chain_of(node)):
             continue
@@ -189,10 +236,10 @@ def read_keys(command: ast.FunctionDef, argument: str) -> set[str]:
         head, *keys = chain.removeprefix("run.params.").split(".")
         if head == "p" or chain.startswith("run.params."):
             keys = keys if head == "p" else [head, *keys]
-            assert keys, f"{command.name} hands all parameters on"
+            assert keys, f"{function.name} hands all parameters on"
             found.add(".".join(keys) + suffix)
         else:
-            assert chain not in ("run", "run.params"), f"{command.name} hands its run on"
+            assert chain not in ("run", "run.params"), f"{function.name} hands its run on"
     return found
 
 

@@ -19,10 +19,13 @@ from semforensics.cli.frame import (
     SharedTrainingRun,
     TrainingRun,
 )
-from semforensics.params import GanName, Protocol, SplitParams
+from semforensics.params import GanName, Params
 
 if TYPE_CHECKING:
+    import torch
+
     from semforensics.detector.corpus import Corpus
+    from semforensics.trials.under_test import DetectorUnderTest
 
 PANEL = Panel("Run the pipeline")
 
@@ -35,11 +38,38 @@ class Images:
     splits: InFile
     fakes: InDir
 
-    def corpus(self, protocol: Protocol, shares: SplitParams, seed: int) -> "Corpus":
+    def corpus(self, p: Params) -> "Corpus":
         """Return them with how they are divided."""
         from semforensics.detector.corpus import Corpus
 
-        return Corpus(self.cropped, self.splits, self.fakes, protocol, shares, seed)
+        return Corpus(self.cropped, self.splits, self.fakes, p.protocol, p.split, p.seed)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where a trained classifier is."""
+
+    classifier: InDir
+
+
+@dataclass(frozen=True)
+class Tested(Images, Trained):
+    """Where a classifier is, and the images of its run."""
+
+    def load(
+        self, p: Params, device: "torch.device", name: str | None = None
+    ) -> "DetectorUnderTest":
+        """Load them; `name` is the detector that is expected."""
+        from semforensics.trials.under_test import DetectorUnderTest
+
+        return DetectorUnderTest.load(
+            self.classifier,
+            self.corpus(p),
+            phases=p.evaluate_classifier.phases,
+            alpha=p.evaluate_classifier.alpha,
+            device=device,
+            name=name,
+        )
 
 
 @PANEL.command
@@ -174,9 +204,7 @@ def generate_fakes(gan: Gan, checkpoints: InDir, fakes: OutPath, run: DeviceRun)
 @PANEL.command
 def measure_distances(
     gan: Gan,
-    cropped: InDir,
-    splits: InFile,
-    fakes: InDir,
+    images: Images,
     pretrained: InDir,
     metrics: OutPath,
     plots: OutPath,
@@ -195,7 +223,7 @@ def measure_distances(
 
     p = run.params
     return measure_distances(
-        Sources(gan, cropped, splits, fakes, p.protocol, p.acquire.source),
+        Sources(gan, images.cropped, images.splits, images.fakes, p.protocol, p.acquire.source),
         pretrained,
         metrics,
         plots,
@@ -300,10 +328,7 @@ def generate_diffusion(checkpoint: InDir, fakes: OutPath, run: DeviceRun) -> str
 
 @PANEL.command
 def train_classifier(
-    detector: Detector,
-    images: Images,
-    classifier: OutPath,
-    run: SharedTrainingRun,
+    detector: Detector, images: Images, classifier: OutPath, run: SharedTrainingRun
 ) -> str:
     """Train one NPR classifier, real against fake."""
     from semforensics.detector.training import train_classifier
@@ -311,7 +336,7 @@ def train_classifier(
     p = run.params
     return train_classifier(
         detector,
-        images.corpus(p.protocol, p.split, p.seed),
+        images.corpus(p),
         classifier,
         params=p.train_classifier,
         data=p.acquire.source,
@@ -322,37 +347,20 @@ def train_classifier(
 
 @PANEL.command
 def evaluate_classifier(
-    detector: Detector,
-    classifier: InDir,
-    images: Images,
-    metrics: OutPath,
-    plots: OutPath,
-    run: DeviceRun,
+    detector: Detector, tested: Tested, metrics: OutPath, plots: OutPath, run: DeviceRun
 ) -> str:
     """Score the test split: the columns of the thesis's Table 4.3, with intervals."""
     from semforensics.trials.evaluate import evaluate_classifier
-    from semforensics.trials.under_test import DetectorUnderTest
 
     p = run.params
-    tested = DetectorUnderTest.load(
-        classifier,
-        images.corpus(p.protocol, p.split, p.seed),
-        phases=p.evaluate_classifier.phases,
-        alpha=p.evaluate_classifier.alpha,
-        device=run.device,
-        name=detector,
-    )
     resamples = p.evaluate_classifier.bootstrap_resamples
-    return evaluate_classifier(tested, metrics, plots, resamples=resamples)
+    loaded = tested.load(p, run.device, name=detector)
+    return evaluate_classifier(loaded, metrics, plots, resamples=resamples)
 
 
 @PANEL.command
 def explain(
-    detector: Detector,
-    classifier: InDir,
-    images: Images,
-    plots: OutPath,
-    run: DeviceRun,
+    detector: Detector, classifier: InDir, images: Images, plots: OutPath, run: DeviceRun
 ) -> str:
     """Draw Grad-CAM maps of test reals and test fakes on one scale."""
     from semforensics.trials.explain import explain
@@ -361,7 +369,7 @@ def explain(
     return explain(
         detector,
         classifier,
-        images.corpus(p.protocol, p.split, p.seed),
+        images.corpus(p),
         plots,
         params=p.explain,
         resamples=p.evaluate_classifier.bootstrap_resamples,
@@ -400,7 +408,7 @@ def compare_detectors(
     p = run.params
     return compare_detectors(
         classifiers,
-        images.corpus(p.protocol, p.split, p.seed),
+        images.corpus(p),
         unseen,
         metrics,
         plots,
@@ -413,26 +421,13 @@ def compare_detectors(
 
 
 @PANEL.command
-def measure_robustness(
-    classifier: InDir,
-    images: Images,
-    metrics: OutPath,
-    plots: OutPath,
-    run: DeviceRun,
-) -> str:
+def measure_robustness(tested: Tested, metrics: OutPath, plots: OutPath, run: DeviceRun) -> str:
     """Score the test split again after every kind of processing, of one class and of both."""
     from semforensics.trials.robustness import measure_robustness
-    from semforensics.trials.under_test import DetectorUnderTest
 
     p = run.params
-    tested = DetectorUnderTest.load(
-        classifier,
-        images.corpus(p.protocol, p.split, p.seed),
-        phases=p.evaluate_classifier.phases,
-        alpha=p.evaluate_classifier.alpha,
-        device=run.device,
-    )
-    return measure_robustness(tested, metrics, plots, params=p.measure_robustness)
+    detector = tested.load(p, run.device)
+    return measure_robustness(detector, metrics, plots, params=p.measure_robustness)
 
 
 @PANEL.command
@@ -456,27 +451,14 @@ class BenignRun(DeviceRun):
 
 @PANEL.command
 def count_false_alarms(
-    classifier: InDir,
-    images: Images,
-    listing: InFile,
-    metrics: OutPath,
-    plots: OutPath,
-    run: BenignRun,
+    tested: Tested, listing: InFile, metrics: OutPath, plots: OutPath, run: BenignRun
 ) -> str:
     """Count false alarms on benignly processed and on foreign micrographs."""
     from semforensics.trials.false_alarms import count_false_alarms
-    from semforensics.trials.under_test import DetectorUnderTest
 
     p = run.params
-    tested = DetectorUnderTest.load(
-        classifier,
-        images.corpus(p.protocol, p.split, p.seed),
-        phases=p.evaluate_classifier.phases,
-        alpha=p.evaluate_classifier.alpha,
-        device=run.device,
-    )
     return count_false_alarms(
-        tested,
+        tested.load(p, run.device),
         listing,
         run.folder,
         metrics,
@@ -487,27 +469,13 @@ def count_false_alarms(
 
 
 @PANEL.command
-def audit_shortcuts(
-    classifier: InDir,
-    images: Images,
-    metrics: OutPath,
-    plots: OutPath,
-    run: TrainingRun,
-) -> str:
+def audit_shortcuts(tested: Tested, metrics: OutPath, plots: OutPath, run: TrainingRun) -> str:
     """Look for shortcuts that a detector could take; red gates do not stop the pipeline."""
     from semforensics.trials.audit import audit_shortcuts
-    from semforensics.trials.under_test import DetectorUnderTest
 
     p = run.params
-    tested = DetectorUnderTest.load(
-        classifier,
-        images.corpus(p.protocol, p.split, p.seed),
-        phases=p.evaluate_classifier.phases,
-        alpha=p.evaluate_classifier.alpha,
-        device=run.device,
-    )
     return audit_shortcuts(
-        tested,
+        tested.load(p, run.device),
         metrics,
         plots,
         params=p.audit_shortcuts,
