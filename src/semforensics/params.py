@@ -11,11 +11,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semforensics.core.errors import InputError
+from semforensics.core.types import Split as Split
 
 Protocol = Literal["clean", "thesis"]
 Precision = Literal["float32", "bfloat16"]
 Trunk = Literal["alex", "vgg"]
-Split = Literal["train", "test", "validation"]
 GanName = Literal["fastgan", "stylegan2_ada"]
 DetectorName = Literal["fastgan", "stylegan2_ada", "both", "both_pseudo"]
 """Each is named after the fakes that it learns from."""

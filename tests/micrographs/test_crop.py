@@ -17,7 +17,8 @@ from PIL import Image
 
 from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop, read_grey
-from semforensics.micrographs.crop import COLUMNS, crop, cut
+from semforensics.core.tables import CROP_COLUMNS
+from semforensics.micrographs.crop import crop, cut
 from semforensics.params import CropParams
 from tests.micrographs.conftest import MakeRaw, Raw, write_catalogue
 from tests.micrographs.drawing import draw_bar, draw_scene
@@ -115,7 +116,7 @@ def test_rows_inherit_from_the_catalogue(make_raw: MakeRaw, tmp_path: Path) -> N
 
     rows = run_crop(raw, tmp_path, params(info_bar=0))
 
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == CROP_COLUMNS
     assert [r["file"] for r in rows] == [
         "S1_b_y0000_x0000.png",
         "S1_b_y0000_x0032.png",
@@ -190,7 +191,7 @@ def test_folder_and_catalogue_must_agree(make_raw: MakeRaw, tmp_path: Path) -> N
     ("change", "reason"),
     [
         (lambda t: t.drop(columns="magnification_k"), "columns .*; expected .*magnification_k"),
-        (lambda t: t.head(0), "lists no micrographs"),
+        (lambda t: t.head(0), "lists nothing"),
         (lambda t: t.assign(group=""), "a.tif: no group"),
         (lambda t: pd.concat([t, t]), "a.tif: listed twice"),
     ],

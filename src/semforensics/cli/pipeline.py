@@ -132,10 +132,10 @@ def crop(raw: InDir, catalogue: InFile, cropped: OutPath, crops: OutPath, run: R
 @PANEL.command
 def split(crops: InFile, splits: OutPath, run: Run) -> str:
     """Assign every crop to train, test or validation."""
-    from semforensics.micrographs.split import split_crops
+    from semforensics.micrographs.split import split
 
     p = run.params
-    return split_crops(crops, splits, p.split, p.protocol, p.seed)
+    return split(crops, splits, p.split, p.protocol, p.seed)
 
 
 @PANEL.command

@@ -3,11 +3,13 @@
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import pandas as pd
 
 from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import atomic_file
+from semforensics.core.types import Split
 
 CATALOGUE_COLUMNS = (
     "file",
@@ -27,8 +29,21 @@ CATALOGUE_COLUMNS = (
     "licence",
 )
 LISTING_COLUMNS = ("file", "size_bytes", "sha256")
-_COUNTS = ("size_bytes", "width_px", "height_px", "bit_depth")
+CROP_COLUMNS = (
+    "file",
+    "micrograph",
+    "group",
+    "label",
+    "magnification_k",
+    "kv",
+    "top_px",
+    "left_px",
+)
+SPLITS: tuple[Split, ...] = get_args(Split)
+_LEAST = {"size_bytes": 1, "width_px": 1, "height_px": 1, "bit_depth": 1, "top_px": 0, "left_px": 0}
+"""Columns of whole numbers, with their least value."""
 _MEASURES = ("magnification_k", "kv", "wd_mm")
+"""Columns of numbers above 0, empty where unknown."""
 
 
 def read_text(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -91,20 +106,54 @@ def check_catalogue(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         InputError: As for `read_catalogue`.
     """
     check_columns(path, table.columns, [CATALOGUE_COLUMNS])
-    if table.empty:
-        raise InputError(f"{path}: lists no micrographs")
-    table, problems = table.copy(), []
-    for name in _COUNTS + _MEASURES:
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        required = name in _COUNTS
-        bad = ~(numbers > 0) & (required | (table[name] != ""))
-        if required:
-            bad |= numbers % 1 != 0
-        problems += [f"{f}: {name} {v!r}" for f, v in table.loc[bad, ["file", name]].to_numpy()]
-        table[name] = numbers if bad.any() else numbers.astype("int64" if required else "float64")
     bad = ~table["sha256"].str.fullmatch("[0-9a-f]{64}")
-    problems += [f"{f}: sha256 {v!r}" for f, v in table.loc[bad, ["file", "sha256"]].to_numpy()]
-    problems += [f"{f}: no group" for f in table.loc[table["group"] == "", "file"]]
+    values = table.loc[bad, ["file", "sha256"]].to_numpy()
+    return _with_numbers(table, path, [f"{file}: sha256 {value!r}" for file, value in values])
+
+
+def read_crops(path: Path) -> pd.DataFrame:
+    """Read the table of crops.
+
+    Returns:
+        One row per crop, with CROP_COLUMNS and perhaps others. `label` is empty where unknown,
+        `magnification_k` and `kv` are NaN.
+
+    Raises:
+        InputError: A column is missing, there are no rows, a number is none, a file is listed
+            twice or without group; the message lists every one.
+    """
+    return _with_numbers(read_text(path, CROP_COLUMNS), path, [])
+
+
+def read_splits(path: Path) -> pd.DataFrame:
+    """Read the table of crops with their splits.
+
+    Returns:
+        As `read_crops`, and `split`: train, test or validation.
+
+    Raises:
+        InputError: As `read_crops`; or a split has another name, or no crops.
+    """
+    table = _with_numbers(read_text(path, [*CROP_COLUMNS, "split"]), path, [])
+    if (found := set(table["split"])) != set(SPLITS):
+        raise InputError(f"{path}: splits {sorted(found)}, expected exactly {sorted(SPLITS)}")
+    return table
+
+
+def _with_numbers(table: pd.DataFrame, path: Path, problems: Sequence[str]) -> pd.DataFrame:
+    """Turn the columns of numbers into numbers; refuse a table with wrong entries or none."""
+    if table.empty:
+        raise InputError(f"{path}: lists nothing")
+    table, problems = table.copy(), list(problems)
+    for name in [name for name in (*_LEAST, *_MEASURES) if name in table]:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if name in _LEAST:
+            bad = ~(numbers >= _LEAST[name]) | (numbers % 1 != 0)
+        else:
+            bad = ~(numbers > 0) & (table[name] != "")
+        problems += [f"{f}: {name} {v!r}" for f, v in table.loc[bad, ["file", name]].to_numpy()]
+        table[name] = numbers if bad.any() else numbers.astype(int if name in _LEAST else float)
+    problems += [f"{file}: no group" for file in table.loc[table["group"] == "", "file"]]
     raise_problems(problems + _file_problems(table, ["file"]), f"wrong entries in {path}")
     return table
 

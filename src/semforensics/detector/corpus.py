@@ -25,8 +25,9 @@ from torch import Tensor
 
 from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop
+from semforensics.core.tables import read_splits
 from semforensics.detector.networks import MIN_SIZE_PX
-from semforensics.micrographs.split import read_splits, split_by_file
+from semforensics.micrographs.split import split_by_file
 from semforensics.params import Protocol, Split, SplitParams
 
 DETECTORS: dict[str, tuple[str, ...]] = {

@@ -21,7 +21,7 @@ from semforensics.core.files import write_json
 from semforensics.core.flips import FLIPS
 from semforensics.core.images import stack_crops
 from semforensics.core.processing import mse_noise_floor
-from semforensics.core.tables import write_table
+from semforensics.core.tables import read_splits, write_table
 from semforensics.distances.memorisation import (
     Measured,
     memorisation_numbers,
@@ -33,7 +33,6 @@ from semforensics.distances.memorisation import (
 from semforensics.distances.nearest import nearest, summarise
 from semforensics.distances.pairwise import pairwise_lpips, pairwise_mse, trunk_passes
 from semforensics.distances.quality import SMALLEST_SET, Images, quality
-from semforensics.micrographs.split import read_splits
 from semforensics.params import MeasureDistancesParams, Protocol
 from semforensics.perceptual.lpips import LPIPS, Embedding
 

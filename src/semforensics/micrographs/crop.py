@@ -21,12 +21,11 @@ from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_samples, to_8_bit, write_grey_png
 from semforensics.core.progress import track
-from semforensics.core.tables import number_text, read_catalogue, write_table
+from semforensics.core.tables import CROP_COLUMNS, number_text, read_catalogue, write_table
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar
 from semforensics.params import CropParams
 
 INHERITED = ("group", "label", "magnification_k", "kv")
-COLUMNS = ("file", "micrograph", *INHERITED, "top_px", "left_px")
 Grey = UInt8[np.ndarray, "height width"]
 
 
@@ -72,7 +71,7 @@ def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropPar
                 position: dict[Hashable, Any] = {"top_px": top, "left_px": left}
                 listed.append({**row, "micrograph": row["file"], "file": name, **position})
         raise_problems(bad, f"of {len(files)} micrographs cannot be used")
-        write_table(pd.DataFrame(listed, columns=list(COLUMNS)).sort_values("file"), crops)
+        write_table(pd.DataFrame(listed, columns=list(CROP_COLUMNS)).sort_values("file"), crops)
     return len(listed)
 
 

@@ -9,77 +9,21 @@ import hashlib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file
+from semforensics.core.tables import SPLITS, read_crops, read_text, write_table
 from semforensics.params import Protocol, Split, SplitParams
 
-SPLITS: tuple[Split, ...] = get_args(Split)
 STRATA = ("magnification_k", "kv", "label")
-TEXT_COLUMNS = ("file", "micrograph", "group", "label")
-NUMBER_COLUMNS = {"magnification_k": float, "kv": float, "top_px": int, "left_px": int}
 Distances = Float[np.ndarray, "*n_choice"]
 MAX_PASSES = 20  # of the local search, which ends after 3 to 5 by itself
 
 
-def read_crops(path: Path) -> pd.DataFrame:
-    """Read the table of crops.
-
-    Returns:
-        One row per crop. `label` is empty where unknown, `magnification_k` and `kv` are NaN.
-
-    Raises:
-        InputError: A column is missing, a number is none, a file is listed twice or without group.
-    """
-    # keep_default_na: a sample called "NA" is a name.
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    missing = [c for c in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if c not in table.columns]
-    if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}"
-        )
-    if table.empty:
-        raise InputError(f"{path}: lists no crops")
-    for column, kind in NUMBER_COLUMNS.items():
-        try:
-            table[column] = table[column].replace("", np.nan).astype(kind)
-        except ValueError as error:
-            raise InputError(f"{path}: column {column}: {error}") from error
-    twice = table["file"][table["file"].duplicated()]
-    if not twice.empty:
-        raise InputError(f"{path}: lists {twice.iloc[0]} twice")
-    nameless = table["file"][(table["file"] == "") | (table["group"] == "")]
-    if not nameless.empty:
-        raise InputError(f"{path}: row {nameless.index[0] + 2} has no file or no group")
-    return table
-
-
-def read_splits(path: Path) -> pd.DataFrame:
-    """Read the table of crops with their splits.
-
-    Returns:
-        As `read_crops`, and `split`: train, test or validation.
-
-    Raises:
-        InputError: As `read_crops`; or a split has another name, or no crops.
-    """
-    table = read_crops(path)
-    if "split" not in table.columns:
-        raise InputError(f"{path}: no column split; found {', '.join(table.columns)}")
-    found = set(table["split"])
-    if found != set(SPLITS):
-        raise InputError(f"{path}: splits {sorted(found)}, expected exactly {sorted(SPLITS)}")
-    return table
-
-
-def split_crops(
-    crops: Path, splits: Path, shares: SplitParams, protocol: Protocol, seed: int
-) -> str:
+def split(crops: Path, splits: Path, shares: SplitParams, protocol: Protocol, seed: int) -> str:
     """Write the table of crops again, with a column `split`, sorted by file.
 
     Returns:
@@ -99,10 +43,8 @@ def split_crops(
     assert set(table["split"]) == set(SPLITS), "a split is empty"
 
     # The rows are written as they were read: numbers through a float would change their digits.
-    text = pd.read_csv(crops, dtype=str, keep_default_na=False)
-    text = text.sort_values("file", ignore_index=True).assign(split=table["split"])
-    with atomic_file(splits) as part:
-        text.to_csv(part, index=False, lineterminator="\n")
+    text = read_text(crops).sort_values("file", ignore_index=True)
+    write_table(text.assign(split=table["split"]), splits)
     return f"{protocol} split of {crops}: {_summary(table)}"
 
 

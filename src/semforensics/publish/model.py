@@ -15,9 +15,9 @@ from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
 from semforensics.core.images import read_crop
+from semforensics.core.tables import read_splits
 from semforensics.detector.domain import DOMAIN_FILE, Domain, feature_names
 from semforensics.detector.scoring import MODEL_FILE, load_classifier
-from semforensics.micrographs.split import read_splits
 from semforensics.params import PackageModelParams
 from semforensics.screening.judge.model import DOMAIN_ARRAYS, KIND
 from semforensics.screening.judge.references import References

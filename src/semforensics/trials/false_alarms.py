@@ -25,7 +25,7 @@ from semforensics.acquire.listing import differences, list_files, select_files
 from semforensics.acquire.names import describe_name
 from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import atomic_file, atomic_folder
-from semforensics.core.tables import LISTING_COLUMNS, read_listing, write_table
+from semforensics.core.tables import LISTING_COLUMNS, read_listing, read_splits, write_table
 from semforensics.detector.calibration import decide
 from semforensics.detector.corpus import LabelledImages
 from semforensics.detector.detector import Detector
@@ -34,7 +34,6 @@ from semforensics.detector.tiling import Pooling, pool
 from semforensics.figures.heatmaps import false_alarm_heatmap
 from semforensics.figures.style import save_figure, source_line
 from semforensics.micrographs.crop import cut, read_image_area
-from semforensics.micrographs.split import read_splits
 from semforensics.params import CropParams, FalseAlarmsParams
 from semforensics.trials.robustness import judge, process, rate
 from semforensics.trials.under_test import DetectorUnderTest

@@ -20,6 +20,7 @@ from rich.progress import track
 from torch import Tensor
 
 from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.tables import read_splits
 from semforensics.detector.calibration import decide
 from semforensics.detector.corpus import (
     LabelledImages,
@@ -30,7 +31,6 @@ from semforensics.detector.detector import Detector
 from semforensics.detector.perturbations import AS_IT_IS, AXES, GRID, Perturbation, rng_of
 from semforensics.figures.heatmaps import one_sided_heatmap, two_sided_heatmap
 from semforensics.figures.style import save_figure, source_line
-from semforensics.micrographs.split import read_splits
 from semforensics.params import RobustnessParams
 from semforensics.trials.metrics import auroc, paired_difference, wilson_interval
 from semforensics.trials.under_test import DetectorUnderTest

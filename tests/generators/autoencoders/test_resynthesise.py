@@ -8,9 +8,9 @@ import pytest
 from semforensics.acquire.simulated import draw_area, simulate_view
 from semforensics.core.images import read_crop
 from semforensics.core.processing import non_local_means, resize_and_back
+from semforensics.core.tables import read_splits
 from semforensics.generators.autoencoders.networks import load_autoencoder
 from semforensics.generators.autoencoders.resynthesise import draw_tiles, reconstruct
-from semforensics.micrographs.split import read_splits
 from tests.generators.autoencoders.conftest import SIMULATED, Place, files_in
 
 COLUMNS = ("autoencoder", "nearest", "bilinear", "transposed", "denoised", "resized")

@@ -22,8 +22,8 @@ from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, to_uint8, to_unit_range, write_grey_png
 from semforensics.core.processing import non_local_means, resize_and_back
+from semforensics.core.tables import read_splits
 from semforensics.generators.autoencoders.networks import RECIPES, Autoencoder, load_autoencoder
-from semforensics.micrographs.split import read_splits
 from semforensics.params import ResynthesiseParams, SimulatedParams
 
 Grey = UInt8[np.ndarray, "height width"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop, to_unit_range
-from semforensics.micrographs.split import read_splits
+from semforensics.core.tables import read_splits
 from semforensics.params import Protocol
 
 

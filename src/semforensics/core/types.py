@@ -1,0 +1,5 @@
+"""Names that tables and parameters share."""
+
+from typing import Literal
+
+Split = Literal["train", "test", "validation"]
