@@ -96,7 +96,7 @@ class Page(ThreadingHTTPServer):
             self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong in one line; a browser that went away is not worth one."""
+        """Print an error as one line, unless it is that the browser closed the connection."""
         del request, client_address
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):

@@ -14,7 +14,7 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pdf", ".zip", ".txt"}
-"""That stored files keep; others are stored without one, and read by what they hold."""
+"""Kept in the names of stored files. Others are dropped: a file is read by what it holds."""
 _LIST_BYTES = 64 * 1024
 _CHUNK_BYTES = 1 << 20
 _LONGEST_NAME = 1024
@@ -28,12 +28,12 @@ class PageLimits:
     max_file_mb: int = 200
     max_total_mb: int = 500
     header_s: float = 10
-    """Until the headers of a request have arrived."""
+    """Most seconds until the headers of a request are complete."""
     stall_s: float = 15
-    """That a body may take in any case; beyond that it has to keep up `slowest_bytes_per_s`."""
+    """Seconds that any body may take, on top of its bytes over `slowest_bytes_per_s`."""
     slowest_bytes_per_s: float = 200_000
     screening_s: float = 1800
-    """That a submission may take to be screened."""
+    """Most seconds that screening a submission may take."""
     max_connections: int = 16
     max_waiting: int = 3
     """Submissions that wait while another one is screened; the next is told to come back."""

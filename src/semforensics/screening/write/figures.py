@@ -111,8 +111,8 @@ def spectrum_plot(spectrum: Mapping[str, Sequence[float]]) -> str:
         decibels=np.arange(step * np.ceil(low / step), high + 1, step),
         frequencies={f: log for f, log in ticks.items() if first <= log <= last},
         curves={
-            name: [*zip(log_frequency, curve, strict=True)]
-            for name, curve in zip(names[1:], curves, strict=True)
+            name: [*zip(log_frequency.tolist(), curve, strict=True)]
+            for name, curve in zip(names[1:], curves.tolist(), strict=True)
         },
         real=REAL,
         neutral=NEUTRAL,

@@ -43,7 +43,7 @@ def picture_fragment(result: PictureResult) -> dict[str, Any]:
 
 
 def refusal_entry(refusal: Refusal) -> dict[str, Any]:
-    """Return what is not judged, and why, as report.json lists it."""
+    """Return a refusal as report.json lists it."""
     return {
         "path": refusal.path,
         "location": refusal.location,

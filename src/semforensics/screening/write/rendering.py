@@ -28,7 +28,7 @@ def visible(text: str) -> str:
 
 
 def _show(value: Any) -> Any:
-    """Make a text visible; Jinja escapes it after that, and markup of our own is neither."""
+    """Make a text visible; Jinja escapes it after that. Our own markup stays as it is."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -39,7 +39,7 @@ SIMULATED = (
 )
 _HEAD = ("created", "version", "command", "settings", "model")
 _ORDER = ("ai-suspected", "inconclusive", "consistent", "refused")
-"""In which verdicts are listed: what asks for work first."""
+"""The order in which verdicts are listed: what needs work first."""
 
 _json = partial(json.dumps, allow_nan=False)  # ASCII: names on disk need not be Unicode
 
@@ -58,7 +58,7 @@ class _Survey:
     """What the first reading of the fragments finds, so that later ones know what to show."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
-    """Panels of each verdict; "refused" counts whatever is not judged."""
+    """Panels of each verdict; "refused" counts inputs and pictures too."""
     ranks: list[int] = field(default_factory=list)
     """Of each picture: the first of `_ORDER` that a panel of it has."""
 
@@ -102,7 +102,7 @@ def write_report(
         head: `model` (with `training_domain`), `settings`, `command`, `version`, `created`.
         fragments: Returns all pictures anew at every call, in the same order, as
             `picture_fragment` makes them.
-        refusals: Inputs and pictures that are not judged. Refused panels are in their pictures.
+        refusals: Of inputs and pictures. Refused panels are in their pictures.
         reuses: Panels that show the same place.
 
     Raises:
@@ -201,7 +201,7 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
 
 
 def _all_refused(submission: _Submission) -> Iterator[Mapping[str, Any]]:
-    """Return all that is not judged: inputs first, then parts of pictures."""
+    """Return all refusals: of inputs first, then of parts of pictures."""
     yield from submission.refused
     for fragment in submission.fragments():
         yield from fragment["refusals"]
