@@ -70,6 +70,17 @@ def test_every_gate_can_hold_a_model_back(name: str, gate: dict | None, tmp_path
     assert len(green) == len(GATES) + 2
 
 
+def test_reals_that_were_resampled_hold_a_model_back(tmp_path: Path) -> None:
+    """Fakes are not resampled, so the resampling would tell the classes apart."""
+    model = write_model(tmp_path / "model")
+    audit = write_audit(tmp_path / "audit.json", model)
+    audit.write_text(json.dumps(json.loads(audit.read_text()) | {"geometry": "squash"}))
+
+    _, red = check_release(audit, model)
+
+    assert red == ["geometry: squash resamples the reals, and nothing resamples the fakes"]
+
+
 def test_the_audit_of_another_model_is_red(tmp_path: Path) -> None:
     """Trained anew, a model has to be audited anew."""
     model = write_model(tmp_path / "model")

@@ -433,7 +433,7 @@ def measure_robustness(tested: Tested, metrics: OutPath, plots: OutPath, run: De
 @PANEL.command
 def list_benign(folder: InDir, listing: OutPath, run: Run) -> str:
     """List the micrographs from outside on which false alarms are counted, with their hashes."""
-    from semforensics.trials.false_alarms import list_benign
+    from semforensics.trials.benign import list_benign
 
     sets = run.params.count_false_alarms.sets
     return f"{list_benign(folder, listing, sets)} files of {folder} in {listing}"
@@ -479,7 +479,7 @@ def audit_shortcuts(tested: Tested, metrics: OutPath, plots: OutPath, run: Train
         metrics,
         plots,
         params=p.audit_shortcuts,
-        crop=p.crop,
+        geometry=p.crop.geometry,
         train=p.train_classifier,
         scratch=run.scratch / "audit_shortcuts",
     )

@@ -1,35 +1,32 @@
-"""The shortcut audit: five gates that a detector passes if it judges images, not their history.
+"""The shortcut audit: gates that a detector passes if it judges images, not their history.
 
-1. Files. After canonicalisation nothing about a file but its content may tell the classes apart.
-2. Swapped encoders. Reals written as fakes are, and fakes as reals are, score as before.
-3. One-sided processing. Processing one class alone costs hardly more than processing both.
-4. Controls. Noise, and reals with random phases, are neither real nor fake: "inconclusive".
-5. Permuted labels. A training on labels that mean nothing learns nothing that holds on the test
-   side; where groups stand on several sides, it does.
+1. One-sided processing. Processing one class alone costs hardly more than processing both.
+2. Controls. Noise, and reals with random phases, are neither real nor fake: "inconclusive".
+3. Permuted labels. A training on labels without meaning learns nothing that holds on the test
+   split; where groups are in several splits, it does.
 
 A red gate does not stop the pipeline: a detector is audited in order to be shown with its faults.
 `release.check_release` is what refuses.
 """
 
-import json
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 from scipy.stats import rankdata
 from torch import Tensor
 
 from semforensics.core.device import seed_everything
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, atomic_folder, sha256_of
-from semforensics.core.images import read_crop, read_grey, to_uint8, to_unit_range, write_grey_png
+from semforensics.core.files import atomic_folder, sha256_of, write_json
+from semforensics.core.images import read_crop
 from semforensics.core.processing import gaussian_blur, gaussian_noise, jpeg
 from semforensics.detector.calibration import Labels, Scores, calibration_sizes
 from semforensics.detector.corpus import (
@@ -37,42 +34,38 @@ from semforensics.detector.corpus import (
     draw_evenly,
     draw_test_split,
     draw_training_split,
+    load_images,
 )
 from semforensics.detector.domain import DOMAIN_FILE, phase_randomised
-from semforensics.detector.networks import NPRNetwork, build_network, place
+from semforensics.detector.networks import build_network, place
 from semforensics.detector.perturbations import resize
 from semforensics.detector.scoring import MODEL_FILE, score_images
 from semforensics.detector.training import train_network
 from semforensics.figures.audit import audit_markdown, gates_figure
 from semforensics.figures.style import save_figure
-from semforensics.micrographs.crop import cut, read_image_area
-from semforensics.params import AuditShortcutsParams, CropParams, TrainClassifierParams
-from semforensics.trials.file_features import (
-    feature_table,
-    header_features,
-    pixel_features,
-)
+from semforensics.params import AuditShortcutsParams, TrainClassifierParams
 from semforensics.trials.metrics import auroc, paired_difference, wilson_interval
+from semforensics.trials.pixel_features import feature_table, pixel_features
 from semforensics.trials.under_test import DetectorUnderTest
 
 Grey = UInt8[np.ndarray, "height width"]
+Images = UInt8[Tensor, "n 1 height width"]
 Groups = Shaped[np.ndarray, " n"]
-
-MAX_SWAP_CHANGE = 0.01
-"""Of the AUROC: a lossless path may change no more than one pair in a hundred."""
+Score = Callable[[Images], Scores]
+"""Of images; positive means fake."""
 
 MAX_ONE_SIDED_EXCESS = 0.05
-"""Of the AUROC: processing of one class alone may turn no more than one pair in twenty beyond what
-processing of both does."""
+"""Of the AUROC: processing one class alone may reverse the order of at most one pair in twenty more
+than processing both does."""
 
-_NULL_DRAWS = 2000  # of test labels; 1 % in both tails together are ten draws on each side
+_NULL_DRAWS = 2000  # of test labels; 1 % in both tails together are ten draws at each end
 _NULL_TAIL = 0.005  # one honest training in a hundred is called red by chance
 _JPEG_QUALITY, _BLUR_SIGMA_PX, _NOISE_SIGMA, _SHRINK = 90, 0.5, 2.0, 0.9  # hardly seen by eye
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What one test found."""
+    """The result of one test."""
 
     name: str
     passed: bool
@@ -93,23 +86,19 @@ def audit_shortcuts(
     plots: Path,
     *,
     params: AuditShortcutsParams,
-    crop: CropParams,
+    geometry: str,
     train: TrainClassifierParams,
     scratch: Path,
 ) -> str:
-    """Test a classifier and its files for shortcuts; write gates, tables and a figure.
-
-    Files are read whatever their format, so that those which are not canonical are seen, not
-    refused.
+    """Test a classifier for shortcuts; write gates, tables and a figure.
 
     Args:
-        tested: The detector; the seed of its corpus is that of all draws but that of the test
+        tested: The detector. The seed of its corpus is that of all draws but that of the test
             split, which the model has.
         metrics: JSON file to write: the gates, and which model they are of.
-        plots: Folder to write: gates.csv, file_features.csv, pixel_features.csv, gates.png,
-            gates.md.
+        plots: Folder to write: gates.csv, pixel_features.csv, gates.png, gates.md.
         params: Sizes of the tests.
-        crop: How the reals were cut.
+        geometry: How the reals were cut, for `release.check_release`: only tiles are not resampled.
         train: The recipe of the training with permuted labels.
         scratch: Where an interrupted training waits to be resumed.
 
@@ -120,222 +109,89 @@ def audit_shortcuts(
         InputError: Images differ in size.
         FileNotFoundError: Images are missing.
     """
-    meta, table, seed = tested.meta, tested.listing, tested.corpus.seed
-    phases, device, alpha = tested.detector.phases, tested.detector.device, tested.alpha
-    test = read_images(draw_test_split(table, meta["seed"]))
-    few = read_images(_at_most(test.table, params.max_images, seed))
-    headers = pd.DataFrame([header_features(Path(path)) for path in table["path"]])
-    pixels = pd.DataFrame([pixel_features(Path(path)) for path in table["path"]])
-    is_fake, groups = _labels(table)
-    file_table, pixel_table = (
-        feature_table(features, is_fake, groups, params.bootstrap_resamples, seed)
-        for features in (headers, pixels)
-    )
-    scorer = Scorer(tested.detector.network, phases, device)
+    seed, resamples = tested.corpus.seed, params.bootstrap_resamples
+    few = at_most(tested.test, params.max_images, seed)
     gates = [
-        file_gate(file_table),
-        swap_gate(scorer, few, params.bootstrap_resamples, seed)
-        if crop.geometry == "tiles"
-        else untested_swap(crop.geometry),
-        processing_gate(scorer, few, params.bootstrap_resamples, seed),
-        control_gate(tested, test, params.num_controls),
+        processing_gate(tested.detector.logits, few, resamples, seed),
+        control_gate(tested, params.num_controls),
         permutation_gate(
-            table,
-            meta["seed"],
+            tested.listing,
+            tested.meta["seed"],
             train.model_copy(update={"epochs": params.permuted_epochs}),
             params.num_permutations,
             seed,
             scratch,
-            device,
+            tested.detector.device,
         ),
     ]
-    passed = all(gate.passed for gate in gates)
-    n_real, n_fake = calibration_sizes(meta["calibration"][str(phases)])
-    result = {
-        "passed": passed,
-        "detector": tested.name,
-        "protocol": meta["protocol"],
-        "data": meta["data"],
-        "model_sha256": sha256_of(tested.folder / MODEL_FILE),
-        "domain_sha256": sha256_of(tested.folder / DOMAIN_FILE),
-        "phases": phases,
-        "alpha": alpha,
-        "n_calibration_real": n_real,
-        "n_calibration_fake": n_fake,
-        "gates": {
-            gate.name: {
-                key: value
-                for key, value in asdict(gate).items()
-                if key in ("passed", "value", "low", "high", "bound")
-            }
-            for gate in gates
-        },
-    }
-    rows = [asdict(gate) for gate in gates]
+    pixels = pixel_table(tested.listing, resamples, seed)
+
+    write_json(metrics, summarise(tested, gates, geometry))
+    meta = tested.meta
     source = (
         f"{meta['network']}, detector {tested.name}, protocol {meta['protocol']}, "
         f"data: {meta['data']}"
     )
-    with atomic_folder(plots) as folder:
-        for name, numbers in (
-            ("gates", pd.DataFrame(rows)),
-            ("file_features", file_table),
-            ("pixel_features", pixel_table),
-        ):
-            numbers.to_csv(
-                folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g"
-            )
-        save_figure(gates_figure(rows, source=source), folder / "gates.png")
-        (folder / "gates.md").write_text(audit_markdown(rows, pixel_table, source=source))
-    with atomic_file(metrics) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
+    _write_plots(plots, gates, pixels, source)
     shutil.rmtree(scratch, ignore_errors=True)  # nothing is left to resume
     lines = [f"{'green' if gate.passed else 'RED'}: {gate.name}: {gate.remark}" for gate in gates]
     red = sum(not gate.passed for gate in gates)
     return "\n".join([*lines, f"{tested.name}: {red} of {len(gates)} gates red; in {metrics}"])
 
 
+def summarise(tested: DetectorUnderTest, gates: list[Gate], geometry: str) -> dict[str, Any]:
+    """Return the gates, and which model they are of, as the metrics file has them."""
+    meta, phases = tested.meta, tested.detector.phases
+    n_real, n_fake = calibration_sizes(meta["calibration"][str(phases)])
+    numbers = ("passed", "value", "low", "high", "bound")
+    return {
+        "passed": all(gate.passed for gate in gates),
+        "detector": tested.name,
+        "protocol": meta["protocol"],
+        "data": meta["data"],
+        "geometry": geometry,
+        "model_sha256": sha256_of(tested.folder / MODEL_FILE),
+        "domain_sha256": sha256_of(tested.folder / DOMAIN_FILE),
+        "phases": phases,
+        "alpha": tested.alpha,
+        "n_calibration_real": n_real,
+        "n_calibration_fake": n_fake,
+        "gates": {gate.name: {key: getattr(gate, key) for key in numbers} for gate in gates},
+    }
+
+
+def _write_plots(plots: Path, gates: list[Gate], pixels: pd.DataFrame, source: str) -> None:
+    rows = [asdict(gate) for gate in gates]
+    with atomic_folder(plots) as folder:
+        for name, table in (("gates", pd.DataFrame(rows)), ("pixel_features", pixels)):
+            table.to_csv(
+                folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g"
+            )
+        save_figure(gates_figure(rows, source=source), folder / "gates.png")
+        (folder / "gates.md").write_text(audit_markdown(rows, pixels, source=source))
+
+
+def pixel_table(listing: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Measure how well traces in the pixels of all images tell the classes: no gate."""
+    rows = [pixel_features(read_crop(p), p.stat().st_size) for p in map(Path, listing["path"])]
+    return feature_table(pd.DataFrame(rows), *_labels(listing), resamples, seed)
+
+
 def _labels(table: pd.DataFrame) -> tuple[Labels, Groups]:
     return (table["class"] == "fake").to_numpy(), table["group"].to_numpy(dtype=str)
 
 
-def _at_most(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+def at_most(images: LabelledImages, count: int, seed: int) -> LabelledImages:
     """Draw up to `count` images of each class, spread evenly over groups."""
-    parts = [draw_evenly(rows, count, seed) for _, rows in table.groupby("class")]
-    return pd.concat(parts).sort_values(["class", "file"], ascending=[False, True])
+    parts = [draw_evenly(rows, count, seed) for _, rows in images.table.groupby("class")]
+    kept = pd.concat(parts).sort_values(["class", "file"], ascending=[False, True])
+    return LabelledImages(kept, images.images[kept.index.tolist()])
 
 
-def read_images(table: pd.DataFrame) -> LabelledImages:
-    """Read images into memory through the canonicaliser, whatever their format.
-
-    Raises:
-        InputError: A file is no image that the canonicaliser takes, or images differ in size.
-    """
-    images = [read_grey(Path(path)) for path in table["path"]]
-    sizes = {image.shape: path for image, path in zip(images, table["path"], strict=True)}
-    if len(sizes) > 1:
-        found = ", ".join(f"{path}: {w}x{h} px" for (h, w), path in sizes.items())
-        raise InputError(f"images of one size expected; found {found}")
-    return LabelledImages(table, torch.from_numpy(np.stack(images)[:, None]))
+# 1. One-sided processing.
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """A network with the way it is asked."""
-
-    network: NPRNetwork
-    phases: int
-    device: torch.device
-
-    def __call__(self, images: UInt8[Tensor, "n 1 height width"]) -> Scores:
-        """Return logits, positive means fake."""
-        return score_images(self.network, images, phases=self.phases, device=self.device)
-
-
-# 1. Files.
-
-
-def file_gate(features: pd.DataFrame) -> Gate:
-    """Judge what headers give away, by the first row of their table: all features together."""
-    joint = features.iloc[0]
-    low, high = float(joint["auroc_low"]), float(joint["auroc_high"])
-    single = features.iloc[1:]
-    telling = single.loc[(single["auroc_low"] > 0.5) | (single["auroc_high"] < 0.5), "feature"]
-    return Gate(
-        name="file_features",
-        passed=low <= 0.5 <= high,
-        value=float(joint["auroc"]),
-        low=low,
-        high=high,
-        bound=0.5,
-        rule="the interval of the AUROC holds the bound",
-        remark=f"telling on their own: {', '.join(telling) or 'none'}",
-    )
-
-
-# 2. Swapped encoders.
-
-
-def swap_gate(scorer: Scorer, test: LabelledImages, resamples: int, seed: int) -> Gate:
-    """Write each class as the other one is written, and compare the AUROCs.
-
-    Reals go through the last steps of `generate-fakes`, fakes, as a TIFF file, through `crop`. A
-    class whose files are JPEG lends its quantisation tables to the other one.
-    """
-    is_fake, groups = _labels(test.table)
-    paths = {c: test.table.loc[is_fake == c, "path"].map(Path).tolist() for c in (False, True)}
-    swapped = np.empty_like(test.images.numpy())
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for index, (image, fake) in enumerate(zip(test.images[:, 0], is_fake, strict=True)):
-            others = paths[not fake]
-            stored = stored_like(image.numpy(), others[index % len(others)], folder)
-            swapped[index, 0] = as_real(stored, folder) if fake else as_fake(stored, folder)
-    before, after = scorer(test.images), scorer(torch.from_numpy(swapped))
-    rng = np.random.default_rng(seed)
-    value, low, high = paired_difference(after, before, is_fake, groups, resamples, rng)
-    changed = int((swapped != test.images.numpy()).any(axis=(1, 2, 3)).sum())
-    return Gate(
-        name="encoder_swap",
-        passed=abs(value) < MAX_SWAP_CHANGE,
-        value=value,
-        low=low,
-        high=high,
-        bound=MAX_SWAP_CHANGE,
-        rule="the change of the AUROC is smaller than the bound, either way",
-        remark=f"pixels changed in {changed} of {len(swapped)} images; AUROC "
-        f"{auroc(before, is_fake):.4f}, then {auroc(after, is_fake):.4f}",
-    )
-
-
-def untested_swap(geometry: str) -> Gate:
-    """Return the gate where reals are resampled: that path cannot be undone, so none is swapped."""
-    return Gate(
-        name="encoder_swap",
-        passed=False,
-        value=None,
-        low=None,
-        high=None,
-        bound=MAX_SWAP_CHANGE,
-        rule="the change of the AUROC is smaller than the bound, either way",
-        remark=f"not tested: crop geometry {geometry} resamples the reals, and nothing the fakes",
-    )
-
-
-def as_fake(image: Grey, folder: Path) -> Grey:
-    """Send an image through the last steps of a fake: tensor, 8 bits, PNG."""
-    path = folder / "fake.png"
-    write_grey_png(path, to_uint8(to_unit_range(torch.from_numpy(image))).numpy())
-    return read_crop(path)
-
-
-def as_real(image: Grey, folder: Path) -> Grey:
-    """Send an image through the steps of a real: a micrograph's file, the bar, the crop, PNG."""
-    micrograph, crop = folder / "micrograph.tif", folder / "crop.png"
-    Image.fromarray(image).save(micrograph)
-    size_px = min(image.shape)
-    params = CropParams(geometry="tiles", size_px=size_px, info_bar=0, max_megapixels=89)
-    ((_, _, cropped),) = cut(read_image_area(micrograph, params), params)
-    write_grey_png(crop, cropped)
-    return read_crop(crop)
-
-
-def stored_like(image: Grey, example: Path, folder: Path) -> Grey:
-    """Return what is left of an image in a file like another: lossless, or JPEG with its tables."""
-    with Image.open(example) as other:
-        if not isinstance(other, JpegImagePlugin.JpegImageFile):
-            return image
-        tables, mode = other.quantization, other.mode
-        sampling = JpegImagePlugin.get_sampling(other)
-    path = folder / "stored.jpg"
-    Image.fromarray(image).convert(mode).save(path, qtables=tables, subsampling=sampling)
-    return read_grey(path)
-
-
-# 3. One-sided processing.
-
-
-def processing_gate(scorer: Scorer, test: LabelledImages, resamples: int, seed: int) -> Gate:
+def processing_gate(score: Score, test: LabelledImages, resamples: int, seed: int) -> Gate:
     """Process both classes, reals alone and fakes alone, each in four ways hardly seen by eye.
 
     They are what can set two folders of images apart: compression, a filter, noise, resampling.
@@ -345,24 +201,22 @@ def processing_gate(scorer: Scorer, test: LabelledImages, resamples: int, seed: 
     is the AUROC of two processed classes minus that of one processed and one untouched class.
 
     Args:
-        scorer: Of the detector.
+        score: Of the detector.
         test: Test images of both classes.
         resamples: Of the bootstrap.
         seed: Of noise and bootstrap.
     """
     is_fake, groups = _labels(test.table)
-    before = scorer(test.images)
+    before = score(test.images)
     found = []
     for name, images in processed(test.images, seed):
-        after = scorer(images)
-        for side, one_sided in (
-            ("reals", np.where(is_fake, before, after)),
-            ("fakes", np.where(is_fake, after, before)),
-        ):
+        after = score(images)
+        lost = auroc(before, is_fake) - auroc(after, is_fake)
+        for one_class, chosen in (("reals", ~is_fake), ("fakes", is_fake)):
+            one_sided = np.where(chosen, after, before)
             rng = np.random.default_rng(seed)
             excess = paired_difference(after, one_sided, is_fake, groups, resamples, rng)
-            lost = auroc(before, is_fake) - auroc(after, is_fake)
-            found.append((excess, f"{name} of {side} alone; of both it costs {lost:.4f}"))
+            found.append((excess, f"{name} of {one_class} alone; of both it costs {lost:.4f}"))
     (value, low, high), worst = max(found)
     return Gate(
         name="one_sided_processing",
@@ -376,38 +230,37 @@ def processing_gate(scorer: Scorer, test: LabelledImages, resamples: int, seed: 
     )
 
 
-def processed(
-    images: UInt8[Tensor, "n 1 height width"], seed: int
-) -> Iterator[tuple[str, UInt8[Tensor, "n 1 height width"]]]:
-    """Return the images once per way of processing, with its name."""
+def processed(images: Images, seed: int) -> Iterator[tuple[str, Images]]:
+    """Yield the images once per way of processing, with its name."""
     rng = np.random.default_rng(seed)
-    greys = images[:, 0].numpy()
-    for name, changed in (
-        (f"JPEG {_JPEG_QUALITY}", [jpeg(image, _JPEG_QUALITY) for image in greys]),
-        (f"blur {_BLUR_SIGMA_PX:g} px", [gaussian_blur(i, _BLUR_SIGMA_PX) for i in greys]),
-        (f"noise {_NOISE_SIGMA:g}", [gaussian_noise(i, rng, _NOISE_SIGMA) for i in greys]),
-        (f"resampling x{_SHRINK:g} and back", [_shrunk_and_back(image) for image in greys]),
-    ):
+    ways: dict[str, Callable[[Grey], Grey]] = {
+        f"JPEG {_JPEG_QUALITY}": lambda image: jpeg(image, _JPEG_QUALITY),
+        f"blur {_BLUR_SIGMA_PX:g} px": lambda image: gaussian_blur(image, _BLUR_SIGMA_PX),
+        f"noise {_NOISE_SIGMA:g}": lambda image: gaussian_noise(image, rng, _NOISE_SIGMA),
+        f"resampling x{_SHRINK:g} and back": _shrink_and_enlarge,
+    }
+    for name, change in ways.items():
+        changed = [change(image) for image in images[:, 0].numpy()]
         yield name, torch.from_numpy(np.stack(changed)[:, None])
 
 
-def _shrunk_and_back(image: Grey) -> Grey:
+def _shrink_and_enlarge(image: Grey) -> Grey:
+    """Shrink to even height and width, as the robustness grid does, and back."""
     smaller = Image.fromarray(resize(image, _SHRINK, "bicubic"))
     return np.array(smaller.resize(image.shape[::-1], Image.Resampling.BICUBIC))
 
 
-# 4. Controls.
+# 2. Controls.
 
 
-def control_gate(tested: DetectorUnderTest, test: LabelledImages, count: int) -> Gate:
+def control_gate(tested: DetectorUnderTest, count: int) -> Gate:
     """Ask for verdicts on images that are neither real nor fake; all must be inconclusive.
 
     Args:
-        tested: The detector; the seed of its corpus is that of noise and phases.
-        test: Its test split. Reals lend the controls their spectra, means and spreads.
+        tested: The detector. Its test reals lend the controls their spectra, means and spreads.
         count: Noise-only images, and as many phase-randomised ones.
     """
-    detector, alpha = tested.detector, tested.alpha
+    test = tested.test
     reals = test.images[~test.is_fake, 0].numpy()
     rng = np.random.default_rng(tested.corpus.seed)
     chosen = reals[np.linspace(0, len(reals) - 1, count).astype(int)]
@@ -418,14 +271,16 @@ def control_gate(tested: DetectorUnderTest, test: LabelledImages, count: int) ->
     }
     name, bound, rule = "controls_inconclusive", 1.0, "all verdicts are inconclusive"
     try:
-        verdicts = {kind: detector.verdicts(images, alpha) for kind, images in kinds.items()}
-        honest = detector.verdicts(test.images, alpha)
-    except InputError as error:  # a calibration that cannot resolve alpha says nothing of anything
+        verdicts, honest = (
+            {kind: tested.detector.verdicts(images, tested.alpha) for kind, images in of.items()}
+            for of in (kinds, {"test": test.images})
+        )
+    except InputError as error:  # the calibration cannot resolve alpha: every image is inconclusive
         return Gate(name, False, None, None, None, bound, rule, f"not tested: {error}")
     open_ones = {kind: int((v == "inconclusive").sum()) for kind, v in verdicts.items()}
     low, high = wilson_interval(sum(open_ones.values()), 2 * count)
     remark = ", ".join(f"{kind} {number} of {count}" for kind, number in open_ones.items())
-    decided = (honest != "inconclusive").mean()
+    decided = (honest["test"] != "inconclusive").mean()
     return Gate(
         name=name,
         passed=all(number == count for number in open_ones.values()),
@@ -445,11 +300,11 @@ def noise_like(image: Grey, rng: np.random.Generator) -> Grey:
     return np.asarray(noise.round().clip(0, 255), dtype=np.uint8)
 
 
-# 5. Permuted labels.
+# 3. Permuted labels.
 
 
 def permutation_gate(
-    table: pd.DataFrame,
+    listing: pd.DataFrame,
     draw_seed: int,
     params: TrainClassifierParams,
     count: int,
@@ -457,17 +312,17 @@ def permutation_gate(
     scratch: Path,
     device: torch.device,
 ) -> Gate:
-    """Train on permuted labels, and compare with chance on the test side's permuted labels.
+    """Train on permuted labels, and compare with chance on the test split's permuted labels.
 
-    Labels are drawn by group, on all sides at once, and balanced within each class and side: so
-    they carry nothing of the class, and where a group stands on two sides a network that remembers
-    it is found out. Chance is exact: the same scores against test labels drawn anew.
+    Labels are drawn by group, in all splits at once, and balanced within each class and split: so
+    they carry nothing of the class, and if a group is in two splits a network that remembers it is
+    noticed. Chance is exact: the same scores against other draws of test labels.
 
     Args:
-        table: All images with their sides.
-        draw_seed: Of the draws that balance the sides, as for the model.
+        listing: All images with their splits.
+        draw_seed: Of the draws that balance the splits, as for the model.
         params: The recipe, with the epochs of this test.
-        count: Trainings, each with labels and weights of its own.
+        count: Trainings, each with its own labels and weights.
         seed: Of labels and weights.
         scratch: Where an interrupted training waits to be resumed.
         device: Where to train.
@@ -475,35 +330,21 @@ def permutation_gate(
     Returns:
         The mean AUROC; its interval is that of chance, moved to the value.
     """
-    sides = {
-        "train": read_images(draw_training_split(table, "train", draw_seed)),
-        "validation": read_images(draw_training_split(table, "validation", draw_seed)),
-        "test": read_images(draw_test_split(table, draw_seed)),
+    splits = {
+        "train": load_images(draw_training_split(listing, "train", draw_seed)),
+        "validation": load_images(draw_training_split(listing, "validation", draw_seed)),
+        "test": load_images(draw_test_split(listing, draw_seed)),
     }
-    everything = pd.concat([part.table for part in sides.values()])
+    everything = pd.concat([part.table for part in splits.values()])
     values, chance = [], np.zeros(_NULL_DRAWS)
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         labels = permuted_labels(everything, rng)
-        mixed = {
-            side: LabelledImages(
-                part.table.assign(
-                    **{"class": np.where(part.table["group"].map(labels), "fake", "real")}
-                ),
-                part.images,
-            )
-            for side, part in sides.items()
-        }
-        seed_everything(seed + number)
-        network = place(build_network(params.network, params.channels), device)
+        mixed = {name: _relabelled(part, labels) for name, part in splits.items()}
         folder = scratch / f"permutation_{number}"
-        train_network(
-            network, mixed["train"], mixed["validation"],
-            params=params, seed=seed + number, scratch=folder, device=device,
-        )  # fmt: skip
-        scores = score_images(network, sides["test"].images, phases=1, device=device)
+        scores = _train_and_score(mixed, params, seed + number, folder, device)
         values.append(auroc(scores, mixed["test"].is_fake.numpy()))
-        chance += chance_aurocs(sides["test"].table, scores, rng) / count
+        chance += chance_aurocs(splits["test"].table, scores, rng) / count
     value = float(np.mean(values))
     low, high = np.quantile(chance, [_NULL_TAIL, 1 - _NULL_TAIL]) - 0.5
     return Gate(
@@ -519,10 +360,32 @@ def permutation_gate(
     )
 
 
-def permuted_labels(table: pd.DataFrame, rng: np.random.Generator) -> dict[str, bool]:
-    """Draw a label for each group: half of them fake within each class and side.
+def _relabelled(images: LabelledImages, labels: dict[str, bool]) -> LabelledImages:
+    classes = np.where(images.table["group"].map(labels), "fake", "real")
+    return LabelledImages(images.table.assign(**{"class": classes}), images.images)
 
-    A group of both classes, or on several sides, has one label, drawn where it comes first.
+
+def _train_and_score(
+    splits: dict[str, LabelledImages],
+    params: TrainClassifierParams,
+    seed: int,
+    scratch: Path,
+    device: torch.device,
+) -> Scores:
+    """Train a network, and score the test split."""
+    seed_everything(seed)
+    network = place(build_network(params.network, params.channels), device)
+    train_network(
+        network, splits["train"], splits["validation"],
+        params=params, seed=seed, scratch=scratch, device=device,
+    )  # fmt: skip
+    return score_images(network, splits["test"].images, phases=1, device=device)
+
+
+def permuted_labels(table: pd.DataFrame, rng: np.random.Generator) -> dict[str, bool]:
+    """Draw a label for each group: half of them fake within each class and split.
+
+    A group of both classes, or in several splits, has one label, drawn where it comes first.
     """
     labels: dict[str, bool] = {}
     first = table.drop_duplicates("group")
@@ -536,7 +399,7 @@ def permuted_labels(table: pd.DataFrame, rng: np.random.Generator) -> dict[str, 
 def chance_aurocs(
     test: pd.DataFrame, scores: Scores, rng: np.random.Generator
 ) -> Float[np.ndarray, " draws"]:
-    """Return the AUROCs of fixed scores against labels drawn anew: what chance alone does."""
+    """Return the AUROCs of fixed scores against newly drawn labels: what chance alone does."""
     _, group_index = np.unique(test["group"].to_numpy(dtype=str), return_inverse=True)
     first = test.assign(number=group_index).drop_duplicates("group")
     labels = np.empty((_NULL_DRAWS, len(first)), dtype=bool)

@@ -1,106 +1,44 @@
 """False alarms on honest micrographs: processed as authors do, and from other sources.
 
-Two kinds of images, real ones all of them. Held-out reals of the test side after each benign
-processing of the grid; and sets of whole micrographs from outside, which go through the same
-canonicaliser as the training images. Rates stand for single tiles and for whole micrographs, whose
-tiles' logits are pooled: by each rule, so that what a rule buys can be seen.
+All images are real, of two kinds. Held-out reals of the test split after each benign processing of
+the grid; and sets of whole micrographs from outside, which go through the same canonicaliser as the
+training images. Rates are of single tiles and of whole micrographs, whose tiles' logits are pooled
+by each rule, so that the rules can be compared.
 
 A verdict on a pooled logit uses the calibration of single tiles. A mean or median of tiles scatters
 less than a tile, so its false alarms are rarer than alpha promises; a maximum's are more frequent.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
 from rich.console import Console
 from rich.progress import track
 
-from semforensics.acquire.listing import differences, list_files, select_files
 from semforensics.acquire.names import describe_name
-from semforensics.core.errors import InputError, raise_problems
-from semforensics.core.files import atomic_file, atomic_folder
-from semforensics.core.tables import LISTING_COLUMNS, read_listing, read_splits, write_table
+from semforensics.core.errors import InputError
+from semforensics.core.files import atomic_folder, write_json
+from semforensics.core.tables import read_splits, write_table
 from semforensics.detector.calibration import decide
-from semforensics.detector.corpus import LabelledImages
-from semforensics.detector.detector import Detector
 from semforensics.detector.perturbations import AS_IT_IS, GRID
 from semforensics.detector.tiling import Pooling, pool
 from semforensics.figures.heatmaps import false_alarm_heatmap
 from semforensics.figures.style import save_figure, source_line
 from semforensics.micrographs.crop import cut, read_image_area
 from semforensics.params import CropParams, FalseAlarmsParams
-from semforensics.trials.robustness import judge, process, rate
+from semforensics.trials.benign import read_benign_listing
+from semforensics.trials.robustness import Images, ask, process, rate
 from semforensics.trials.under_test import DetectorUnderTest
 
-BENIGN_COLUMNS = ("set", *LISTING_COLUMNS)
 _NEW, _KNOWN = "new", "known"
 """Whether images of a group were in the classifier's training or validation split."""
 
-
-def list_benign(folder: Path, listing: Path, sets: Mapping[str, Sequence[str]]) -> int:
-    """List the micrographs of all foreign sets with size and hash; return their number.
-
-    Args:
-        folder: Where they lie.
-        listing: CSV to write; without sets it holds its header only.
-        sets: For each name the glob patterns of its files, below `folder`.
-
-    Raises:
-        InputError: A pattern selects nothing, or something selected is not a readable file.
-    """
-    selected = _selected(folder, sets)
-    table = list_files(folder, [file for _, file in selected])
-    table.insert(0, "set", [name for name, _ in selected])
-    write_table(table, listing)
-    return len(table)
-
-
-def _selected(folder: Path, sets: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Return the files of all sets, as (set, file), sorted."""
-    return [(name, file) for name in sorted(sets) for file in select_files(folder, sets[name])]
-
-
-def read_benign_listing(
-    listing: Path, folder: Path | None, sets: Mapping[str, Sequence[str]]
-) -> list[tuple[str, str]]:
-    """Check the folder against its listing, and give the files of all sets, as (set, file).
-
-    Returns:
-        Nothing where no sets are named and the listing holds its header only.
-
-    Raises:
-        InputError: It is no such listing, or holds no file of the sets; files are new, missing or
-            changed since; or no folder is given for those that are listed.
-    """
-    table = read_listing(listing, BENIGN_COLUMNS)
-    if table.empty:
-        if sets:
-            raise InputError(
-                f"{listing}: lists nothing, but count_false_alarms.sets names {', '.join(sets)}; "
-                f"to list their files, run `semforensics list-benign FOLDER {listing}` "
-                "(`make repro BENIGN=FOLDER` does so)"
-            )
-        return []
-    if folder is None:
-        raise InputError(
-            f"{listing} lists {len(table)} micrographs; SEMFORENSICS_BENIGN must say where they lie"
-        )
-    present = _selected(folder, sets)
-    raise_problems(
-        differences(
-            dict(zip(table["set"] + ": " + table["file"], table["sha256"], strict=True)),
-            {f"{name}: {file}": folder / file for name, file in present},
-        ),
-        f"files of {folder} differ from {listing}; to list them anew, run "
-        f"`semforensics list-benign {folder} {listing}`",
-    )
-    return present
+_SHARES = ("flagged", "false_alarms", "false_alarms_of_decided")
+_REFUSED = ["set", "file", "group", "reason"]
 
 
 def count_false_alarms(
@@ -117,7 +55,7 @@ def count_false_alarms(
 
     Args:
         tested: The detector; the seed of its corpus is that of noise.
-        listing: The foreign micrographs with their hashes, as `write_benign_listing` writes it.
+        listing: The foreign micrographs with their hashes, as `list_benign` writes it.
         folder: Where they lie; None: there must not be any.
         metrics: JSON file to write: numbers of groups the classifier never saw.
         plots: Folder to write: false_alarms.csv, one row per set and way of counting, images.csv,
@@ -133,81 +71,60 @@ def count_false_alarms(
             size; or the foreign files are not as listed.
         FileNotFoundError: Images are missing.
     """
-    detector, alpha, seed = tested.detector, tested.alpha, tested.corpus.seed
-    detector.check_alpha(alpha)
-    if detector.meta["size_px"] != [crop.size_px, crop.size_px]:
-        raise InputError(
-            f"{tested.folder}: trained on {detector.meta['size_px']} px, crops have "
-            f"{crop.size_px} px"
-        )
+    tested.detector.check_alpha(tested.alpha)
+    size_px = tested.meta["size_px"]
+    if size_px != [crop.size_px, crop.size_px]:
+        raise InputError(f"{tested.folder}: trained on {size_px} px, crops have {crop.size_px} px")
     foreign = read_benign_listing(listing, folder, params.sets)
-    splits = tested.corpus.splits
-    tiles = processed_tiles(detector, tested.test, read_splits(splits), alpha, seed)
-    refused = pd.DataFrame(columns=["set", "file", "group", "reason"])
+    tiles, refused = processed_tiles(tested), pd.DataFrame(columns=_REFUSED)
     if foreign:
         assert folder is not None
-        found, refused = foreign_tiles(detector, folder, foreign, crop, alpha)
+        found, refused = foreign_tiles(tested, folder, foreign, crop)
         tiles = pd.concat([tiles, found], ignore_index=True)
-    known = known_groups(splits)
+    known = known_groups(tested.corpus.splits)
     for table in (tiles, refused):
         table["groups"] = np.where(table["group"].isin(known), _KNOWN, _NEW)
-    images = pool_images(detector, tiles, alpha)
-    counted = count(tiles, images, refused, detector.threshold)
-    named = {name.replace(" ", ": ", 1) for name in detector.meta["params"]["calibrate_on"]}
-    counted.insert(2, "calibrated", counted["set"].isin(named))
+    images = pool_images(tested, tiles)
+    counted = count(tiles, images, refused, tested.detector.threshold)
+    calibrated = {name.replace(" ", ": ", 1) for name in tested.meta["params"]["calibrate_on"]}
+    counted.insert(2, "calibrated", counted["set"].isin(calibrated))
 
+    own = tiles[tiles["set"] == tiles["set"].iloc[0]]
+    held_out = f"{len(own)} held-out reals of {own['file'].nunique()} micrographs"
+    source = f"{source_line(f'Detector {tested.name}', tested.meta['data'])} · {held_out}"
     with atomic_folder(plots) as temporary:
-        counted.to_csv(temporary / "false_alarms.csv", index=False, lineterminator="\n")
-        listed = pd.concat([images, refused], ignore_index=True)
-        listed.to_csv(temporary / "images.csv", index=False, lineterminator="\n")
-        own = tiles[tiles["set"] == tiles["set"].iloc[0]]
-        held_out = f"{len(own)} held-out reals of {own['file'].nunique()} micrographs"
-        source = f"{source_line(f'Detector {tested.name}', detector.meta['data'])} · {held_out}"
+        write_table(counted, temporary / "false_alarms.csv")
+        write_table(pd.concat([images, refused], ignore_index=True), temporary / "images.csv")
         figure = false_alarm_heatmap(counted[counted["groups"] == _NEW], source=source)
         save_figure(figure, temporary / "false_alarms.png")
-    result = summarise(counted, detector, params.pooling, alpha)
-    with atomic_file(metrics) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(metrics, summarise(counted, tested, params.pooling))
     return "\n".join(_lines(counted, params.pooling))
 
 
-def processed_tiles(
-    detector: Detector, test: LabelledImages, splits: pd.DataFrame, alpha: float, seed: int
-) -> pd.DataFrame:
-    """Score the test side's reals as they are and after every benign processing.
+def processed_tiles(tested: DetectorUnderTest) -> pd.DataFrame:
+    """Score the reals of the test split as they are and after every benign processing.
 
     Returns:
         One row per image and processing: kind, set, file (its micrograph), group, logit, verdict,
         is_inside.
     """
-    is_real = ~test.is_fake
-    table = test.table[is_real.numpy()]
-    images, files = test.images[is_real], table["file"].tolist()
-    micrographs = splits.set_index("file")["micrograph"]
+    is_real = ~tested.test.is_fake
+    table = tested.test.table[is_real.numpy()]
+    images, files = tested.test.images[is_real], table["file"].tolist()
+    micrographs = read_splits(tested.corpus.splits).set_index("file")["micrograph"]
+    about = {"file": micrographs[files].to_numpy(), "group": table["group"].to_numpy()}
     parts = []
     cells = [AS_IT_IS, *(cell for cell in GRID if cell.benign)]
     console = Console(stderr=True)
     for cell in track(cells, "processed", console=console, disable=not console.is_terminal):
-        outcome = judge(detector, process(cell, images, files, images[:1], seed), alpha)
-        columns = {
-            "kind": "processed",
-            "set": f"{cell.axis}: {cell.level}",
-            "file": micrographs[files].to_numpy(),
-            "group": table["group"].to_numpy(),
-            "logit": outcome.logits,
-            "verdict": outcome.verdicts,
-            "is_inside": outcome.is_inside,
-        }
-        parts.append(pd.DataFrame(columns))
+        changed = process(cell, images, files, tested.corpus.seed)
+        name = f"{cell.axis}: {cell.level}"
+        parts.append(_score(tested, changed, {"kind": "processed", "set": name, **about}))
     return pd.concat(parts, ignore_index=True)
 
 
 def foreign_tiles(
-    detector: Detector,
-    folder: Path,
-    files: Sequence[tuple[str, str]],
-    crop: CropParams,
-    alpha: float,
+    tested: DetectorUnderTest, folder: Path, files: Sequence[tuple[str, str]], crop: CropParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score the tiles of foreign micrographs.
 
@@ -222,25 +139,15 @@ def foreign_tiles(
     refused: list[dict[str, str]] = []
     console = Console(stderr=True)
     for name, file in track(files, "foreign", console=console, disable=not console.is_terminal):
-        group = describe_name(file)["group"]
+        about = {"set": name, "file": file, "group": describe_name(file)["group"]}
         try:
             cuts = [tile for *_, tile in cut(read_image_area(folder / file, crop), crop)]
-        except ValueError as error:
-            reason = str(error).removeprefix(f"{folder / file}: ")
-            refused.append({"set": name, "file": file, "group": group, "reason": reason})
+        except InputError as error:
+            refused.append(about | {"reason": str(error).removeprefix(f"{folder / file}: ")})
             continue
-        outcome = judge(detector, torch.from_numpy(np.stack(cuts)[:, None]), alpha)
-        columns = {
-            "kind": "foreign",
-            "set": name,
-            "file": file,
-            "group": group,
-            "logit": outcome.logits,
-            "verdict": outcome.verdicts,
-            "is_inside": outcome.is_inside,
-        }
-        parts.append(pd.DataFrame(columns))
-    table = pd.DataFrame(refused, columns=["set", "file", "group", "reason"])
+        tiles = torch.from_numpy(np.stack(cuts)[:, None])
+        parts.append(_score(tested, tiles, {"kind": "foreign", **about}))
+    table = pd.DataFrame(refused, columns=_REFUSED)
     for name in sorted({name for name, _ in files} - {part["set"].iloc[0] for part in parts}):
         reasons = table.loc[table["set"] == name, "reason"]
         raise InputError(
@@ -250,13 +157,26 @@ def foreign_tiles(
     return pd.concat(parts, ignore_index=True), table
 
 
+def _score(tested: DetectorUnderTest, tiles: Images, about: dict[str, Any]) -> pd.DataFrame:
+    """Return one row per tile: what it is, and what the detector says of it."""
+    outcome = ask(tested, tiles)
+    return pd.DataFrame(
+        about
+        | {
+            "logit": outcome.logits,
+            "verdict": outcome.verdicts,
+            "is_inside": outcome.is_inside,
+        }
+    )
+
+
 def known_groups(splits: Path) -> set[str]:
     """Return the groups of which a crop is in the training or validation split."""
     table = read_splits(splits)
     return set(table.loc[table["split"] != "test", "group"])
 
 
-def pool_images(detector: Detector, tiles: pd.DataFrame, alpha: float) -> pd.DataFrame:
+def pool_images(tested: DetectorUnderTest, tiles: pd.DataFrame) -> pd.DataFrame:
     """Make one row of all tiles of a micrograph, for every rule of pooling.
 
     A micrograph is inside the training domain when more than half of its tiles are.
@@ -278,8 +198,8 @@ def pool_images(detector: Detector, tiles: pd.DataFrame, alpha: float) -> pd.Dat
                 }
             )
     images = pd.DataFrame(rows)
-    p_values = detector.p_values(images["logit"].to_numpy())
-    images["verdict"] = decide(*p_values, alpha, images["is_inside"].to_numpy(dtype=bool))
+    p_values = tested.detector.p_values(images["logit"].to_numpy())
+    images["verdict"] = decide(*p_values, tested.alpha, images["is_inside"].to_numpy(dtype=bool))
     return images
 
 
@@ -291,8 +211,8 @@ def count(
     Returns:
         `flagged`: share above the threshold. `false_alarms`: share with the verdict
         "ai-suspected". `false_alarms_of_decided`: the same of those with any verdict but
-        "inconclusive". Each with Wilson's 95 % interval, which takes images as independent; so the
-        number of groups stands beside it.
+        "inconclusive". Each with Wilson's 95 % interval, which takes images as independent; the
+        number of groups is given beside it for that reason.
     """
     rows = []
     single = tiles.assign(pooling="", level="tile")
@@ -301,7 +221,6 @@ def count(
     for names, part in pd.concat([single, whole]).groupby(keys, sort=False):
         suspected = (part["verdict"] == "ai-suspected").to_numpy()
         decided = (part["verdict"] != "inconclusive").to_numpy()
-        flagged: Bool[np.ndarray, " n"] = (part["logit"] > threshold).to_numpy()
         _, name, groups, *_ = names
         missing = (refused["set"] == name) & (refused["groups"] == groups)
         rows.append(
@@ -311,7 +230,7 @@ def count(
                 "n_images": part["file"].nunique(),
                 "n_groups": part["group"].nunique(),
                 "n_refused": int(missing.sum()),
-                **rate("flagged", flagged),
+                **rate("flagged", (part["logit"] > threshold).to_numpy()),
                 "inside": part["is_inside"].mean(),
                 "decided": decided.mean(),
                 **rate("false_alarms", suspected),
@@ -321,81 +240,68 @@ def count(
     return pd.DataFrame(rows)
 
 
-def summarise(
-    counted: pd.DataFrame, detector: Detector, pooling: Pooling, alpha: float
-) -> dict[str, Any]:
-    """Return the numbers of new groups: of processed tiles, and of foreign images."""
+def _of_new_groups(counted: pd.DataFrame, pooling: Pooling) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of processed tiles, the originals first, and those of foreign images."""
     new = counted[counted["groups"] == _NEW]
-    single = new[(new["kind"] == "processed") & (new["level"] == "tile")]
-    result: dict[str, Any] = {
-        "detector": detector.meta["detector"],
-        "network": detector.meta["network"],
-        "data": detector.meta["data"],
-        "threshold_logit": detector.threshold,
-        "phases": detector.phases,
-        "alpha": alpha,
-        "pooling": pooling,
-        "original": {},
-        # Kinds that the calibration knows are promised; the others are found out.
-        "processed_calibrated": {},
-        "processed_others": {},
-        "foreign": {},
-    }
-    names = ("flagged", "false_alarms", "false_alarms_of_decided", "decided")
-    if len(single):
-        result["original"] = _numbers(single.iloc[0])
-        changed = single.iloc[1:]
-        for key, kinds in (
-            ("processed_calibrated", changed[changed["calibrated"]]),
-            ("processed_others", changed[~changed["calibrated"]]),
-        ):
-            result[key]["n_kinds"] = len(kinds)
-            for name in names if len(kinds) else ():
-                result[key] |= {
-                    f"{name}_mean": _number(kinds[name].mean()),
-                    f"{name}_{'least' if name == 'decided' else 'worst'}": _number(
-                        kinds[name].min() if name == "decided" else kinds[name].max()
-                    ),
-                }
-    chosen = new[(new["kind"] == "foreign") & (new["pooling"] == pooling)]
-    for _, part in chosen.iterrows():
-        result["foreign"][part["set"]] = _numbers(part)
-    return result
+    tiles = new[(new["kind"] == "processed") & (new["level"] == "tile")]
+    return tiles, new[(new["kind"] == "foreign") & (new["pooling"] == pooling)]
 
 
-def _numbers(part: "pd.Series[Any]") -> dict[str, float | int | None]:
-    rates = ("flagged", "false_alarms", "false_alarms_of_decided")
-    shares = [f"{name}{end}" for name in rates for end in ("", "_low", "_high")]
-    counts = ("n", "n_images", "n_groups", "n_refused")
+def summarise(counted: pd.DataFrame, tested: DetectorUnderTest, pooling: Pooling) -> dict[str, Any]:
+    """Return the numbers of new groups: of processed tiles, and of foreign images."""
+    tiles, foreign = _of_new_groups(counted, pooling)
+    changed = tiles.iloc[1:]
     return {
-        **{name: _number(part[name]) for name in (*shares, "decided", "inside")},
-        **{name: int(part[name]) for name in counts},
+        "detector": tested.name,
+        "network": tested.meta["network"],
+        "data": tested.meta["data"],
+        "threshold_logit": tested.detector.threshold,
+        "phases": tested.detector.phases,
+        "alpha": tested.alpha,
+        "pooling": pooling,
+        "original": _numbers(tiles.iloc[0]) if len(tiles) else {},
+        # The calibration promises a rate for the kinds that it knows; the others are measured.
+        "processed_calibrated": _over_kinds(changed[changed["calibrated"]]) if len(tiles) else {},
+        "processed_others": _over_kinds(changed[~changed["calibrated"]]) if len(tiles) else {},
+        "foreign": {part["set"]: _numbers(part) for _, part in foreign.iterrows()},
     }
 
 
-def _number(value: float) -> float | None:
-    """JSON knows no number for "nothing was decided"."""
-    return None if np.isnan(value) else float(value)
+def _numbers(part: "pd.Series[Any]") -> dict[str, float | int]:
+    shares = [f"{name}{end}" for name in _SHARES for end in ("", "_low", "_high")]
+    return {
+        **{name: part[name] for name in (*shares, "decided", "inside")},
+        **{name: int(part[name]) for name in ("n", "n_images", "n_groups", "n_refused")},
+    }
+
+
+def _over_kinds(kinds: pd.DataFrame) -> dict[str, float | int]:
+    """Return the mean and the worst over kinds of processing; of no kind, only that."""
+    numbers: dict[str, float | int] = {"n_kinds": len(kinds)}
+    if kinds.empty:
+        return numbers
+    for name in _SHARES:
+        numbers |= {f"{name}_mean": kinds[name].mean(), f"{name}_worst": kinds[name].max()}
+    return numbers | {
+        "decided_mean": kinds["decided"].mean(),
+        "decided_least": kinds["decided"].min(),
+    }
 
 
 def _lines(counted: pd.DataFrame, pooling: Pooling) -> list[str]:
     """Say what matters most, in a line each."""
-    new = counted[counted["groups"] == _NEW]
-    single = new[(new["kind"] == "processed") & (new["level"] == "tile")]
-    lines = []
-    if len(single):
-        worst = single.sort_values("false_alarms", kind="stable").iloc[-1]
-        flagged, suspected = (single[name].iloc[1:].mean() for name in ("flagged", "false_alarms"))
-        first = single.iloc[0]
-        lines.append(
-            f"{first['n']} held-out reals after {len(single) - 1} kinds of benign processing: "
+    tiles, foreign = _of_new_groups(counted, pooling)
+    lines = ["the classifier knows the groups of all test reals: they make no headline"]
+    if len(tiles):
+        first, changed = tiles.iloc[0], tiles.iloc[1:]
+        worst = tiles.sort_values("false_alarms", kind="stable").iloc[-1]
+        flagged, suspected = changed["flagged"].mean(), changed["false_alarms"].mean()
+        lines = [
+            f"{first['n']} held-out reals after {len(changed)} kinds of benign processing: "
             f"above the threshold {_percent(flagged)}, AI suspected {_percent(suspected)} on "
             f"average, {_percent(worst['false_alarms'])} at worst ({worst['set']}); as they are "
             f"{_percent(first['flagged'])} and {_percent(first['false_alarms'])}"
-        )
-    else:
-        lines.append("the classifier knows the groups of all test reals: they make no headline")
-    foreign = new[(new["kind"] == "foreign") & (new["pooling"] == pooling)]
+        ]
     for _, part in foreign.iterrows():
         lines.append(
             f"{part['set']}: {part['n']} micrographs of {part['n_groups']} new groups "

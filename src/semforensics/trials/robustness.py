@@ -1,12 +1,12 @@
 """The detector under every processing of the grid: of both classes, of fakes only, of reals only.
 
-Processed on both sides, a fall of the AUROC is fragility: the processing destroys the trace.
-Processed on one side, any change of it is bias: the detector takes the processing itself for a sign
-of one class. A detector that knows fakes by being free of JPEG gains when reals are compressed.
-Every image is processed once; the three cases pick their logits.
+If both classes are processed, a fall of the AUROC is fragility: the processing destroys the trace.
+If one class is, any change of it is bias: the detector takes the processing itself as a sign of one
+class. A detector that knows fakes by being free of JPEG gains when reals are compressed. Every
+image is processed once; the three cases select from the same logits.
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,29 +19,31 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.files import atomic_folder, write_json
 from semforensics.core.tables import read_splits
 from semforensics.detector.calibration import decide
-from semforensics.detector.corpus import (
-    LabelledImages,
-    draw_evenly,
-    load_images,
-)
-from semforensics.detector.detector import Detector
-from semforensics.detector.perturbations import AS_IT_IS, AXES, GRID, Perturbation, rng_of
+from semforensics.detector.corpus import Corpus, LabelledImages, draw_evenly, load_images
+from semforensics.detector.perturbations import AS_IT_IS, AXES, GRID, Perturbation, apply_to_all
 from semforensics.figures.heatmaps import one_sided_heatmap, two_sided_heatmap
 from semforensics.figures.style import save_figure, source_line
 from semforensics.params import RobustnessParams
 from semforensics.trials.metrics import auroc, paired_difference, wilson_interval
 from semforensics.trials.under_test import DetectorUnderTest
 
+Images = UInt8[Tensor, "n 1 height width"]
 Processed = Literal["both", "fakes", "reals"]
-"""Which class is processed; the other one is as it was."""
+"""Which class is processed; the other one stays as it was."""
 
 _RESAMPLES = 500  # of the interval that decides a remark
 _NUM_DONORS = 64  # training reals whose spectra are given to fakes
 
-_RATES = ("false_positive_rate", "true_positive_rate", "auroc", "false_alarms_of_decided")
+_WORST = {
+    "false_positive_rate": "max",
+    "true_positive_rate": "min",
+    "auroc": "min",
+    "false_alarms_of_decided": "max",
+}
+"""The rates of the metrics file, and which end of each is the worst."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,9 @@ class Outcome:
     def where(self, chosen: Bool[np.ndarray, " n"], other: "Outcome") -> "Outcome":
         """Take the chosen images from here, the rest from another outcome of the same images."""
         return Outcome(
-            *(
-                np.where(chosen, getattr(self, name), getattr(other, name))
-                for name in ("logits", "verdicts", "is_inside")
-            )
+            np.where(chosen, self.logits, other.logits),
+            np.where(chosen, self.verdicts, other.verdicts),
+            np.where(chosen, self.is_inside, other.is_inside),
         )
 
 
@@ -82,37 +83,17 @@ def measure_robustness(
             cell leaves less than the detector takes.
         FileNotFoundError: Images are missing.
     """
-    detector, alpha, seed = tested.detector, tested.alpha, tested.corpus.seed
-    detector.check_alpha(alpha)
-    test = thin(tested.test, params.max_images, seed)
-    donors = load_donors(tested.corpus.cropped, tested.corpus.splits, seed)
-    files = test.table["file"].tolist()
-
-    original = judge(detector, test.images, alpha)
-
-    def cells(perturbation: Perturbation, changed: Outcome) -> list[dict[str, Any]]:
-        names = {"axis": perturbation.axis, "level": perturbation.level}
-        return [
-            names | measure_cell(original, changed, case, test.table, detector.threshold, seed)
-            for case in get_args(Processed)
-        ]
-
-    rows = cells(AS_IT_IS, original)[:1]
-    console = Console(stderr=True)
-    for perturbation in track(GRID, "robustness", console=console, disable=not console.is_terminal):
-        images = process(perturbation, test.images, files, donors, seed)
-        rows += cells(perturbation, judge(detector, images, alpha))
-    grid = pd.DataFrame(rows)
-
-    counts = f"{rows[0]['n_real']} reals of {rows[0]['n_groups']} groups, {rows[0]['n_fake']} fakes"
-    source = f"{source_line(f'Detector {tested.name}', detector.meta['data'])} · {counts}"
+    tested.detector.check_alpha(tested.alpha)
+    grid = measure_grid(tested, thin(tested.test, params.max_images, tested.corpus.seed))
+    first = grid.iloc[0]
+    counts = f"{first['n_real']} reals of {first['n_groups']} groups, {first['n_fake']} fakes"
+    source = f"{source_line(f'Detector {tested.name}', tested.meta['data'])} · {counts}"
     with atomic_folder(plots) as folder:
         grid.to_csv(folder / "grid.csv", index=False, lineterminator="\n")
         save_figure(two_sided_heatmap(grid, source=source), folder / "two_sided.png")
         save_figure(one_sided_heatmap(grid, source=source), folder / "one_sided.png")
-    with atomic_file(metrics) as path:
-        path.write_text(json.dumps(summarise(grid, detector, alpha), indent=2) + "\n")
-    return _line(tested.name, grid)
+    write_json(metrics, summarise(grid, tested))
+    return f"{tested.name}: {_line(grid)}; {counts}"
 
 
 def thin(test: LabelledImages, max_images: int, seed: int) -> LabelledImages:
@@ -127,38 +108,56 @@ def thin(test: LabelledImages, max_images: int, seed: int) -> LabelledImages:
     return LabelledImages(table.loc[kept].reset_index(drop=True), test.images[kept])
 
 
-def load_donors(cropped: Path, splits: Path, seed: int) -> UInt8[Tensor, "n 1 height width"]:
+def measure_grid(tested: DetectorUnderTest, test: LabelledImages) -> pd.DataFrame:
+    """Measure every cell in its three cases, after the images as they are.
+
+    Returns:
+        One row per cell and case: axis, level, and the numbers of `measure_cell`.
+    """
+    seed, threshold = tested.corpus.seed, tested.detector.threshold
+    donors = load_donors(tested.corpus)
+    files = test.table["file"].tolist()
+    original = ask(tested, test.images)
+
+    def row(cell: Perturbation, changed: Outcome, case: Processed) -> dict[str, Any]:
+        numbers = measure_cell(original, changed, case, test.table, threshold, seed)
+        return {"axis": cell.axis, "level": cell.level} | numbers
+
+    rows = [row(AS_IT_IS, original, "both")]
+    console = Console(stderr=True)
+    for cell in track(GRID, "robustness", console=console, disable=not console.is_terminal):
+        changed = ask(tested, process(cell, test.images, files, seed, donors))
+        rows += [row(cell, changed, case) for case in get_args(Processed)]
+    return pd.DataFrame(rows)
+
+
+def load_donors(corpus: Corpus) -> Images:
     """Load some training reals, to whose spectra a forger would match fakes."""
-    table = read_splits(splits)
-    chosen = draw_evenly(table[table["split"] == "train"], _NUM_DONORS, seed).sort_values("file")
-    return load_images(chosen.assign(path=[cropped / file for file in chosen["file"]])).images
+    table = read_splits(corpus.splits)
+    reals = table[table["split"] == "train"]
+    chosen = draw_evenly(reals, _NUM_DONORS, corpus.seed).sort_values("file")
+    return load_images(chosen.assign(path=[corpus.cropped / f for f in chosen["file"]])).images
 
 
 def process(
-    perturbation: Perturbation,
-    images: UInt8[Tensor, "n 1 height width"],
-    files: list[str],
-    donors: UInt8[Tensor, "n_donor 1 height width"],
+    cell: Perturbation,
+    images: Images,
+    files: Sequence[str],
     seed: int,
+    donors: UInt8[Tensor, "n_donor 1 height width"] | None = None,
 ) -> UInt8[Tensor, "n 1 new_height new_width"]:
-    """Process images, each by draws that depend on seed, cell and its own file name alone.
-
-    Raises:
-        InputError: The results are smaller than the detector takes.
-    """
-    results = []
-    for image, file in zip(images[:, 0].numpy(), files, strict=True):
-        donor = int(rng_of(seed, perturbation, f"donor of {file}").integers(len(donors)))
-        rng = rng_of(seed, perturbation, file)
-        results.append(perturbation.apply(image, rng, donors[donor, 0].numpy()))
-    return torch.from_numpy(np.stack(results)[:, None])
+    """Process images as `apply_to_all` does."""
+    of_donors = None if donors is None else donors[:, 0].numpy()
+    changed = apply_to_all(cell, images[:, 0].numpy(), files, seed, of_donors)
+    return torch.from_numpy(changed[:, None])
 
 
-def judge(detector: Detector, images: UInt8[Tensor, "n 1 height width"], alpha: float) -> Outcome:
-    """Score images and give the verdict on each; outside the domain it is inconclusive."""
+def ask(tested: DetectorUnderTest, images: Images) -> Outcome:
+    """Score images and decide on each; outside the domain the verdict is inconclusive."""
+    detector = tested.detector
     logits = detector.logits(images)
     is_inside = detector.domain.is_inside(images)
-    return Outcome(logits, decide(*detector.p_values(logits), alpha, is_inside), is_inside)
+    return Outcome(logits, decide(*detector.p_values(logits), tested.alpha, is_inside), is_inside)
 
 
 def measure_cell(
@@ -186,19 +185,16 @@ def measure_cell(
         where none is); numbers of images and groups; a remark where the change is certain.
     """
     is_fake = (table["class"] == "fake").to_numpy()
+    groups = table["group"].to_numpy()
     chosen = {"both": np.ones_like(is_fake), "fakes": is_fake, "reals": ~is_fake}[processed]
     outcome = changed.where(chosen, original)
     called = outcome.logits > threshold
     decided = outcome.verdicts != "inconclusive"
     suspected = outcome.verdicts == "ai-suspected"
     shift = outcome.logits.astype(np.float64) - original.logits
+    rng = np.random.default_rng(seed)
     change, low, high = paired_difference(
-        outcome.logits,
-        original.logits,
-        is_fake,
-        table["group"].to_numpy(),
-        _RESAMPLES,
-        np.random.default_rng(seed),
+        outcome.logits, original.logits, is_fake, groups, _RESAMPLES, rng
     )
     return {
         "processed": processed,
@@ -225,49 +221,45 @@ def measure_cell(
 
 
 def rate(name: str, happened: Bool[np.ndarray, " n"]) -> dict[str, float]:
-    """State a share with Wilson's 95 % interval under `_low` and `_high`; of nothing, no number."""
-    if len(happened) == 0:
-        value, (low, high) = np.nan, (np.nan, np.nan)
-    else:
+    """State a share with Wilson's 95 % interval under `_low` and `_high`; of nothing, NaN."""
+    value, low, high = np.nan, np.nan, np.nan
+    if len(happened):
         value = float(happened.mean())
         low, high = wilson_interval(int(happened.sum()), len(happened))
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def remark(processed: Processed, low: float, high: float) -> str:
-    """Say what a change of the AUROC between two bounds is called; nothing where it may be none."""
+    """Name a change of the AUROC between two bounds; nothing where there may be none."""
     if processed == "both":
         return "fragile" if high < 0 else ""
     return "bias" if high < 0 or low > 0 else ""
 
 
-def summarise(grid: pd.DataFrame, detector: Detector, alpha: float) -> dict[str, Any]:
+def summarise(grid: pd.DataFrame, tested: DetectorUnderTest) -> dict[str, Any]:
     """Return the mean and the worst cell of every axis, both classes processed."""
     cells = grid[grid["processed"] == "both"]
-    original = cells[cells["axis"] == "none"].iloc[0]
+    original = cells.iloc[0]
     result: dict[str, Any] = {
-        "detector": detector.meta["detector"],
-        "network": detector.meta["network"],
-        "data": detector.meta["data"],
-        "threshold_logit": detector.threshold,
-        "phases": detector.phases,
-        "alpha": alpha,
+        "detector": tested.name,
+        "network": tested.meta["network"],
+        "data": tested.meta["data"],
+        "threshold_logit": tested.detector.threshold,
+        "phases": tested.detector.phases,
+        "alpha": tested.alpha,
         **{name: int(original[name]) for name in ("n_real", "n_fake", "n_groups")},
         "n_cells": len(GRID),
         "n_fragile": int((grid["remark"] == "fragile").sum()),
         "n_biased": count_biased(grid),
-        "original": {name: _number(original[name]) for name in _RATES},
+        "original": {name: original[name] for name in _WORST},
     }
     for axis in AXES:
         part = cells[cells["axis"] == axis]
         result[axis] = {}
-        for name in _RATES:
-            worst = (
-                part[name].min() if name in ("true_positive_rate", "auroc") else part[name].max()
-            )
+        for name, worst in _WORST.items():
             result[axis] |= {
-                f"{name}_mean": _number(part[name].mean()),
-                f"{name}_worst": _number(worst),
+                f"{name}_mean": part[name].mean(),
+                f"{name}_worst": part[name].agg(worst),
             }
     return result
 
@@ -280,20 +272,13 @@ def count_biased(grid: pd.DataFrame) -> int:
     return int((grid.loc[grid["processed"] == "reals", "remark"] == "bias").sum())
 
 
-def _number(value: float) -> float | None:
-    """JSON knows no number for "nothing was decided"."""
-    return None if np.isnan(value) else float(value)
-
-
-def _line(detector: str, grid: pd.DataFrame) -> str:
+def _line(grid: pd.DataFrame) -> str:
     """Say in one line what matters most."""
     cells = grid[(grid["processed"] == "both") & (grid["axis"] != "none")]
     worst = cells.sort_values("auroc", kind="stable").iloc[0]
-    original = grid.iloc[0]
     return (
-        f"{detector}: {len(cells)} kinds of processing, "
-        f"{int((cells['remark'] == 'fragile').sum())} fragile, {count_biased(grid)} biased; "
-        f"AUROC {original['auroc']:.3f} as it is, mean {cells['auroc'].mean():.3f}, "
-        f"worst {worst['auroc']:.3f} ({worst['axis']} {worst['level']}); "
-        f"{original['n_real']} reals of {original['n_groups']} groups, {original['n_fake']} fakes"
+        f"{len(cells)} kinds of processing, {int((cells['remark'] == 'fragile').sum())} fragile, "
+        f"{count_biased(grid)} biased; AUROC {grid['auroc'].iloc[0]:.3f} as it is, mean "
+        f"{cells['auroc'].mean():.3f}, worst {worst['auroc']:.3f} ({worst['axis']} "
+        f"{worst['level']})"
     )
