@@ -421,7 +421,7 @@ class AuditShortcutsParams(Section):
     num_controls: int = Field(gt=0)
     """Noise-only images, and as many phase-randomised ones."""
     max_images: int = Field(gt=0)
-    """Images of each class that are swapped and processed, at most."""
+    """Images of each class that are processed, at most."""
     bootstrap_resamples: int = Field(ge=100)
 
 

@@ -103,7 +103,7 @@ def outputs_of_trials() -> set[str]:
         "detectors": "cells.csv differences.csv table.md matrix.png leave_one_out.png",
         "robustness": "grid.csv two_sided.png one_sided.png",
         "false_alarms": "false_alarms.csv images.csv false_alarms.png",
-        "audit": "gates.csv file_features.csv pixel_features.csv gates.png gates.md",
+        "audit": "gates.csv pixel_features.csv gates.png gates.md",
     }
     return {
         *(f"metrics/{trial}.json" for trial in names),

@@ -13,13 +13,12 @@ from tests.detector.conftest import Folders, original, upsampled, write_data
 from semforensics.acquire.names import describe_name
 from semforensics.detector.perturbations import GRID
 from semforensics.params import CropParams, FalseAlarmsParams
+from semforensics.trials.benign import list_benign, read_benign_listing
 from semforensics.trials.false_alarms import (
     count,
     count_false_alarms,
     known_groups,
-    list_benign,
     pool_images,
-    read_benign_listing,
     summarise,
 )
 from semforensics.trials.metrics import wilson_interval
@@ -136,10 +135,10 @@ def scored(logits: list[float], files: list[str], inside: str) -> pd.DataFrame:
 
 def test_tiles_are_pooled_by_every_rule(trained: Folders) -> None:
     """Mean, median and maximum of an image's tiles; inside when more than half of them are."""
-    detector = trained.under_test(alpha=ALPHA).detector
+    tested = trained.under_test(alpha=ALPHA)
     tiles = scored([-50, 1, 4, 60, 80], ["a", "a", "a", "b", "b"], "yynny")
 
-    images = pool_images(detector, tiles, ALPHA).set_index(["file", "pooling"])
+    images = pool_images(tested, tiles).set_index(["file", "pooling"])
 
     assert images.loc["a", "logit"].to_dict() == {"mean": -15, "median": 1, "max": 4}
     assert images.loc["a", "num_tiles"].tolist() == [3, 3, 3]
@@ -233,12 +232,12 @@ def test_known_groups_make_no_headline(trained: Folders, tmp_path: Path) -> None
     table = pd.read_csv(trained.splits, keep_default_na=False)
     table["group"] = "S1-A0"
     table.to_csv(splits, index=False)
-    detector = trained.under_test(alpha=ALPHA).detector
+    tested = trained.under_test(alpha=ALPHA)
 
     tiles = scored([1, -1], ["a", "b"], "yy").assign(kind="processed", group="S1-A0")
     tiles["groups"] = np.where(tiles["group"].isin(known_groups(splits)), "known", "new")
-    counted = count(tiles, pool_images(detector, tiles, ALPHA), NOTHING_REFUSED, 0.0)
-    numbers = summarise(counted, detector, "mean", ALPHA)
+    counted = count(tiles, pool_images(tested, tiles), NOTHING_REFUSED, 0.0)
+    numbers = summarise(counted, tested, "mean")
 
     assert set(counted["groups"]) == {"known"}
     assert numbers["original"] == numbers["foreign"] == {}

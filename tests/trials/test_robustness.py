@@ -15,17 +15,14 @@ from semforensics.params import RobustnessParams
 from semforensics.trials.metrics import wilson_interval
 from semforensics.trials.robustness import (
     Outcome,
+    classify,
     count_biased,
-    judge,
     measure_cell,
     measure_robustness,
     process,
     remark,
     thin,
 )
-
-CPU = torch.device("cpu")
-ALPHA = 0.2  # the validation side has 6 images of each class
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +168,8 @@ def test_batch_and_order_do_not_matter() -> None:
     order = [5, 2, 7]
 
     for level in ("normal 5", "spectrum of a real", "figure 150 dpi"):
-        together = process(cell(level), images, files, donors, 0)
-        some = process(cell(level), images[order], [files[i] for i in order], donors, 0)
+        together = process(cell(level), images, files, 0, donors)
+        some = process(cell(level), images[order], [files[i] for i in order], 0, donors)
         assert torch.equal(some, together[order])
 
 
@@ -200,9 +197,9 @@ def test_a_finer_alpha_than_the_calibration_is_refused(trained: Folders) -> None
 
 def test_outside_the_domain_nothing_is_decided(trained: Folders) -> None:
     """A constant image gets no verdict, whatever its logit."""
-    detector = trained.under_test().detector
+    flat = torch.full((2, 1, 32, 32), 100, dtype=torch.uint8)
 
-    found = judge(detector, torch.full((2, 1, 32, 32), 100, dtype=torch.uint8), ALPHA)
+    found = classify(trained.under_test(), flat)
 
     assert not found.is_inside.any()
     assert set(found.verdicts) == {"inconclusive"}

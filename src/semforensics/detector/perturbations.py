@@ -281,7 +281,7 @@ def apply_to_all(
     images: Stack,
     files: Sequence[str],
     seed: int,
-    donors: Stack | None = None,
+    donors: UInt8[np.ndarray, "n_donor height width"] | None = None,
 ) -> NewStack:
     """Change images, each by draws that depend on seed, cell and its own file name alone.
 

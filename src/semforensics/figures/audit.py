@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from semforensics.core.markdown import markdown_table
 from semforensics.figures.style import NEUTRAL, add_source, styled
 
-# Bluish green and vermilion of Okabe and Ito's palette; the words say it, too.
+# Bluish green and vermilion of Okabe and Ito's palette. The words say the same.
 _PASSED, _FAILED = "#009E73", "#D55E00"
 _LONGEST_REMARK = 105  # letters in the width of the figure
 
@@ -42,10 +43,7 @@ def gates_figure(gates: Sequence[Mapping[str, Any]], *, source: str) -> Figure:
 
 
 def audit_markdown(
-    gates: Sequence[Mapping[str, Any]],
-    pixel_features: pd.DataFrame,
-    *,
-    source: str,
+    gates: Sequence[Mapping[str, Any]], pixel_features: pd.DataFrame, *, source: str
 ) -> str:
     """Write the gates as a table, and below it how well traces in the pixels tell the classes.
 
@@ -54,18 +52,33 @@ def audit_markdown(
         pixel_features: Columns feature, auroc, auroc_low, auroc_high, real and fake.
         source: Line that says what the tables show.
     """
-    lines = [f"Shortcut audit: {source}.", ""]
-    lines += ["| gate | | value (interval) | bound | rule | remark |", "| --- " * 6 + "|"]
-    for gate in gates:
-        word = "passed" if gate["passed"] else "**RED**"
-        cells = [_words(gate["name"]), word, _number(gate), f"{gate['bound']:g}", gate["rule"]]
-        lines.append(f"| {' | '.join([*cells, gate['remark']])} |")
-    lines += ["", "Traces in the pixels, for the record: no gate, since noise is one of them.", ""]
-    lines += ["| feature | AUROC (95 %) | mean of reals | of fakes |", "| --- " * 4 + "|"]
-    for row in pixel_features.to_dict("records"):
-        interval = f"{row['auroc']:.3f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})"
-        lines.append(f"| {row['feature']} | {interval} | {row['real']} | {row['fake']} |")
-    return "\n".join(lines) + "\n"
+    of_gates = [
+        [
+            _words(gate["name"]),
+            "passed" if gate["passed"] else "**RED**",
+            _number(gate),
+            f"{gate['bound']:g}",
+            gate["rule"],
+            gate["remark"],
+        ]
+        for gate in gates
+    ]
+    of_pixels = [
+        [
+            row["feature"],
+            f"{row['auroc']:.3f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})",
+            row["real"],
+            row["fake"],
+        ]
+        for row in pixel_features.to_dict("records")
+    ]
+    parts = [
+        f"Shortcut audit: {source}.\n",
+        markdown_table(["gate", "", "value (interval)", "bound", "rule", "remark"], of_gates),
+        "Traces in the pixels, for the record: no gate, since noise is one of them.\n",
+        markdown_table(["feature", "AUROC (95 %)", "mean of reals", "of fakes"], of_pixels),
+    ]
+    return "\n".join(parts)
 
 
 def _words(name: str) -> str:

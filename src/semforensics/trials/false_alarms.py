@@ -31,7 +31,7 @@ from semforensics.figures.style import save_figure, source_line
 from semforensics.micrographs.crop import cut, read_image_area
 from semforensics.params import CropParams, FalseAlarmsParams
 from semforensics.trials.benign import read_benign_listing
-from semforensics.trials.robustness import Images, ask, process, rate
+from semforensics.trials.robustness import Images, classify, process, rate
 from semforensics.trials.under_test import DetectorUnderTest
 
 _NEW, _KNOWN = "new", "known"
@@ -159,7 +159,7 @@ def foreign_tiles(
 
 def _score(tested: DetectorUnderTest, tiles: Images, about: dict[str, Any]) -> pd.DataFrame:
     """Return one row per tile: what it is, and what the detector says of it."""
-    outcome = ask(tested, tiles)
+    outcome = classify(tested, tiles)
     return pd.DataFrame(
         about
         | {

@@ -117,7 +117,7 @@ def measure_grid(tested: DetectorUnderTest, test: LabelledImages) -> pd.DataFram
     seed, threshold = tested.corpus.seed, tested.detector.threshold
     donors = load_donors(tested.corpus)
     files = test.table["file"].tolist()
-    original = ask(tested, test.images)
+    original = classify(tested, test.images)
 
     def row(cell: Perturbation, changed: Outcome, case: Processed) -> dict[str, Any]:
         numbers = measure_cell(original, changed, case, test.table, threshold, seed)
@@ -126,7 +126,7 @@ def measure_grid(tested: DetectorUnderTest, test: LabelledImages) -> pd.DataFram
     rows = [row(AS_IT_IS, original, "both")]
     console = Console(stderr=True)
     for cell in track(GRID, "robustness", console=console, disable=not console.is_terminal):
-        changed = ask(tested, process(cell, test.images, files, seed, donors))
+        changed = classify(tested, process(cell, test.images, files, seed, donors))
         rows += [row(cell, changed, case) for case in get_args(Processed)]
     return pd.DataFrame(rows)
 
@@ -152,7 +152,7 @@ def process(
     return torch.from_numpy(changed[:, None])
 
 
-def ask(tested: DetectorUnderTest, images: Images) -> Outcome:
+def classify(tested: DetectorUnderTest, images: Images) -> Outcome:
     """Score images and decide on each; outside the domain the verdict is inconclusive."""
     detector = tested.detector
     logits = detector.logits(images)
