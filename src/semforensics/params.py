@@ -110,13 +110,31 @@ class FetchBackbonesParams(Section):
     nets: tuple[Trunk, ...] = Field(min_length=1)
 
 
-class FastGANParams(Section):
+class GANParams(Section):
+    """What both GANs are told of their networks' channels and of their snapshots."""
+
+    channels: Literal[1, 3]
+    """Of the networks; three repeat the grey one."""
+    perceptual_net: Trunk
+    """Trunk in whose features snapshots are judged; FastGAN's reconstruction loss, too."""
+    precision: Precision
+    r1_every: int = Field(gt=0)
+    """Steps from one R1 penalty to the next, which counts as many times as much."""
+    log_every: int = Field(gt=0)
+    """Steps from one row of the loss curves to the next."""
+    snapshot_every: int = Field(gt=0)
+    """Steps from one sample grid to the next."""
+    keep_snapshots: int = Field(ge=0)
+    """Generators of the last snapshots that are kept beside the final one."""
+    keep_best: bool
+    """Keep the best snapshot too: the one of the smallest Fréchet distance from the reals."""
+
+
+class FastGANParams(GANParams):
     """FastGAN (Liu et al. 2021) and its training."""
 
     reference: bool
     """Follow the original to the letter instead of the improved defaults."""
-    channels: Literal[1, 3]
-    """Of the networks; three repeat the grey one."""
     ngf: int = Field(gt=0)
     """Width of the generator."""
     ndf: int = Field(gt=0)
@@ -133,29 +151,16 @@ class FastGANParams(Section):
     adam_beta2: float = Field(ge=0, lt=1)
     ema_decay: float = Field(ge=0, lt=1)
     """Of the generator's averaged weights; smaller in the first steps unless `reference`."""
-    perceptual_net: Trunk
-    """Trunk of the reconstruction loss."""
     reconstruction_weight: float = Field(ge=0)
     """Times the mean LPIPS of reconstructions; 8 equals the original's sum over a batch of 8."""
     r1_gamma: float = Field(ge=0)
     """Weight of a lazy R1 penalty; 0 as in the original."""
-    r1_every: int = Field(gt=0)
-    """Steps from one penalty to the next, which counts as many times as much."""
     tanh: bool
     """Squash the generator's output at every size; the original does so at 1024 only."""
     precise_bn_images: int = Field(gt=0)
     """Fakes over which the batch statistics of the averaged generator are measured."""
-    precision: Precision
     compile: bool
     """torch.compile the networks: faster steps, slower start."""
-    log_every: int = Field(gt=0)
-    """Steps from one row of the loss curves to the next."""
-    snapshot_every: int = Field(gt=0)
-    """Steps from one sample grid to the next."""
-    keep_snapshots: int = Field(ge=0)
-    """Generators of the last snapshots that are kept beside the final one."""
-    keep_best: bool
-    """Keep the best snapshot too: the one of the smallest Fréchet distance from the reals."""
 
     @model_validator(mode="after")
     def _reference_is_the_original(self) -> Self:
@@ -175,7 +180,7 @@ class FastGANParams(Section):
         return self
 
 
-class StyleGAN2Params(Section):
+class StyleGAN2Params(GANParams):
     """StyleGAN2-ADA (Karras et al. 2020) and its training.
 
     What is null follows from `configuration` and the size of the crops.
@@ -183,8 +188,6 @@ class StyleGAN2Params(Section):
 
     configuration: Literal["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar"]
     """A row of the original's table: what the nulls below stand for."""
-    channels: Literal[1, 3]
-    """Of the networks; three repeat the grey one."""
     z_dim: int = Field(gt=0)
     """Length of the latent."""
     w_dim: int = Field(gt=0)
@@ -204,8 +207,6 @@ class StyleGAN2Params(Section):
     """Of both networks, before the correction for lazy regularisation."""
     r1_gamma: float | None = Field(ge=0)
     """Weight of the R1 penalty."""
-    r1_every: int = Field(gt=0)
-    """Steps from one R1 penalty to the next, which counts as many times as much."""
     path_length_every: int = Field(gt=0)
     """Steps from one path-length penalty to the next, which counts as many times as much."""
     ema_kimg: float | None = Field(ge=0)
@@ -225,17 +226,6 @@ class StyleGAN2Params(Section):
     """Steps from one change of `p` to the next."""
     ada_p_max: float | None = Field(gt=0)
     """Upper bound of `p`; null lifts it, as in the original."""
-    perceptual_net: Trunk
-    """Trunk in whose features snapshots are judged."""
-    precision: Precision
-    log_every: int = Field(gt=0)
-    """Steps from one row of the loss curves to the next."""
-    snapshot_every: int = Field(gt=0)
-    """Steps from one sample grid to the next."""
-    keep_snapshots: int = Field(ge=0)
-    """Generators of the last snapshots that are kept beside the final one."""
-    keep_best: bool
-    """Keep the best snapshot too: the one of the smallest Fréchet distance from the reals."""
 
 
 class TrainGANParams(Section):
