@@ -22,9 +22,9 @@ from semforensics.core.allocator import keep_memory
 keep_memory()
 
 from semforensics.figures.style import FAKE, NEUTRAL, REAL, save_figure, styled  # noqa: E402
-from semforensics.generators.common.reals import load_reals, training_files  # noqa: E402 - after keep_memory
+from semforensics.generators.common.reals import RealCrops  # noqa: E402 - after keep_memory
 from semforensics.generators.stylegan2_ada.configurations import resolve  # noqa: E402
-from semforensics.generators.stylegan2_ada.training import new_course, take_step  # noqa: E402
+from semforensics.generators.stylegan2_ada.training import new_state, take_step  # noqa: E402
 from semforensics.params import StyleGAN2Params, read_params  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -45,21 +45,21 @@ CHANGES = {
 
 def quarters(cropped: Path, splits: Path) -> torch.Tensor:
     """Return the training side's crops cut in four: [n, 1, 64, 64]."""
-    reals = load_reals(training_files(cropped, splits, "clean"))
+    reals = RealCrops(cropped, splits, "clean").load()
     cut = reals.unfold(2, SIZE_PX, SIZE_PX).unfold(3, SIZE_PX, SIZE_PX)  # [n, 1, 2, 2, 64, 64]
     return cut.flatten(0, 3)[:, None].contiguous()
 
 
-def course_of(reals: torch.Tensor, params: StyleGAN2Params, title: str) -> pd.DataFrame:
+def rows_of(reals: torch.Tensor, params: StyleGAN2Params, title: str) -> pd.DataFrame:
     """Train on some reals; give the logged rows."""
     configuration = resolve(params, SIZE_PX)
-    course = new_course(params, configuration, SIZE_PX, len(reals), 0, torch.device("cpu"))
+    state = new_state(params, configuration, SIZE_PX, len(reals), 0, torch.device("cpu"))
     for _ in track(range(configuration.iterations), title):
-        take_step(course, reals, params, configuration)
-        if course.iteration % params.log_every == 0:
-            kimg = course.iteration * configuration.batch / 1000
-            course.log(kimg=kimg, p=course.ada.p, r_t=course.ada.r)
-    return pd.DataFrame(course.rows).assign(n_real=len(reals))
+        take_step(state, reals, params, configuration)
+        if state.iteration % params.log_every == 0:
+            kimg = state.iteration * configuration.batch / 1000
+            state.log(kimg=kimg, p=state.ada.p, r_t=state.ada.r)
+    return pd.DataFrame(state.rows).assign(n_real=len(reals))
 
 
 @styled
@@ -124,8 +124,8 @@ def main() -> None:
     few = reals[torch.linspace(0, len(reals) - 1, FEW).long()]
 
     start = time.process_time()
-    courses = [course_of(r, params, f"{len(r)} reals") for r in (few, reals)]
-    rows = pd.concat(courses, ignore_index=True)
+    tables = [rows_of(r, params, f"{len(r)} reals") for r in (few, reals)]
+    rows = pd.concat(tables, ignore_index=True)
 
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(RESULT.with_suffix(".csv"), index=False, float_format="%.6g")

@@ -203,11 +203,11 @@ class Plain:
     def __init__(self, setting: Setting, weights: Path) -> None:
         import torch
 
-        self.course, self.reals, self.lpips, self.params = prepare(setting, weights, "float32")
+        self.state, self.reals, self.lpips, self.params = prepare(setting, weights, "float32")
         self.generator, self.discriminator = plain_networks(setting)
         for ours, plain in (
-            (self.course.generator, self.generator),
-            (self.course.discriminator, self.discriminator),
+            (self.state.generator, self.generator),
+            (self.state.discriminator, self.discriminator),
         ):
             state = {n.replace("weight_orig", "weight"): n for n in plain.state_dict()}
             plain.load_state_dict({state[n]: t for n, t in ours.state_dict().items()})
@@ -227,9 +227,9 @@ class Plain:
         from semforensics.generators.common.sampling import draw_inputs
         from semforensics.generators.fastgan import losses, training
 
-        rng = self.course.rng
-        x = take(self.reals, self.course.sampler.take(BATCH), 1, flip=True, rng=rng)
-        big, small = self.generator(*draw_inputs(self.course.generator, BATCH, rng))
+        rng = self.state.rng
+        x = take(self.reals, self.state.sampler.take(BATCH), 1, flip=True, rng=rng)
+        big, small = self.generator(*draw_inputs(self.state.generator, BATCH, rng))
         reals = training.augment_reals(x, rng, reference=False)
         fakes = training.augment_fakes(training.Pair(big, small), rng, reference=False)
 
@@ -268,17 +268,17 @@ class Ours:
         """Take a step."""
         from semforensics.generators.fastgan.training import take_step
 
-        course = self.arguments[0]
-        course.window.zero_()
+        state = self.arguments[0]
+        state.window.zero_()
         take_step(*self.arguments)
-        return course.window[0, :4].tolist()
+        return state.window[0, :4].tolist()
 
 
 def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, Any, Any]:
     """Return fresh networks, random images, LPIPS and parameters, the same in every process."""
     import torch
 
-    from semforensics.generators.fastgan.training import new_course
+    from semforensics.generators.fastgan.training import new_state
     from semforensics.params import read_params
     from semforensics.perceptual.lpips import LPIPS
 
@@ -294,8 +294,8 @@ def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, 
     rng = torch.Generator().manual_seed(2)
     shape = (64, 1, setting.size_px, setting.size_px)
     reals = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
-    course = new_course(params, setting.size_px, len(reals), 0, torch.device("cpu"))
-    return course, reals, lpips, params
+    state = new_state(params, setting.size_px, len(reals), 0, torch.device("cpu"))
+    return state, reals, lpips, params
 
 
 def work(name: str, setting: Setting, weights: Path, threads: int) -> None:

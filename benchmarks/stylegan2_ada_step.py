@@ -253,16 +253,16 @@ class Step:
         self.reals = torch.randint(
             0, 256, (64, 1, SIZE_PX, SIZE_PX), generator=rng, dtype=torch.uint8
         )
-        self.course = training.new_course(
+        self.state = training.new_state(
             params, configuration, SIZE_PX, len(self.reals), 0, torch.device("cpu")
         )
         if plain:
-            course = self.course
-            networks = plain_networks(course.generator, course.discriminator)
-            course.generator, course.discriminator = networks
-            course.average = copy.deepcopy(course.generator).requires_grad_(False)
+            state = self.state
+            networks = plain_networks(state.generator, state.discriminator)
+            state.generator, state.discriminator = networks
+            state.average = copy.deepcopy(state.generator).requires_grad_(False)
             every = (params.path_length_every, params.r1_every)
-            course.optimizer_g, course.optimizer_d = (
+            state.optimizer_g, state.optimizer_d = (
                 training.lazy_adam(network, configuration.lr, n)
                 for network, n in zip(networks, every, strict=True)
             )
@@ -271,11 +271,11 @@ class Step:
 
     def __call__(self, kind: str) -> list[float]:
         """Take a step of this kind; give what it measured."""
-        self.course.iteration = KINDS[kind]
-        self.course.ada.p = P
-        self.course.window.zero_()
-        self.take(self.course, self.reals, *self.settings)
-        return self.course.window[0].tolist()
+        self.state.iteration = KINDS[kind]
+        self.state.ada.p = P
+        self.state.window.zero_()
+        self.take(self.state, self.reals, *self.settings)
+        return self.state.window[0].tolist()
 
 
 def work(name: str, setting: Setting, threads: int) -> None:

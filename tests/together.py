@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from semforensics.core import distributed
-from semforensics.core.resume import fingerprint
+from semforensics.core.training import fingerprint
 from semforensics.detector import training as classifier
 from semforensics.generators.fastgan import training as fastgan
 from semforensics.generators.stylegan2_ada import training as stylegan2_ada
@@ -33,11 +33,11 @@ def watch(module: Any, name: str, root: Path, where: str, dies_at: int) -> None:
     """Leave a digest after every step of a GAN, or die."""
     step = module.take_step
 
-    def watched(course: Any, *rest: Any) -> Any:
-        if where == name and course.iteration == dies_at and not distributed.is_first():
+    def watched(state: Any, *rest: Any) -> Any:
+        if where == name and state.iteration == dies_at and not distributed.is_first():
             os.kill(os.getpid(), signal.SIGKILL)
-        result = step(course, *rest)
-        leave_digest(root, name, course.state_dict())
+        result = step(state, *rest)
+        leave_digest(root, name, state.state_dict())
         return result
 
     module.take_step = watched

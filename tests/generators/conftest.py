@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from semforensics.core.images import write_grey_png
-from semforensics.generators.fastgan.training import train_fastgan
-from semforensics.generators.stylegan2_ada.training import train_stylegan2_ada
+from semforensics.core.training import Setup, Training
+from semforensics.generators.common.gan import Material
+from semforensics.generators.common.reals import RealCrops, load_reals
+from semforensics.generators.train_gan import train_gan
 from semforensics.params import FastGANParams, StyleGAN2Params
 from semforensics.perceptual.lpips import LPIPS
 
@@ -137,29 +139,44 @@ def write_random_trunk(folder: Path) -> None:
     )
 
 
+def setup_in(scratch: Path, **more: Any) -> Setup:
+    """Train on the CPU, from seed 0 unless said."""
+    return Setup(**({"seed": 0, "scratch": scratch, "device": CPU} | more))
+
+
+def quiet_training(scratch: Path) -> Training:
+    """The frame of a training that saves at its end only and belongs to nothing."""
+    training = Training("", setup_in(scratch, seconds_between_saves=1e9), {})
+    training.console.quiet = True
+    return training
+
+
 @dataclass(frozen=True)
 class Place:
     """Inputs of a training, and where its outputs go."""
 
     root: Path
 
+    @property
+    def crops(self) -> RealCrops:
+        """The reals of the train split."""
+        return RealCrops(self.root / "cropped", self.root / "splits.csv", "clean")
+
+    @property
+    def material(self) -> Material:
+        """All reals, and the perceptual distance."""
+        reals = load_reals(sorted((self.root / "cropped").glob("*.png")))
+        return Material(reals, LPIPS.load(self.root / "pretrained/alex.safetensors"))
+
     def train(self, params: FastGANParams | StyleGAN2Params, **more: Any) -> str:
         """Train to the end."""
-        style = isinstance(params, StyleGAN2Params)
-        arguments: dict[str, Any] = {
-            "protocol": "clean",
-            "seed": 0,
-            "scratch": self.root / "scratch",
-            "device": CPU,
-        }
-        return (train_stylegan2_ada if style else train_fastgan)(
-            self.root / "cropped",
-            self.root / "splits.csv",
+        return train_gan(
+            self.crops,
             self.root / "pretrained",
             self.root / "checkpoints",
             self.root / "plots",
             params=params,
-            **(arguments | more),
+            setup=setup_in(self.root / "scratch", **more),
         )
 
     def outputs(self) -> dict[str, bytes]:

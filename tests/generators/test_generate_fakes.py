@@ -12,7 +12,7 @@ from semforensics.core.images import read_crop
 from semforensics.generators.common import ema
 from semforensics.generators.common.sampling import draw_inputs, generate, generate_grey
 from semforensics.generators.fastgan.networks import Generator, initialise
-from semforensics.generators.generate_fakes import generate_folder, load_generator
+from semforensics.generators.generate_fakes import generate_fakes, load_generator
 from semforensics.params import GenerateParams
 
 CPU = torch.device("cpu")
@@ -45,9 +45,9 @@ def test_exactly_the_seeds_are_written(checkpoints: Path, tmp_path: Path) -> Non
     """N images, named after their seeds in six digits, grey PNGs at the network's size."""
     params = GenerateParams(num_images=5, first_seed=42, snapshot="last")
 
-    count = generate_folder(checkpoints, tmp_path / "fakes", params, device=CPU)
+    said = generate_fakes(checkpoints, tmp_path / "fakes", params, device=CPU)
 
-    assert count == 5
+    assert said == f"5 fakes in {tmp_path / 'fakes'}"
     files = sorted((tmp_path / "fakes").iterdir())
     assert [f.name for f in files] == [f"{seed:06d}.png" for seed in range(42, 47)]
     images = [read_crop(f) for f in files]
@@ -62,7 +62,7 @@ def test_a_fake_depends_on_its_seed_alone(checkpoints: Path, tmp_path: Path, bat
     alone = {}
     for seed in range(8):
         one = GenerateParams(num_images=1, first_seed=seed, snapshot="last")
-        generate_folder(checkpoints, tmp_path / f"one{seed}", one, device=CPU)
+        generate_fakes(checkpoints, tmp_path / f"one{seed}", one, device=CPU)
         alone[seed] = read_crop(tmp_path / f"one{seed}/{seed:06d}.png")
     generator = load_generator(checkpoints)
 
@@ -140,7 +140,7 @@ def test_nothing_is_left_when_generation_fails(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
 
     with pytest.raises(FileNotFoundError):
-        generate_folder(
+        generate_fakes(
             tmp_path / "checkpoints",
             tmp_path / "fakes",
             GenerateParams(num_images=2, first_seed=0, snapshot="last"),

@@ -11,13 +11,11 @@ import yaml
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
+from semforensics.core.source import import_closure, imports_of, module_path
 from semforensics.params import read_params
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
-# The command line and the parameter schema hold nothing that could change a result, and where the C
-# library keeps freed memory does not either.
-EXEMPT = {"semforensics.params", "semforensics.core.allocator"}
 COMMANDS = SOURCE / "semforensics/cli"
 FRAME = COMMANDS / "frame.py"
 
@@ -32,26 +30,6 @@ def stages() -> dict[str, PipelineStage]:
 def stage_names() -> list[str]:
     """Names for parametrised tests."""
     return sorted(stages())
-
-
-def module_path(module: str) -> Path | None:
-    """The source file of a module of this package; None for a package or somebody else's."""
-    path = SOURCE / Path(*module.split(".")).with_suffix(".py")
-    return path if path.is_file() else None
-
-
-def imports_of(tree: ast.AST) -> set[str]:
-    """Modules of this package named by the import statements below a node."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        found |= {name for name in names if name.startswith("semforensics.") and module_path(name)}
-    return found
 
 
 def command_body(command: str) -> list[ast.FunctionDef]:
@@ -97,23 +75,16 @@ def find_method(
     return next(filter(None, found), None)
 
 
-def import_closure(stage: PipelineStage) -> set[str]:
+def reached_files(stage: PipelineStage) -> set[str]:
     """Every source file that a stage's command can reach, as paths below the checkout."""
     command, argument = shlex.split(stage.cmd)[2:4]
     # A command that trains one of several generators imports only the one it is called for.
     others = {"fastgan", "stylegan2_ada"} - {argument}
     skipped = tuple(f"semforensics.generators.{o}." for o in others if command == "train-gan")
     # The frame of the commands runs around each of them.
-    waiting = imports_of(ast.parse(FRAME.read_text()))
-    waiting |= set().union(*map(imports_of, command_body(command)))
-    reached = set[str]()
-    while waiting:
-        module = waiting.pop()
-        if module in reached or module in EXEMPT or module.startswith(skipped):
-            continue
-        reached.add(module)
-        waiting |= imports_of(ast.parse(module_path(module).read_text()))
-    return {str(module_path(module).relative_to(ROOT)) for module in reached}
+    begun = imports_of(ast.parse(FRAME.read_text()))
+    begun |= set().union(*map(imports_of, command_body(command)))
+    return {str(module_path(module).relative_to(ROOT)) for module in import_closure(begun, skipped)}
 
 
 def source_deps(stage: PipelineStage) -> dict[str, set[str]]:
@@ -141,7 +112,7 @@ def test_deps_cover_the_imports(name: str) -> None:
     """A stage declares the rooms of all modules that its command can reach, and no other room."""
     stage = stages()[name]
 
-    rooms, reached = source_deps(stage), import_closure(stage)
+    rooms, reached = source_deps(stage), reached_files(stage)
 
     assert sorted(reached - set().union(*rooms.values())) == [], "reached, not declared"
     idle = [room for room, modules in rooms.items() if not modules & reached]

@@ -164,41 +164,28 @@ def train_gan(
     thousands of real images shown: kimg = iterations * batch / 1000. So 1000 kimg at batch 16,
     which the thesis prints as 1000 iterations, are 62500 of them.
     """
+    from semforensics.core.training import Setup
+    from semforensics.generators.common.reals import RealCrops
+    from semforensics.generators.train_gan import train_gan
+
     p = run.params
-    places = (cropped, splits, pretrained, checkpoints, plots)
-    match gan:
-        case "fastgan":
-            from semforensics.generators.fastgan.training import train_fastgan
-
-            return train_fastgan(
-                *places,
-                params=p.train_gan.fastgan,
-                protocol=p.protocol,
-                seed=p.seed,
-                scratch=run.scratch / "train_gan" / gan,
-                device=run.device,
-            )
-        case "stylegan2_ada":
-            from semforensics.generators.stylegan2_ada.training import train_stylegan2_ada
-
-            return train_stylegan2_ada(
-                *places,
-                params=p.train_gan.stylegan2_ada,
-                protocol=p.protocol,
-                seed=p.seed,
-                scratch=run.scratch / "train_gan" / gan,
-                device=run.device,
-            )
+    return train_gan(
+        RealCrops(cropped, splits, p.protocol),
+        pretrained,
+        checkpoints,
+        plots,
+        params=getattr(run.params.train_gan, gan),
+        setup=Setup(p.seed, run.scratch / "train_gan" / gan, run.device),
+    )
 
 
 @PANEL.command
 def generate_fakes(gan: Gan, checkpoints: InDir, fakes: OutPath, run: DeviceRun) -> str:
     """Draw fakes, one per seed."""
-    from semforensics.generators.generate_fakes import generate_folder
+    from semforensics.generators.generate_fakes import generate_fakes
 
     section = getattr(run.params.generate_fakes, gan)
-    count = generate_folder(checkpoints, fakes, section, device=run.device)
-    return f"{count} fakes in {fakes}"
+    return generate_fakes(checkpoints, fakes, section, device=run.device)
 
 
 @PANEL.command
@@ -257,18 +244,16 @@ def train_autoencoders(
     cropped: InDir, splits: InFile, autoencoders: OutPath, run: TrainingRun
 ) -> str:
     """Train small encoder-decoders, whose reconstructions of reals are fakes of another kind."""
+    from semforensics.core.training import Setup
     from semforensics.generators.autoencoders.training import train_autoencoders
+    from semforensics.generators.common.reals import RealCrops
 
     p = run.params
     return train_autoencoders(
-        cropped,
-        splits,
+        RealCrops(cropped, splits, p.protocol),
         autoencoders,
         params=p.train_autoencoders,
-        protocol=p.protocol,
-        seed=p.seed,
-        scratch=run.scratch / "train_autoencoders",
-        device=run.device,
+        setup=Setup(p.seed, run.scratch / "train_autoencoders", run.device),
     )
 
 
@@ -282,7 +267,7 @@ def resynthesise(
     run: DeviceRun,
 ) -> str:
     """Make pseudo-fakes to learn from, and images of kinds that no classifier learns from."""
-    from semforensics.generators.autoencoders.resynthesise import resynthesise
+    from semforensics.generators.autoencoders.resynthesise import Simulator, resynthesise
 
     p = run.params
     return resynthesise(
@@ -292,9 +277,7 @@ def resynthesise(
         pseudo,
         unseen,
         params=p.resynthesise,
-        simulated=p.acquire.simulated,
-        source=p.acquire.source,
-        seed=p.seed,
+        simulator=Simulator(p.acquire.simulated, p.acquire.source, p.seed),
         device=run.device,
     )
 
@@ -302,25 +285,23 @@ def resynthesise(
 @PANEL.command
 def train_diffusion(cropped: InDir, splits: InFile, checkpoint: OutPath, run: TrainingRun) -> str:
     """Train a small diffusion model; with 0 steps it is off."""
+    from semforensics.core.training import Setup
+    from semforensics.generators.common.reals import RealCrops
     from semforensics.generators.diffusion.training import train_diffusion
 
     p = run.params
     return train_diffusion(
-        cropped,
-        splits,
+        RealCrops(cropped, splits, p.protocol),
         checkpoint,
         params=p.train_diffusion,
-        protocol=p.protocol,
-        seed=p.seed,
-        scratch=run.scratch / "train_diffusion",
-        device=run.device,
+        setup=Setup(p.seed, run.scratch / "train_diffusion", run.device),
     )
 
 
 @PANEL.command
 def generate_diffusion(checkpoint: InDir, fakes: OutPath, run: DeviceRun) -> str:
     """Draw fakes of the diffusion model, one per seed."""
-    from semforensics.generators.diffusion.training import generate_diffusion
+    from semforensics.generators.diffusion.sampling import generate_diffusion
 
     section = run.params.generate_diffusion
     return generate_diffusion(checkpoint, fakes, params=section, device=run.device)

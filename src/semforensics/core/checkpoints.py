@@ -4,17 +4,20 @@ A weights file may come from a stranger, so it is never a pickle: opening one ru
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
+
+N = TypeVar("N", bound=nn.Module)
 
 _KEY = "semforensics"
 
@@ -62,4 +65,52 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if header is None:
         raise InputError(f"{path}: no description of this project in its header")
     state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
-    return state, json.loads(header)
+    try:
+        meta = json.loads(header)
+    except ValueError as error:
+        raise InputError(f"{path}: its description is not JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise InputError(f"{path}: its description is no JSON object")
+    return state, meta
+
+
+def load_network(
+    path: Path, architectures: Mapping[str, Callable[..., N]], made_by: str
+) -> tuple[N, dict[str, Any]]:
+    """Rebuild a network from its file alone, in eval mode, with the description beside it.
+
+    Args:
+        path: The file.
+        architectures: What builds a network from the arguments in the description, by the name of
+            the architecture there.
+        made_by: The command that writes such a file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: It holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `{made_by}` makes it")
+    state, meta = load_checkpoint(path)
+    architecture: Any = meta.get("architecture")
+    if architecture not in architectures:
+        expected = " or ".join(map(repr, architectures))
+        raise InputError(f"{path}: architecture {architecture!r}, expected {expected}")
+    with refused_as(f"{path}: not the weights it says it holds"):
+        network = architectures[architecture](**meta["arguments"])
+        network.load_state_dict(state)
+    network.eval()
+    return network, meta
+
+
+@contextmanager
+def refused_as(text: str) -> Iterator[None]:
+    """Turn what goes wrong when weights do not fit their network into an `InputError`.
+
+    Names that are missing, arguments that no network takes, and shapes that differ end in errors of
+    several kinds.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{text}: {error}") from error

@@ -28,7 +28,9 @@ from semforensics.core.errors import InputError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(seconds=40)
-"""How long a process waits for the others before it takes them for dead."""
+"""How long a process waits for the others in a step before it takes them for dead."""
+FILE_TIMEOUT = timedelta(hours=1)
+"""How long the others wait for the first process while it reads or writes files."""
 
 
 def is_worker() -> bool:
@@ -78,9 +80,11 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    _FILE_GROUPS.append(dist.new_group(backend="gloo", timeout=FILE_TIMEOUT))
     try:
         yield device
     finally:
+        _FILE_GROUPS.clear()
         dist.destroy_process_group()
 
 
@@ -138,12 +142,28 @@ def gather(x: Tensor) -> Tensor:
 
 
 def from_first(value: T) -> T:
-    """Return what the first process has: numbers, lists and CPU tensors."""
+    """Return what the first process has: numbers, lists and CPU tensors.
+
+    The others wait as long as for a file, since the first may have read the value from one.
+    """
     if num_processes() == 1:
         return value
     box = [value if is_first() else None]
-    dist.broadcast_object_list(box)
+    dist.broadcast_object_list(box, group=_FILE_GROUPS[0])
     return box[0]  # type: ignore[return-value]
+
+
+@contextmanager
+def writing() -> Iterator[bool]:
+    """Yield whether this is the process that writes; leave the block when it has written.
+
+    Writing a large file may take longer than a step may. So the others wait for it here, with a
+    time-out for files, and not in the averages of the next step, with that of a step. All processes
+    must come here.
+    """
+    yield is_first()
+    if num_processes() > 1:
+        dist.barrier(group=_FILE_GROUPS[0])
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
@@ -177,3 +197,5 @@ def _sum(values: Tensor) -> None:
 
 
 _LAUNCHER = os.getppid()
+_FILE_GROUPS: list[dist.ProcessGroup] = []
+"""The same processes with the longer time-out, while there are several."""

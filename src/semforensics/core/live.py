@@ -50,7 +50,7 @@ def live_curves(scratch: Path, *, resumed: bool) -> Iterator[Show]:
         def show(step: int, values: Mapping[str, float]) -> None:
             live.step = step
             for name, value in values.items():
-                if name not in ("iteration", "epoch"):
+                if name not in ("iteration", "step", "epoch"):
                     live.log_metric(name, value)
             live.make_summary()
             live.make_report()

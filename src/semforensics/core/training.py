@@ -1,28 +1,53 @@
-"""The course of a GAN's training: all that changes, what is logged, how it is saved and shown."""
+"""The frame of every training: its state, how it is saved, resumed, watched and described.
+
+A training that was killed goes on from its state in a scratch folder. The state has a stamp: the
+code that can have an effect on the training, its parameters but for its length, its data, and where
+it ran. Where any of these differ, the training starts anew and says what differs.
+"""
 
 import csv
+import hashlib
+import json
 import platform
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from semforensics.core import distributed
+from semforensics.core.device import bf16_is_emulated
 from semforensics.core.errors import InputError
-from semforensics.core.resume import load_state, save_state
+from semforensics.core.files import atomic_file
+from semforensics.core.live import live_curves
+from semforensics.core.source import hash_source
 
-G = TypeVar("G", bound=nn.Module)
-D = TypeVar("D", bound=nn.Module)
+STATE_FILE = "state.pt"
+Stamp = dict[str, str]
+Show = Callable[..., None]
 
-SECONDS_BETWEEN_SAVES = 120.0
+
+@dataclass(frozen=True)
+class Setup:
+    """How a training is run, apart from its data and its parameters."""
+
+    seed: int
+    """Of the weights and all draws."""
+    scratch: Path
+    """Folder for the state of the unfinished training, which is removed at the end."""
+    device: torch.device
+    """Where to train."""
+    seconds_between_saves: float = 120.0
+    """Of the state; never changes a result."""
 
 
 class EndlessPermutations:
@@ -42,49 +67,66 @@ class EndlessPermutations:
         taken, self.waiting = self.waiting[:number], self.waiting[number:].clone()
         return taken
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the indices that are left of a permutation; the generator is not part of it."""
+        return {"waiting": self.waiting}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue where the state was taken."""
+        self.waiting = state["waiting"]
+
 
 @dataclass(kw_only=True)
-class Course(Generic[G, D]):
-    """All that changes while a training runs; its state dict is what resuming needs."""
+class TrainingState:
+    """All that changes while a training runs; its state dict is what resuming needs.
 
-    generator: G
-    discriminator: D
-    average: G
-    optimizer_g: torch.optim.Adam
-    optimizer_d: torch.optim.Adam
-    rng: torch.Generator
-    sampler: EndlessPermutations
-    window: Tensor
-    """Sum of what was measured since the last row, and how often: [2, columns]."""
-    columns: tuple[str, ...]
+    A training adds fields: networks, optimizers and others with a state dict, random generators,
+    tensors, numbers and lists of them.
+    """
+
+    unit: ClassVar[str] = "iteration"
+    """What is counted: the first column of the rows, and the word in messages."""
     iteration: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
-    snapshots: list[dict[str, float]] = field(default_factory=list)
-
-    def _parts(self) -> dict[str, Any]:
-        names = ("generator", "discriminator", "average", "optimizer_g", "optimizer_d")
-        return {name: getattr(self, name) for name in names}
+    """What was logged."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything, as tensors, numbers and lists."""
-        return {name: part.state_dict() for name, part in self._parts().items()} | {
-            "rng": self.rng.get_state(),
-            "waiting": self.sampler.waiting,
-            "iteration": self.iteration,
-            "window": self.window.cpu(),
-            "rows": self.rows,
-            "snapshots": self.snapshots,
-        }
+        """Return all fields, as tensors on the CPU, numbers, lists and state dicts."""
+        state: dict[str, Any] = {}
+        for name, value in self._fields():
+            if isinstance(value, torch.Generator):
+                value = value.get_state()
+            elif isinstance(value, Tensor):
+                value = value.cpu()
+            elif hasattr(value, "state_dict"):
+                value = value.state_dict()
+            state[name] = value
+        return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where the state was taken."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.rng.set_state(state["rng"])
-        self.sampler.waiting = state["waiting"]
-        self.iteration = state["iteration"]
-        self.window = state["window"].to(self.window.device)
-        self.rows, self.snapshots = state["rows"], state["snapshots"]
+        for name, value in self._fields():
+            if isinstance(value, torch.Generator):
+                value.set_state(state[name])
+            elif isinstance(value, Tensor):
+                setattr(self, name, state[name].to(value.device))
+            elif hasattr(value, "load_state_dict"):
+                value.load_state_dict(state[name])
+            else:
+                setattr(self, name, state[name])
+
+    def _fields(self) -> list[tuple[str, Any]]:
+        return [(f.name, getattr(self, f.name)) for f in fields(self)]
+
+
+@dataclass(kw_only=True)
+class MeasuredState(TrainingState):
+    """A state whose rows are means over the steps since the row before."""
+
+    columns: ClassVar[tuple[str, ...]]
+    """The names of what is measured."""
+    window: Tensor
+    """Sum of what was measured since the last row, and how often: [2, columns]."""
 
     def measure(self, values: Mapping[str, Tensor]) -> None:
         """Add what this step has measured, in all processes, to the means of the next row."""
@@ -105,36 +147,193 @@ class Course(Generic[G, D]):
         }
         if not np.isfinite(list(means.values())).all():
             raise InputError(
-                f"training diverged before iteration {self.iteration}: "
+                f"training diverged before {self.unit} {self.iteration}: "
                 + ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
             )
         self.window.zero_()
-        self.rows.append({"iteration": float(self.iteration), **means, **more})
+        self.rows.append({self.unit: float(self.iteration), **means, **more})
         return self.rows[-1]
 
 
-def resume(
-    course: Course[Any, Any], scratch: Path, stamp: str, iterations: int, console: Console
-) -> None:
-    """Go on from the state of the same training in `scratch`, or empty it and start anew."""
-    state = load_state(scratch / "state.pt", stamp) if distributed.is_first() else None
-    state = distributed.from_first(state)
-    if state is not None and state["iteration"] <= iterations:
-        course.load_state_dict(state)
-        console.print(f"resuming at iteration {course.iteration} from {scratch}")
-    elif distributed.is_first():
-        shutil.rmtree(scratch, ignore_errors=True)
+def make_stamp(
+    module: str, settings: Mapping[str, Any], *data: Tensor, device: torch.device
+) -> Stamp:
+    """Say what the course of a training depends on, but for its length.
+
+    Args:
+        module: The training's module, whose source and imports count.
+        settings: Its parameters, seed and other settings: anything JSON can hold.
+        data: What it learns from, on the CPU.
+        device: Where it runs.
+    """
+    return {
+        "code": hash_source(module),
+        "parameters": fingerprint(settings),
+        "data": fingerprint({}, *data),
+        "torch": str(torch.__version__),  # a class of its own, which a state cannot hold
+        "numpy": np.__version__,
+        "threads": str(torch.get_num_threads()),
+        "processes": str(distributed.num_processes()),
+        "device": device.type,
+    }
 
 
-def save(course: Course[Any, Any], scratch: Path, stamp: str) -> None:
-    """Keep the state of an unfinished training; the first process's is everyone's."""
-    if distributed.is_first():
-        save_state(scratch / "state.pt", stamp, course.state_dict())
+def fingerprint(settings: Mapping[str, Any], *tensors: Tensor) -> str:
+    """Return a SHA-256 of settings, anything JSON can hold, and of CPU tensors."""
+    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def fresh_window(columns: tuple[str, ...], device: torch.device) -> Tensor:
-    """Return the window of a course that has measured nothing."""
-    return torch.zeros(2, len(columns), device=device)
+def describe_difference(found: Stamp, expected: Stamp) -> str:
+    """Name the parts in which two stamps differ; empty if they are equal.
+
+    What is hashed is only named (`other code`), the rest is shown (`torch 2.12 (now 2.13)`).
+    """
+    return ", ".join(
+        f"other {name}"
+        if name in ("code", "parameters", "data")
+        else f"{name} {found.get(name)} (now {now})"
+        for name, now in expected.items()
+        if found.get(name) != now
+    )
+
+
+class Training:
+    """One training in its scratch folder: resumes and saves a state, shows progress.
+
+    Args:
+        title: The training's name in its progress bar.
+        setup: How it is run.
+        stamp: From `make_stamp`.
+    """
+
+    def __init__(self, title: str, setup: Setup, stamp: Stamp) -> None:
+        self.title, self.setup, self.stamp = title, setup, stamp
+        self.scratch, self.device = setup.scratch, setup.device
+        self.console = make_console()
+        self.saved_at = time.monotonic()
+
+    def resume(self, state: TrainingState, length: int) -> None:
+        """Go on from the state of the same training, or remove it, say why and start anew.
+
+        Args:
+            state: A fresh one, into which the saved one is loaded.
+            length: Iterations of the whole training; a state that has more is of another one.
+        """
+        saved, why_not = self._read(state.unit, length) if distributed.is_first() else (None, "")
+        saved = distributed.from_first(saved)
+        if saved is not None:
+            state.load_state_dict(saved)
+            self._say(f"resuming at {state.unit} {state.iteration} from {self.scratch}")
+        elif why_not:
+            self._say(f"{why_not}: starting anew")
+        if saved is None and distributed.is_first():
+            self.clear()
+
+    def _read(self, unit: str, length: int) -> tuple[dict[str, Any] | None, str]:
+        """Return the saved state, or None and why there is none; empty: because nothing is there.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        path = self.scratch / STATE_FILE
+        if not path.is_file():
+            return None, ""
+        with path.open("rb") as file:
+            # What is no archive would be read as a pickle of an old kind, which fails in many ways.
+            is_archive = zipfile.is_zipfile(file)
+            file.seek(0)
+            try:
+                saved = (
+                    torch.load(file, map_location="cpu", weights_only=True) if is_archive else None
+                )
+                stamp, state = dict(saved["stamp"]), dict(saved["state"])  # type: ignore[index]
+                iteration = int(state["iteration"])
+            except OSError:
+                raise
+            except Exception:  # a damaged archive fails in as many ways
+                return None, f"{path} is not the state of a training"
+        unfinished = f"the unfinished training in {self.scratch}"
+        if difference := describe_difference(stamp, self.stamp):
+            return None, f"{unfinished} belongs to {difference}"
+        if iteration > length:
+            return None, f"{unfinished} is at {unit} {iteration}, beyond {length}"
+        return state, ""
+
+    def save(self, state: TrainingState) -> None:
+        """Keep the state of an unfinished training; the first process's is everyone's."""
+        with distributed.writing() as writes:
+            if writes:
+                with atomic_file(self.scratch / STATE_FILE) as temporary:
+                    torch.save({"stamp": self.stamp, "state": state.state_dict()}, temporary)
+        self.saved_at = time.monotonic()
+
+    def save_if_due(self, state: TrainingState, *, done: bool) -> None:
+        """Keep the state at the end, and when the last time was long enough ago."""
+        seconds = time.monotonic() - self.saved_at
+        if done or distributed.from_first(seconds >= self.setup.seconds_between_saves):
+            self.save(state)
+
+    def clear(self) -> None:
+        """Remove what this training has written into its scratch folder, and nothing else."""
+        clear_scratch(self.scratch)
+
+    @contextmanager
+    def progress(self, state: TrainingState, total: int) -> Iterator[Show]:
+        """Show a bar on a terminal, and curves where they are asked for, while the block runs.
+
+        Yields:
+            A function that moves the bar to the iteration of the state; given a row and a text, it
+            adds the row to the curves and shows the text behind the bar.
+        """
+        bar = Progress(
+            TextColumn(self.title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=self.console,
+            disable=self.console.quiet or not self.console.is_terminal,
+        )
+        with bar, live_curves(self.scratch, resumed=state.iteration > 0) as show_row:
+            task = bar.add_task("", total=total, completed=state.iteration, losses="")
+
+            def show(row: Mapping[str, float] | None = None, text: str = "") -> None:
+                bar.update(task, completed=state.iteration)
+                if row is not None:
+                    bar.update(task, losses=text)
+                    show_row(state.iteration, row)
+
+            yield show
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def clear_scratch(scratch: Path) -> None:
+    """Remove from a folder what a training writes there, and the folder if nothing is left."""
+    own = (STATE_FILE, ".state.*.pt", "snapshots/*.safetensors", "grids/*.png")
+    for path in [path for pattern in own for path in scratch.glob(pattern)]:
+        path.unlink()
+    for folder in (scratch / "snapshots", scratch / "grids", scratch):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def make_console() -> Console:
+    """Return the console on which the first of several processes speaks."""
+    return Console(stderr=True, quiet=not distributed.is_first())
+
+
+def note_emulation(precision: str, device: torch.device) -> None:
+    """Say where float32 would be faster than the bfloat16 that the parameters ask for."""
+    if precision == "bfloat16" and bf16_is_emulated(device):
+        make_console().print(
+            f"notice: {device} emulates bfloat16; precision float32 is faster here"
+        )
 
 
 def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
@@ -146,17 +345,34 @@ def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
         writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
 
 
-def progress_bar(title: str, console: Console) -> Progress:
-    """Return a bar with the losses behind it, shown on a terminal only."""
-    return Progress(
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-        console=console,
-        disable=console.quiet or not console.is_terminal,
-    )
+def describe_training(
+    architecture: str,
+    arguments: Mapping[str, Any],
+    params: Mapping[str, Any],
+    setup: Setup,
+    *,
+    protocol: str,
+    n_real: int,
+) -> dict[str, Any]:
+    """Say how a generator was trained, for the description in its file.
+
+    Args:
+        architecture: The network's name in the file.
+        arguments: What rebuilds the network.
+        params: The training's parameters, as JSON can hold them.
+        setup: How it was run.
+        protocol: Which reals it learned from.
+        n_real: How many.
+    """
+    return {
+        "architecture": architecture,
+        "arguments": arguments,
+        "params": params,
+        "protocol": protocol,
+        "seed": setup.seed,
+        "n_real": n_real,
+        **describe_machine(setup.device),
+    }
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

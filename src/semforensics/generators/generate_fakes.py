@@ -1,21 +1,18 @@
-"""Fakes from a released generator, one file per seed."""
+"""The stage that draws fakes from a trained GAN, one file per seed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
-from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.checkpoints import load_network
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_folder
-from semforensics.core.images import write_grey_png
-from semforensics.generators.common.sampling import generate_grey
+from semforensics.generators.common.sampling import generate_grey, write_fakes
 from semforensics.generators.fastgan.networks import Generator as FastGAN
 from semforensics.generators.stylegan2_ada.networks import Generator as StyleGAN2
 from semforensics.params import GenerateParams, GenerateStyleGAN2Params
 
-_ARCHITECTURES: dict[str, type[FastGAN] | type[StyleGAN2]] = {
+_ARCHITECTURES: dict[str, Callable[..., FastGAN | StyleGAN2]] = {
     "fastgan": FastGAN,
     "stylegan2_ada": StyleGAN2,
 }
@@ -34,32 +31,20 @@ def load_generator(path: Path, snapshot: str = "last") -> FastGAN | StyleGAN2:
     """
     if path.is_dir():
         path = path / {"last": "generator.safetensors", "best": "best.safetensors"}[snapshot]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `train-gan` makes it")
-    state, meta = load_checkpoint(path)
-    architecture = meta.get("architecture")
-    if architecture not in _ARCHITECTURES:
-        expected = " or ".join(map(repr, _ARCHITECTURES))
-        raise InputError(f"{path}: architecture {architecture!r}, expected {expected}")
-    try:
-        generator = _ARCHITECTURES[architecture](**meta["arguments"])
-        generator.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not the weights it says it holds: {error}") from error
-    return generator.eval()
+    return load_network(path, _ARCHITECTURES, "train-gan")[0]
 
 
-def generate_folder(
+def generate_fakes(
     checkpoints: Path,
     fakes: Path,
     params: GenerateParams | GenerateStyleGAN2Params,
     *,
     device: torch.device,
-) -> int:
+) -> str:
     """Write one 8-bit grey PNG per seed, named after it, at the generator's own size.
 
     Returns:
-        How many.
+        One line: how many, and where.
 
     Raises:
         FileNotFoundError: There is no generator.
@@ -73,8 +58,5 @@ def generate_folder(
     elif not isinstance(generator, FastGAN):
         raise InputError(f"{checkpoints}: holds StyleGAN2-ADA, expected FastGAN")
     seeds = range(params.first_seed, params.first_seed + params.num_images)
-    console = Console(stderr=True)
-    with atomic_folder(fakes) as folder:
-        for seed in track(seeds, "fakes", console=console, disable=not console.is_terminal):
-            write_grey_png(folder / f"{seed:06d}.png", generate_grey(generator, [seed])[0].numpy())
-    return len(seeds)
+    write_fakes(fakes, seeds, lambda seed: generate_grey(generator, [seed])[0])
+    return f"{len(seeds)} fakes in {fakes}"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from semforensics.generators.autoencoders.resynthesise import resynthesise
+from semforensics.generators.autoencoders.resynthesise import Simulator, resynthesise
 from semforensics.generators.autoencoders.training import train_autoencoders
+from semforensics.generators.common.reals import RealCrops
 from semforensics.generators.diffusion.training import train_diffusion
 from semforensics.params import (
     ResynthesiseParams,
@@ -17,7 +18,7 @@ from semforensics.params import (
     TrainAutoencodersParams,
     TrainDiffusionParams,
 )
-from tests.generators.conftest import write_blobs
+from tests.generators.conftest import setup_in, write_blobs
 
 CPU = torch.device("cpu")
 TINY = TrainAutoencodersParams(steps=3, batch=4, width=4, lr=0.002)
@@ -66,15 +67,17 @@ class Place:
 
     root: Path
 
+    def crops(self, protocol: str = "clean") -> RealCrops:
+        """The reals that a generator may learn from."""
+        return RealCrops(self.root / "cropped", self.root / "splits.csv", protocol)
+
     def train(self, params: TrainAutoencodersParams = TINY, **more: Any) -> str:
         """Train all encoder-decoders."""
-        arguments = {"protocol": "clean", "seed": 0, "scratch": self.root / "s", "device": CPU}
         return train_autoencoders(
-            self.root / "cropped",
-            self.root / "splits.csv",
+            self.crops(more.pop("protocol", "clean")),
             self.root / "autoencoders",
             params=params,
-            **(arguments | more),
+            setup=setup_in(self.root / "s", **more),
         )
 
     def resynthesise(self, *, source: str = "folder", num_simulated: int = 4) -> str:
@@ -88,21 +91,17 @@ class Place:
             params=ResynthesiseParams(
                 num_simulated=num_simulated, denoise_strength=0.8, resize_factor=0.75
             ),
-            simulated=SIMULATED,
-            source=source,
-            seed=0,
+            simulator=Simulator(SIMULATED, source, 0),
             device=CPU,
         )
 
     def diffuse(self, params: TrainDiffusionParams = TINY_DIFFUSION, **more: Any) -> str:
         """Train a diffusion model."""
-        arguments = {"protocol": "clean", "seed": 0, "scratch": self.root / "s", "device": CPU}
         return train_diffusion(
-            self.root / "cropped",
-            self.root / "splits.csv",
+            self.crops(),
             self.root / "diffusion",
             params=params,
-            **(arguments | more),
+            setup=setup_in(self.root / "s", **more),
         )
 
 

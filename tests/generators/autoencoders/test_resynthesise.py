@@ -10,7 +10,7 @@ from semforensics.core.images import read_crop
 from semforensics.core.processing import non_local_means, resize_and_back
 from semforensics.core.tables import read_splits
 from semforensics.generators.autoencoders.networks import load_autoencoder
-from semforensics.generators.autoencoders.resynthesise import draw_tiles, reconstruct
+from semforensics.generators.autoencoders.resynthesise import Simulator, reconstruct
 from tests.generators.autoencoders.conftest import SIMULATED, Place, files_in
 
 COLUMNS = ("autoencoder", "nearest", "bilinear", "transposed", "denoised", "resized")
@@ -102,7 +102,7 @@ def test_a_missing_network_is_found_before_anything_is_written(place: Place) -> 
 @pytest.mark.parametrize("count", [1, 3, 7, 9, 14])
 def test_tiles_are_native_and_none_comes_twice(count: int) -> None:
     """Every tile is found in a frame at a place of the grid; more areas are drawn when needed."""
-    tiles = draw_tiles(SIMULATED, count, 48, seed=0)
+    tiles = Simulator(SIMULATED, "folder", 0).draw_tiles(count, 48)
 
     assert len(tiles) == count
     assert len({tile.tobytes() for tile in tiles}) == count
@@ -114,9 +114,9 @@ def test_tiles_are_native_and_none_comes_twice(count: int) -> None:
 
 def test_tiles_hold_nothing_of_the_info_bar() -> None:
     """Text and scale bar would give the simulator away."""
-    tiles = draw_tiles(SIMULATED, 3, 110, seed=0)
+    tiles = Simulator(SIMULATED, "folder", 0).draw_tiles(3, 110)
 
     frame = simulate_view(draw_area(SIMULATED, 0, seed=0), 100, 128, 128)
     np.testing.assert_array_equal(tiles[0], frame[:110, :110])
     with pytest.raises(ValueError, match="info bar of 17 px are too small for tiles of 112 px"):
-        draw_tiles(SIMULATED, 3, 112, seed=0)
+        Simulator(SIMULATED, "folder", 0).draw_tiles(3, 112)

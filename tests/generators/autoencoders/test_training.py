@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.images import read_crop, write_grey_png
+from semforensics.core.training import Training, TrainingState
 from semforensics.generators.autoencoders import training
 from semforensics.generators.autoencoders.networks import RECIPES
 from semforensics.generators.autoencoders.training import (
@@ -20,8 +20,8 @@ from semforensics.generators.autoencoders.training import (
     train_autoencoder,
 )
 from semforensics.generators.common.reals import load_reals
-from tests.generators.autoencoders.conftest import CPU, Place, files_in, tiny
-from tests.generators.conftest import rows_of
+from tests.generators.autoencoders.conftest import Place, files_in, tiny
+from tests.generators.conftest import rows_of, setup_in
 
 
 def test_the_loss_of_a_copy_is_zero() -> None:
@@ -59,17 +59,18 @@ def test_differences_are_those_of_neighbours() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_losses_fall(place: Place, name: str) -> None:
+def test_losses_fall(place: Place, tmp_path: Path, name: str) -> None:
     """On a few discs, reconstruction gets much better."""
     reals = load_reals(sorted((place.root / "cropped").glob("*.png")))
 
-    quiet = Console(quiet=True)
-    fresh = train_autoencoder(name, reals, tiny(steps=1, width=8), 0, CPU, quiet)
-    state = train_autoencoder(name, reals, tiny(steps=80, width=8, lr=0.005), 0, CPU, quiet)
+    fresh = train_autoencoder(name, reals, tiny(steps=1, width=8), setup_in(tmp_path / "1"))
+    state = train_autoencoder(
+        name, reals, tiny(steps=80, width=8, lr=0.005), setup_in(tmp_path / "80")
+    )
 
-    assert len(state["losses"]) == 4
-    assert state["losses"][-1] < 0.5 * fresh["losses"][0]
-    assert state["psnr_db"] > 17
+    assert len(state.rows) == 4
+    assert state.rows[-1]["loss"] < 0.5 * fresh.rows[0]["loss"]
+    assert state.psnr_db > 17
 
 
 def test_outputs_are_the_promised_files(place: Place) -> None:
@@ -96,33 +97,36 @@ def test_the_thesis_trains_on_all_reals(place: Place) -> None:
     assert meta["n_real"] == 16
 
 
+@pytest.mark.parametrize("killed_at", [4, 5])
 def test_an_interrupted_training_ends_in_the_same_bytes(
     make_place: Callable[[str], Place],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    killed_at: int,
 ) -> None:
-    """What was finished before is taken over, and nothing is written before all are."""
+    """Killed in the second encoder-decoder, or at its end, it goes on; it writes nothing before."""
     whole, killed = make_place("whole"), make_place("killed")
-    whole.train()
-    keep = training.save_state
+    whole.train(tiny(steps=3))
+    save, saved = Training.save, []
 
-    def keep_two(path, stamp, state):
-        keep(path, stamp, state)
-        if path.stem == "autoencoder":
+    def save_or_die(self: Training, state: TrainingState) -> None:
+        save(self, state)
+        saved.append(state)
+        if len(saved) == killed_at + 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_state", keep_two)
+        patch.setattr(Training, "save", save_or_die)
         with pytest.raises(KeyboardInterrupt):
-            killed.train()
+            killed.train(tiny(steps=3), seconds_between_saves=0)
     assert not (killed.root / "autoencoders").exists()
-    killed.train()
+    killed.train(tiny(steps=3))
 
-    assert capsys.readouterr().err.splitlines() == [
-        "pseudo: trained before",
-        "autoencoder: trained before",
-    ]
+    assert [line.split(" from ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "resuming at step 3", f"resuming at step {killed_at - 2}"
+    ]  # fmt: skip
     assert files_in(whole.root / "autoencoders") == files_in(killed.root / "autoencoders")
+    assert not (killed.root / "s").exists()
 
 
 def test_state_of_other_parameters_is_not_taken_over(
@@ -130,14 +134,16 @@ def test_state_of_other_parameters_is_not_taken_over(
 ) -> None:
     """Another length or seed is another training."""
     # as if killed at the end
-    monkeypatch.setattr(training, "shutil", SimpleNamespace(rmtree=lambda *_, **__: None))
+    monkeypatch.setattr(training, "clear_scratch", lambda _: None)
     place.train()
 
     place.train(tiny(steps=2))
     place.train(tiny(steps=2), seed=1)
-    assert "trained before" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "resuming" not in said
+    assert said.count("belongs to other parameters: starting anew") == 2 * len(RECIPES)
     place.train(tiny(steps=2), seed=1)
-    assert "trained before" in capsys.readouterr().err
+    assert "resuming at step 2" in capsys.readouterr().err
 
 
 def test_seeds_differ_by_name_and_seed() -> None:

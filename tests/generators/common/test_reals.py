@@ -8,7 +8,7 @@ from tests.generators.conftest import write_blobs
 
 from semforensics.core.images import read_crop, to_unit_range
 from semforensics.core.training import EndlessPermutations
-from semforensics.generators.common.reals import load_reals, take, training_files
+from semforensics.generators.common.reals import RealCrops, cut_out, load_reals, take
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def crops(tmp_path: Path) -> Path:
 
 def test_clean_shows_the_train_side_only(crops: Path) -> None:
     """Under `clean` test and validation reals stay unseen; under `thesis` all are shown."""
-    clean = training_files(crops / "cropped", crops / "splits.csv", "clean")
-    thesis = training_files(crops / "cropped", crops / "splits.csv", "thesis")
+    clean = RealCrops(crops / "cropped", crops / "splits.csv", "clean").files()
+    thesis = RealCrops(crops / "cropped", crops / "splits.csv", "thesis").files()
 
     assert [path.name for path in clean] == [f"{i:03d}.png" for i in range(24) if i % 4 != 3]
     assert [path.name for path in thesis] == [f"{i:03d}.png" for i in range(24)]
@@ -29,7 +29,7 @@ def test_clean_shows_the_train_side_only(crops: Path) -> None:
 
 def test_reals_are_the_files(crops: Path) -> None:
     """Images come in the order of their files, pixel for pixel."""
-    files = training_files(crops / "cropped", crops / "splits.csv", "thesis")
+    files = RealCrops(crops / "cropped", crops / "splits.csv", "thesis").files()
 
     reals = load_reals(files)
 
@@ -74,3 +74,24 @@ def test_sampler_shows_every_image_once_per_permutation(batch: int) -> None:
     first, second = taken[:10], taken[10:20]
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
     assert not torch.equal(first, second)
+
+
+def test_a_cut_out_is_a_part_of_its_image() -> None:
+    """Rows and columns stay neighbours; positions differ and fill the whole range."""
+    image = torch.arange(64.0).view(1, 1, 8, 8)
+
+    cuts = cut_out(image.expand(500, -1, -1, -1), 6, torch.Generator().manual_seed(0))
+
+    tops, lefts = cuts[:, 0, 0, 0] // 8, cuts[:, 0, 0, 0] % 8
+    for cut, top, left in zip(cuts, tops.int().tolist(), lefts.int().tolist(), strict=True):
+        assert torch.equal(cut[0], image[0, 0, top : top + 6, left : left + 6])
+    assert set(zip(tops.tolist(), lefts.tolist(), strict=True)) == {
+        (y, x) for y in (0, 1, 2) for x in (0, 1, 2)
+    }
+
+
+def test_a_cut_out_of_full_size_is_the_image() -> None:
+    """There is one position for it only."""
+    image = torch.rand(2, 1, 8, 8)
+
+    assert torch.equal(cut_out(image, 8, torch.Generator()), image)

@@ -1,11 +1,12 @@
-"""Snapshots are judged by what they show, and the best one is kept."""
+"""Snapshots are measured by what they show, and the best one is kept."""
 
 import numpy as np
 import pytest
 import torch
 
 from semforensics.generators.common import snapshots
-from semforensics.generators.common.snapshots import best, frechet, judge, tile
+from semforensics.generators.common.sampling import tile
+from semforensics.generators.common.snapshots import best, frechet, measure_fakes
 from semforensics.perceptual.lpips import LPIPS
 
 
@@ -55,14 +56,14 @@ def test_frechet_distance_is_the_formula_of_diagonal_normals() -> None:
     assert frechet(0 * reals, reals) == pytest.approx(1)
 
 
-def test_nearer_fakes_are_judged_better(lpips: LPIPS) -> None:
+def test_nearer_fakes_are_measured_as_nearer(lpips: LPIPS) -> None:
     """Other reals of the same kind are nearer than the same ones made flat, or one repeated."""
     noise = torch.randint(0, 256, (128, 1, 64, 64), generator=rng_of(1), dtype=torch.uint8)
     reals, others = noise[:64], noise[64:, 0]
     flat = (others.float() * 0.2 + 100).to(torch.uint8)
 
-    near, far = judge(lpips, others, reals), judge(lpips, flat, reals)
-    alike = judge(lpips, others[:1].expand(64, -1, -1), reals)
+    near, far = measure_fakes(lpips, others, reals), measure_fakes(lpips, flat, reals)
+    alike = measure_fakes(lpips, others[:1].expand(64, -1, -1), reals)
 
     assert near["frechet"] < far["frechet"]
     assert near["frechet"] < alike["frechet"]

@@ -13,23 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from tests.generators.autoencoders.conftest import CPU, Place, files_in, tiny_diffusion
-from tests.generators.conftest import rows_of
+from tests.generators.conftest import quiet_training, rows_of
 
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.images import read_crop, to_uint8
 from semforensics.generators.common.reals import load_reals
-from semforensics.generators.diffusion.training import (
-    Denoiser,
-    draw_times,
-    generate_diffusion,
-    load_denoiser,
-    new_course,
-    sample,
-    scheduler,
-    train,
-)
+from semforensics.generators.diffusion.networks import Denoiser, load_denoiser
+from semforensics.generators.diffusion.sampling import generate_diffusion, sample, scheduler
+from semforensics.generators.diffusion.training import draw_times, new_state, train
 from semforensics.params import GenerateDiffusionParams
 
 KILLED = """
@@ -74,14 +66,13 @@ def test_two_steps_and_two_more_are_four(place: Place, tmp_path: Path, precision
     """Saved, loaded into fresh networks and continued, a training ends bit for bit the same."""
     params = tiny_diffusion(precision=precision)
     reals = load_reals(sorted((place.root / "cropped").glob("*.png")))
-    quiet = Console(quiet=True)
-    straight, first, second = (new_course(params, len(reals), 0, CPU) for _ in range(3))
+    straight, first, second = (new_state(params, len(reals), 0, CPU) for _ in range(3))
 
-    train(straight, reals, params, "", tmp_path, quiet, 1e9)
-    train(first, reals, params.model_copy(update={"steps": 2}), "", tmp_path, quiet, 1e9)
+    train(quiet_training(tmp_path), straight, reals, params)
+    train(quiet_training(tmp_path), first, reals, params.model_copy(update={"steps": 2}))
     torch.save(first.state_dict(), tmp_path / "two.pt")
     second.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True))
-    train(second, reals, params, "", tmp_path, quiet, 1e9)
+    train(quiet_training(tmp_path), second, reals, params)
 
     for name in ("network", "average"):
         expected, found = straight.state_dict()[name], second.state_dict()[name]
@@ -105,7 +96,7 @@ def test_a_killed_training_ends_in_the_same_bytes(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed.root / "diffusion").exists()
-    at = torch.load(state, weights_only=True)["state"]["step"]
+    at = torch.load(state, weights_only=True)["state"]["iteration"]
     killed.diffuse(tiny_diffusion(steps=at + 3))
     assert f"resuming at step {at} " in capsys.readouterr().err
     whole.diffuse(tiny_diffusion(steps=at + 3))
@@ -133,11 +124,11 @@ def test_every_weight_is_trained(place: Place) -> None:
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.abs().sum() > 0), name
-    course = new_course(params, 16, 0, CPU)
-    before = {name: p.clone() for name, p in course.average.named_parameters()}
+    state = new_state(params, 16, 0, CPU)
+    before = {name: p.clone() for name, p in state.average.named_parameters()}
     reals = load_reals(sorted((place.root / "cropped").glob("*.png")))
-    train(course, reals, params, "", place.root / "s", Console(quiet=True), 1e9)
-    assert all(not torch.equal(before[n], p) for n, p in course.average.named_parameters())
+    train(quiet_training(place.root / "s"), state, reals, params)
+    assert all(not torch.equal(before[n], p) for n, p in state.average.named_parameters())
 
 
 def test_a_perfect_network_gives_its_image_back() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
-from torch import Tensor
 
 from semforensics.core.checkpoints import load_checkpoint
-from semforensics.generators.common.reals import load_reals
+from semforensics.generators.common.gan import Material
 from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.fastgan import training
 from semforensics.generators.fastgan.training import (
-    FastGANCourse,
+    FastGANState,
     augment_fakes,
     augment_reals,
-    new_course,
+    new_state,
     shrink,
     targets,
     train,
@@ -32,7 +31,7 @@ from semforensics.generators.fastgan.training import (
 from semforensics.generators.generate_fakes import load_generator
 from semforensics.params import FastGANParams
 from semforensics.perceptual.lpips import LPIPS
-from tests.generators.conftest import CPU, Place, flatten, rows_of, tiny
+from tests.generators.conftest import CPU, Place, flatten, quiet_training, rows_of, tiny
 
 MakePlace = Callable[[str], Place]
 
@@ -46,16 +45,9 @@ Place(Path({root!r})).train(tiny(iterations=8), seconds_between_saves=0)
 """
 
 
-def blobs(place: Place) -> Tensor:
-    """All crops of a place."""
-    return load_reals(sorted((place.root / "cropped").glob("*.png")))
-
-
-def train_course(course: FastGANCourse, place: Place, params: FastGANParams) -> None:
+def train_state(state: FastGANState, place: Place, params: FastGANParams) -> None:
     """Take the steps that are left, without publishing."""
-    lpips = LPIPS.load(place.root / "pretrained/alex.safetensors")
-    scratch = place.root / "scratch"
-    train(course, blobs(place), lpips, params, {}, "", scratch, Console(quiet=True), 1e9)
+    train(quiet_training(place.root / "scratch"), state, place.material, params, {})
 
 
 @pytest.mark.parametrize(
@@ -69,15 +61,15 @@ def test_two_steps_and_two_more_are_four(
     """Saved, loaded into fresh networks and continued, a training ends bit for bit the same."""
     place = make_place("place")
     params = tiny(iterations=4, log_every=3, snapshot_every=100, **changes)
-    straight, first, second = (new_course(params, 64, 24, 0, CPU) for _ in range(3))
+    straight, first, second = (new_state(params, 64, 24, 0, CPU) for _ in range(3))
 
-    train_course(straight, place, params)
-    train_course(first, place, params.model_copy(update={"iterations": 2}))
+    train_state(straight, place, params)
+    train_state(first, place, params.model_copy(update={"iterations": 2}))
     torch.save(first.state_dict(), tmp_path / "state.pt")
     first.rows.pop()  # the row at the end of the shorter training
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     second.load_state_dict(state)
-    train_course(second, place, params)
+    train_state(second, place, params)
 
     weights = ("generator", "discriminator", "average", "optimizer_g", "optimizer_d", "rng")
     expected, found = flatten(straight.state_dict()), flatten(second.state_dict())
@@ -163,16 +155,14 @@ def test_losses_fall_on_one_batch(make_place: MakePlace) -> None:
     """On four images that are shown again and again, the reconstruction gets better and better."""
     place = make_place("place")
     params = tiny(iterations=40, batch=4, flip=False, log_every=10, snapshot_every=1000, lr=0.002)
-    course = new_course(params, 64, 4, 0, CPU)
-    lpips = LPIPS.load(place.root / "pretrained/alex.safetensors")
+    state = new_state(params, 64, 4, 0, CPU)
+    four = replace(place.material, reals=place.material.reals[:4])
 
-    train(
-        course, blobs(place)[:4], lpips, params, {}, "", place.root / "s", Console(quiet=True), 9.0
-    )
+    train(quiet_training(place.root / "s"), state, four, params, {})
 
-    first, *_, last = (row["loss_reconstruction"] for row in course.rows)
+    first, *_, last = (row["loss_reconstruction"] for row in state.rows)
     assert last < 0.7 * first
-    assert course.rows[-1]["logit_real"] > course.rows[-1]["logit_fake"]
+    assert state.rows[-1]["logit_real"] > state.rows[-1]["logit_fake"]
 
 
 def test_another_seed_gives_another_generator(make_place: MakePlace) -> None:
@@ -187,24 +177,23 @@ def test_another_seed_gives_another_generator(make_place: MakePlace) -> None:
 
 
 def test_state_of_other_parameters_is_not_resumed(
-    make_place: MakePlace, capsys: pytest.CaptureFixture[str]
+    make_place: MakePlace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state left by a training with another learning rate is thrown away; a longer one is not."""
+    """A state left by a training with another learning rate is not used; a longer one is."""
     place = make_place("place")
     params = tiny(iterations=2)
-    stamps: list[str] = []
-    keep = training.save
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.shutil, "rmtree", lambda *_, **__: None)  # as if killed at the end
-        patch.setattr(training, "save", lambda c, p, s: (stamps.append(s), keep(c, p, s)))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "publish", lambda *_: None)  # as if killed at the end
         place.train(params)
 
-    place.train(params.model_copy(update={"lr": 0.001}))
-    assert "resuming" not in capsys.readouterr().err
-    fresh = new_course(params, 64, 18, 0, CPU)
-    keep(fresh, place.root / "scratch", stamps[0])
-    place.train(params.model_copy(update={"iterations": 3}))
-    assert "resuming at iteration 0" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "publish", lambda *_: None)
+        place.train(params.model_copy(update={"lr": 0.001}))
+    said = capsys.readouterr().err
+    assert f"in {place.root / 'scratch'} belongs to other parameters: starting anew" in said
+    assert "resuming" not in said
+    place.train(params.model_copy(update={"lr": 0.001, "iterations": 3}))
+    assert "resuming at iteration 2" in capsys.readouterr().err
 
 
 def test_collapse_is_reported(
@@ -269,33 +258,31 @@ REFERENCE = tiny(
 
 def test_reference_mode_begins_at_256_px() -> None:
     """Smaller crops are refused in `reference` mode, and so is a squashed output."""
-    lpips = LPIPS("vgg")
-
     with pytest.raises(ValueError, match="crops of 128 px; the original begins at 256 px"):
-        training.check_inputs(REFERENCE, lpips, 8, 128, Path("cropped"))
+        training.check_inputs(REFERENCE, 8, 128, Path("cropped"))
     squashed = REFERENCE.model_copy(update={"tanh": True})
     with pytest.raises(ValueError, match="the original squashes at 1024 px only"):
-        training.check_inputs(squashed, lpips, 8, 256, Path("cropped"))
+        training.check_inputs(squashed, 8, 256, Path("cropped"))
 
 
 def test_reference_mode_starts_without_power_steps_and_averages_without_ramp() -> None:
     """The original's average keeps 0.999 of its start at every step, the first included."""
-    course = new_course(REFERENCE, 256, 4, 0, CPU)
-    start = course.average.to_big.weight.detach().clone()
+    state = new_state(REFERENCE, 256, 4, 0, CPU)
+    start = state.average.to_big.weight.detach().clone()
     reals = torch.randint(0, 256, (4, 1, 256, 256), dtype=torch.uint8)
     torch.manual_seed(0)
-    lpips = LPIPS("vgg")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "take_snapshot", lambda *_: None)
-        patch.setattr(training, "save", lambda *_: None)
-        train(course, reals, lpips, REFERENCE, {}, "", Path("unused"), Console(quiet=True), 1e9)
+        training_of_none = quiet_training(Path("unused"))
+        patch.setattr(training_of_none, "save", lambda *_: None)
+        train(training_of_none, state, Material(reals, LPIPS("vgg")), REFERENCE, {})
 
-    live = course.generator.to_big.weight.detach()
+    live = state.generator.to_big.weight.detach()
     torch.testing.assert_close(
-        course.average.to_big.weight.detach(), 0.999 * start + 0.001 * live, rtol=1e-5, atol=1e-8
+        state.average.to_big.weight.detach(), 0.999 * start + 0.001 * live, rtol=1e-5, atol=1e-8
     )
-    assert bool(torch.isfinite(course.window).all())
+    assert bool(torch.isfinite(state.window).all())
 
 
 def rng_of(seed: int) -> torch.Generator:

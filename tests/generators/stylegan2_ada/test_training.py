@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.images import read_crop
-from semforensics.generators.common.reals import load_reals
 from semforensics.generators.common.sampling import generate_grey
-from semforensics.generators.generate_fakes import generate_folder, load_generator
+from semforensics.generators.generate_fakes import generate_fakes, load_generator
 from semforensics.generators.stylegan2_ada import training
 from semforensics.generators.stylegan2_ada.configurations import configuration, resolve
 from semforensics.generators.stylegan2_ada.training import (
-    StyleGAN2Course,
+    StyleGAN2State,
     average_decay,
     lazy_adam,
-    new_course,
+    new_state,
     take_step,
     train,
 )
 from semforensics.params import GenerateParams, GenerateStyleGAN2Params, StyleGAN2Params
-from semforensics.perceptual.lpips import LPIPS
-from tests.generators.conftest import CPU, Place, flatten, rows_of, tiny_style
+from tests.generators.conftest import CPU, Place, flatten, quiet_training, rows_of, tiny_style
 
 MakePlace = Callable[[str], Place]
 
@@ -47,25 +45,18 @@ Place(Path({root!r})).train(tiny_style(kimg=0.032), seconds_between_saves=0)
 """
 
 
-def blobs(place: Place) -> Tensor:
-    """All crops of a place."""
-    return load_reals(sorted((place.root / "cropped").glob("*.png")))
+def fresh(params: StyleGAN2Params, n_real: int = 24) -> StyleGAN2State:
+    """A state that has not begun."""
+    return new_state(params, resolve(params, 64), 64, n_real, 0, CPU)
 
 
-def fresh(params: StyleGAN2Params, n_real: int = 24) -> StyleGAN2Course:
-    """A course that has not begun."""
-    return new_course(params, resolve(params, 64), 64, n_real, 0, CPU)
-
-
-def train_course(
-    course: StyleGAN2Course, place: Place, params: StyleGAN2Params, reals: Tensor | None = None
+def train_state(
+    state: StyleGAN2State, place: Place, params: StyleGAN2Params, n_real: int | None = None
 ) -> None:
-    """Take the steps that are left, without publishing."""
-    lpips = LPIPS.load(place.root / "pretrained/alex.safetensors")
-    train(
-        course, blobs(place) if reals is None else reals, lpips, params, resolve(params, 64), {},
-        "", place.root / "scratch", Console(quiet=True), 1e9,
-    )  # fmt: skip
+    """Take the steps that are left, on the first reals, without publishing."""
+    material = replace(place.material, reals=place.material.reals[:n_real])
+    configuration = resolve(params, 64)
+    train(quiet_training(place.root / "scratch"), state, material, params, configuration, {})
 
 
 @pytest.mark.parametrize(
@@ -84,15 +75,15 @@ def test_two_steps_and_two_more_are_four(
     params = tiny_style(kimg=0.016, log_every=3, snapshot_every=100, ada_every=3, **changes)
     straight, first, second = (fresh(params) for _ in range(3))
 
-    train_course(straight, place, params)
-    train_course(first, place, params.model_copy(update={"kimg": 0.008}))
+    train_state(straight, place, params)
+    train_state(first, place, params.model_copy(update={"kimg": 0.008}))
     torch.save(first.state_dict(), tmp_path / "state.pt")
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    train_course(second, place, params)
+    train_state(second, place, params)
 
     expected, found = flatten(straight.state_dict()), flatten(second.state_dict())
     compared = [n for n in expected if n.split(".")[1] not in ("window", "rows", "snapshots")]
-    assert {n.split(".")[1] for n in compared} >= {"ada", "path_length_mean", "rng", "waiting"}
+    assert {n.split(".")[1] for n in compared} >= {"ada", "path_length_mean", "rng", "sampler"}
     for name in compared:
         value, other = expected[name], found[name]
         same = torch.equal(value, other) if torch.is_tensor(value) else value == other
@@ -169,7 +160,7 @@ def test_the_grid_shows_the_fakes_of_seeds_0_and_up(make_place: MakePlace, tmp_p
     np.testing.assert_array_equal(grid[:64, 448:], expected[7].numpy())
     np.testing.assert_array_equal(grid[64:128, :64], expected[8].numpy())
     params = GenerateStyleGAN2Params(num_images=2, first_seed=7, snapshot="last", truncation_psi=1)
-    generate_folder(place.root / "checkpoints", tmp_path / "fakes", params, device=CPU)
+    generate_fakes(place.root / "checkpoints", tmp_path / "fakes", params, device=CPU)
     np.testing.assert_array_equal(read_crop(tmp_path / "fakes/000008.png"), expected[8].numpy())
 
 
@@ -182,14 +173,14 @@ def test_truncation_brings_fakes_together(make_place: MakePlace, tmp_path: Path)
         params = GenerateStyleGAN2Params(
             num_images=8, first_seed=0, snapshot="best", truncation_psi=psi
         )
-        generate_folder(place.root / "checkpoints", tmp_path / f"{psi}", params, device=CPU)
+        generate_fakes(place.root / "checkpoints", tmp_path / f"{psi}", params, device=CPU)
         files = sorted((tmp_path / f"{psi}").iterdir())
         spread[psi] = np.stack([read_crop(f).astype(float) for f in files]).std(axis=0).mean()
 
     assert spread[0.2] < 0.8 * spread[1.0]
     params = GenerateParams(num_images=1, first_seed=0, snapshot="last")
     with pytest.raises(ValueError, match="holds StyleGAN2-ADA, expected FastGAN"):
-        generate_folder(place.root / "checkpoints", tmp_path / "no", params, device=CPU)
+        generate_fakes(place.root / "checkpoints", tmp_path / "no", params, device=CPU)
     assert not (tmp_path / "no").exists()
 
 
@@ -200,11 +191,11 @@ def test_p_rises_where_the_discriminator_remembers_its_reals(make_place: MakePla
         kimg=0.16, log_every=4, snapshot_every=1000, lr=0.01, ada_target=0.0, ada_kimg=0.1,
         ada_p_max=0.5, mirror=False,
     )  # fmt: skip
-    course = fresh(params, 4)
+    state = fresh(params, 4)
 
-    train_course(course, place, params, blobs(place)[:4])
+    train_state(state, place, params, 4)
 
-    p = [row["p"] for row in course.rows]
+    p = [row["p"] for row in state.rows]
     assert p[0] <= 0.16
     assert max(p) > 0.3
     assert max(p) <= 0.5
@@ -214,20 +205,20 @@ def test_every_parameter_learns(make_place: MakePlace) -> None:
     """After one step no weight of either network stands where it began, but the average's lags."""
     place = make_place("place")
     params = tiny_style(kimg=0.004, snapshot_every=100)
-    course, untouched = fresh(params), fresh(params)
+    state, untouched = fresh(params), fresh(params)
 
-    train_course(course, place, params)
+    train_state(state, place, params)
 
     for network in ("generator", "discriminator"):
         before = dict(getattr(untouched, network).named_parameters())
-        for name, parameter in getattr(course, network).named_parameters():
+        for name, parameter in getattr(state, network).named_parameters():
             assert not torch.equal(parameter, before[name]), f"{network}.{name}"
-    live, average = (dict(n.named_parameters()) for n in (course.generator, course.average))
+    live, average = (dict(n.named_parameters()) for n in (state.generator, state.average))
     start = dict(untouched.generator.named_parameters())
     decay = average_decay(1, resolve(params, 64))
     for name, parameter in average.items():
         torch.testing.assert_close(parameter, live[name].lerp(start[name], decay))
-    torch.testing.assert_close(course.average.mapping.w_avg, course.generator.mapping.w_avg)
+    torch.testing.assert_close(state.average.mapping.w_avg, state.generator.mapping.w_avg)
 
 
 def test_penalties_in_bf16_training_push_as_in_float32(
@@ -248,7 +239,7 @@ def test_penalties_in_bf16_training_push_as_in_float32(
     monkeypatch.setattr(training, "descend", gather)
     for precision in pushes:
         params = tiny_style(precision=precision, batch=8, channel_max=32, augment="none")
-        take_step(fresh(params), blobs(place), params, resolve(params, 64))
+        take_step(fresh(params), place.material.reals, params, resolve(params, 64))
 
     _, path_length, _, r1 = pushes["float32"]
     _, rough_path_length, _, rough_r1 = pushes["bfloat16"]
@@ -321,7 +312,6 @@ def test_inputs_are_refused_before_training(make_place: MakePlace) -> None:
         place.train(tiny_style(perceptual_net="vgg"))
     with pytest.raises(ValueError, match="groups of 3 do not divide a batch of 4"):
         place.train(tiny_style(mbstd_group=3))
-    lpips = LPIPS("alex")
     with pytest.raises(ValueError, match=r"crops of 48 px, StyleGAN2-ADA takes"):
-        training.check_inputs(tiny_style(), lpips, 48, Path("cropped"))
+        training.check_size(48, Path("cropped"))
     assert place.outputs() == {}

@@ -8,13 +8,12 @@ asked for the trace, not for the scene.
 import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.checkpoints import load_network
 from semforensics.core.errors import InputError
 
 Upsampler = Literal["nearest", "bilinear", "transposed", "shuffle"]
@@ -102,18 +101,6 @@ class Autoencoder(nn.Module):
         return reconstructions
 
 
-class _Interpolate(nn.Module):
-    """Double the side by an interpolation without weights."""
-
-    def __init__(self, mode: Literal["nearest", "bilinear"]) -> None:
-        super().__init__()
-        self.mode = mode
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` at twice its side."""
-        return F.interpolate(x, scale_factor=2, mode=self.mode)
-
-
 def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
     # Mirrored edges: zeros would draw a frame around every reconstruction.
     return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, padding_mode="reflect")
@@ -122,11 +109,13 @@ def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
 def _double(channels_in: int, channels_out: int, upsampler: Upsampler) -> list[nn.Module]:
     match upsampler:
         case "nearest" | "bilinear":
-            return [_Interpolate(upsampler), _conv(channels_in, channels_out)]
+            return [nn.Upsample(scale_factor=2, mode=upsampler), _conv(channels_in, channels_out)]
         case "transposed":
             return [nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1)]
         case "shuffle":
             return [_conv(channels_in, 4 * channels_out), nn.PixelShuffle(2)]
+        case _:  # of a file
+            raise InputError(f"unknown up-sampler {upsampler!r}")
 
 
 def build_autoencoder(name: str, width: int) -> Autoencoder:
@@ -141,19 +130,4 @@ def load_autoencoder(path: Path) -> tuple[Autoencoder, dict[str, Any]]:
         FileNotFoundError: There is no such file.
         InputError: It holds something else.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `train-autoencoders` makes it")
-    state, meta = load_checkpoint(path)
-    if meta.get("architecture") != "autoencoder":
-        raise InputError(
-            f"{path}: architecture {meta.get('architecture')!r}, expected 'autoencoder'"
-        )
-    try:
-        arguments = meta["arguments"]
-        if arguments["upsampler"] not in get_args(Upsampler):
-            raise InputError(f"unknown up-sampler {arguments['upsampler']!r}")
-        network = Autoencoder(**arguments)
-        network.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not the weights it says it holds: {error}") from error
-    return network.eval(), meta
+    return load_network(path, {"autoencoder": Autoencoder}, "train-autoencoders")

@@ -6,8 +6,8 @@ crops of the test split under their names: reconstructions by other decoders, an
 controls denoised and resized reals. The simulator's frames are cut into tiles of native pixels.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from semforensics.core.images import read_crop, to_uint8, to_unit_range, write_g
 from semforensics.core.processing import non_local_means, resize_and_back
 from semforensics.core.tables import read_splits
 from semforensics.generators.autoencoders.networks import RECIPES, Autoencoder, load_autoencoder
+from semforensics.generators.common.sampling import write_off
 from semforensics.params import ResynthesiseParams, SimulatedParams
 
 Grey = UInt8[np.ndarray, "height width"]
@@ -32,7 +33,53 @@ PSEUDO = "pseudo"
 RECONSTRUCTED = tuple(name for name in RECIPES if name != PSEUDO)
 PROCESSED = ("denoised", "resized")
 SIMULATOR = "simulator"
-OFF_FILE = "off.json"
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The simulator as a source of images that no classifier has learned from."""
+
+    params: SimulatedParams
+    """How it draws."""
+    source: str
+    """Where the reals come from: where they are `simulated`, the simulator is no outsider."""
+    seed: int
+
+    def draw_tiles(self, count: int, size_px: int) -> list[Grey]:
+        """Cut tiles of native pixels out of simulated frames, without their info bars.
+
+        As many frames as the set has are drawn, more where they do not hold enough, fewer where
+        fewer tiles are asked for. Each yields as many tiles as the others, or one less, evenly
+        spread over it.
+
+        Args:
+            count: Of tiles.
+            size_px: Side of a tile.
+
+        Raises:
+            InputError: A frame is smaller than a tile.
+        """
+        simulated = self.params
+        bar = bar_rows(simulated.height_px)
+        room = ((simulated.height_px - bar) // size_px) * (simulated.width_px // size_px)
+        if room == 0:
+            raise InputError(
+                f"simulated frames of {simulated.width_px}x{simulated.height_px} px with an info "
+                f"bar of {bar} px are too small for tiles of {size_px} px"
+            )
+        magnifications = simulated.magnifications_k
+        num_areas = max(simulated.num_areas, -(-count // (room * len(magnifications))))
+        drawn = simulated.model_copy(update={"num_areas": num_areas})
+        num_frames = min(count, num_areas * len(magnifications))
+        tiles: list[Grey] = []
+        for frame_index in range(num_frames):
+            # Areas run fastest: the first frames are of different areas.
+            area = draw_area(drawn, frame_index % num_areas, seed=self.seed)
+            magnification_k = magnifications[frame_index // num_areas]
+            frame = simulate_view(area, magnification_k, simulated.width_px, simulated.height_px)
+            number = count // num_frames + (frame_index < count % num_frames)
+            tiles += _spread_tiles(frame[: simulated.height_px - bar], size_px, number)
+        return tiles
 
 
 def resynthesise(
@@ -43,9 +90,7 @@ def resynthesise(
     unseen: Path,
     *,
     params: ResynthesiseParams,
-    simulated: SimulatedParams,
-    source: str,
-    seed: int,
+    simulator: Simulator,
     device: torch.device,
 ) -> str:
     """Write pseudo-fakes of all crops, and the columns of the test split.
@@ -59,9 +104,7 @@ def resynthesise(
             `denoised`, `resized` and `simulator` are written, each whole; other subfolders are left
             alone. `simulator` holds tiles named `000000.png` and so on, or `off.json` only.
         params: Strengths of the processing, and how many tiles.
-        simulated: How the simulator draws.
-        source: Where the reals come from; of `simulated` ones the simulator is no outsider.
-        seed: Of the simulator.
+        simulator: Draws the tiles.
         device: Where to compute.
 
     Returns:
@@ -79,9 +122,9 @@ def resynthesise(
         for name in RECIPES
     }
     tiles: list[Grey] = []
-    if source != "simulated" and params.num_simulated > 0:
-        side = read_crop(cropped / everything[0]).shape[0]
-        tiles = draw_tiles(simulated, params.num_simulated, side, seed)
+    if simulator.source != "simulated" and params.num_simulated > 0:
+        size_px = read_crop(cropped / everything[0]).shape[0]
+        tiles = simulator.draw_tiles(params.num_simulated, size_px)
 
     _write(cropped, everything, pseudo, _reconstructor(networks[PSEUDO]), PSEUDO)
     for name in RECONSTRUCTED:
@@ -96,8 +139,9 @@ def resynthesise(
         for index, tile in enumerate(tiles):
             write_grey_png(folder / f"{index:06d}.png", tile)
         if not tiles:
-            reason = "the reals are simulated" if source == "simulated" else "num_simulated is 0"
-            (folder / OFF_FILE).write_text(json.dumps({"reason": reason}) + "\n")
+            is_simulated = simulator.source == "simulated"
+            reason = "the reals are simulated" if is_simulated else "num_simulated is 0"
+            write_off(folder, reason)
     return (
         f"{len(everything)} pseudo-fakes in {pseudo}; {len(test)} images of each of "
         f"{', '.join((*RECONSTRUCTED, *PROCESSED))}, and {len(tiles)} of the simulator, in {unseen}"
@@ -124,51 +168,10 @@ def _write(
     cropped: Path, files: list[str], target: Path, process: Callable[[Grey], Grey], title: str
 ) -> None:
     """Write one image per crop, under the crop's name."""
-    with atomic_folder(target) as folder:
-        for file in _shown(files, title):
-            write_grey_png(folder / file, process(read_crop(cropped / file)))
-
-
-def _shown(files: Iterable[str], title: str) -> Iterable[str]:
     console = Console(stderr=True)
-    return track(files, title, console=console, disable=not console.is_terminal)
-
-
-def draw_tiles(simulated: SimulatedParams, count: int, size_px: int, seed: int) -> list[Grey]:
-    """Cut tiles of native pixels out of simulated frames, without their info bars.
-
-    As many frames as the set has are drawn, more where they do not hold enough, fewer where fewer
-    tiles are asked for; each gives as many tiles as the others, or one less, evenly over it.
-
-    Args:
-        simulated: Areas, magnifications and size of the frames.
-        count: Of tiles.
-        size_px: Side of a tile.
-        seed: Of the set.
-
-    Raises:
-        InputError: A frame is smaller than a tile.
-    """
-    bar = bar_rows(simulated.height_px)
-    room = ((simulated.height_px - bar) // size_px) * (simulated.width_px // size_px)
-    if room == 0:
-        raise InputError(
-            f"simulated frames of {simulated.width_px}x{simulated.height_px} px with an info bar "
-            f"of {bar} px are too small for tiles of {size_px} px"
-        )
-    magnifications = simulated.magnifications_k
-    num_areas = max(simulated.num_areas, -(-count // (room * len(magnifications))))
-    drawn = simulated.model_copy(update={"num_areas": num_areas})
-    num_frames = min(count, num_areas * len(magnifications))
-    tiles: list[Grey] = []
-    for frame_index in range(num_frames):
-        # Areas run fastest: the first frames are of different areas.
-        area = draw_area(drawn, frame_index % num_areas, seed=seed)
-        magnification_k = magnifications[frame_index // num_areas]
-        frame = simulate_view(area, magnification_k, simulated.width_px, simulated.height_px)
-        number = count // num_frames + (frame_index < count % num_frames)
-        tiles += _spread_tiles(frame[: simulated.height_px - bar], size_px, number)
-    return tiles
+    with atomic_folder(target) as folder:
+        for file in track(files, title, console=console, disable=not console.is_terminal):
+            write_grey_png(folder / file, process(read_crop(cropped / file)))
 
 
 def _spread_tiles(image: Grey, size_px: int, number: int) -> Iterator[Grey]:

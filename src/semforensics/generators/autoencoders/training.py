@@ -8,31 +8,31 @@ cannot know it then invents, as a generator does.
 """
 
 import hashlib
-import shutil
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from rich.console import Console
 from torch import Tensor
 
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.device import seed_everything
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
-from semforensics.core.resume import fingerprint, load_state, save_state
 from semforensics.core.training import (
     EndlessPermutations,
-    describe_machine,
-    progress_bar,
+    MeasuredState,
+    Setup,
+    Training,
+    clear_scratch,
+    describe_training,
+    make_stamp,
     write_rows,
 )
-from semforensics.generators.autoencoders.networks import RECIPES, build_autoencoder
-from semforensics.generators.common.cutouts import cut_out
-from semforensics.generators.common.reals import load_reals, take, training_files
-from semforensics.params import Protocol, TrainAutoencodersParams
+from semforensics.generators.autoencoders.networks import RECIPES, Autoencoder, build_autoencoder
+from semforensics.generators.common.reals import RealCrops, cut_out, take
+from semforensics.params import TrainAutoencodersParams
 
 CUT_OUT_PX = 64
 """Side of the training images, cut out of the crops: all that is learnt is local."""
@@ -43,30 +43,40 @@ MIN_ENERGY = (1 / 255) ** 2
 """Added to energies: differences of half a grey level are no detail."""
 
 
+@dataclass(kw_only=True)
+class AutoencoderState(MeasuredState):
+    """All that changes while an encoder-decoder is trained."""
+
+    unit = "step"
+    columns = ("loss",)
+    network: Autoencoder
+    optimizer: torch.optim.Adam
+    rng: torch.Generator
+    sampler: EndlessPermutations
+    squared_errors: list[float] = field(default_factory=list)
+    """Means over the batch, of the last `LOG_EVERY` steps."""
+
+    @property
+    def psnr_db(self) -> float:
+        """The peak signal-to-noise ratio over the last `LOG_EVERY` steps, in decibels."""
+        last = torch.tensor(self.squared_errors).mean()
+        return float(10 * torch.log10(4 / last))  # the range of -1 … 1 is 2 wide
+
+
 def train_autoencoders(
-    cropped: Path,
-    splits: Path,
-    checkpoints: Path,
-    *,
-    params: TrainAutoencodersParams,
-    protocol: Protocol,
-    seed: int,
-    scratch: Path,
-    device: torch.device,
+    crops: RealCrops, checkpoints: Path, *, params: TrainAutoencodersParams, setup: Setup
 ) -> str:
     """Train every encoder-decoder of `RECIPES` and write them with their loss curves.
 
-    A training that was killed goes on from the last encoder-decoder that was finished.
+    A training that was killed goes on from its state, and ends in the same bytes on the same
+    machine with the same number of threads.
 
     Args:
-        cropped: Canonical crops.
-        splits: Table of crops and splits.
+        crops: The reals that they may learn from.
         checkpoints: Folder to write: `<name>.safetensors` of each, and `losses.csv`.
         params: The training's parameters, alike for all.
-        protocol: `clean` trains on the train split, `thesis` on all reals.
-        seed: Of weights and all draws; each encoder-decoder has its own of it.
-        scratch: Folder for those that are finished while others are not; removed at the end.
-        device: Where to train.
+        setup: How it is run; each encoder-decoder derives its own seed, and has its own folder for
+            its state.
 
     Returns:
         One line: the peak signal-to-noise ratio of each on training cut-outs, in decibels.
@@ -74,39 +84,26 @@ def train_autoencoders(
     Raises:
         InputError: The crops do not fit the networks, or a loss is no longer finite.
     """
-    reals = load_reals(training_files(cropped, splits, protocol))
+    reals = crops.load()
     most = 2 ** max(recipe.levels for recipe in RECIPES.values())
     if reals.shape[-1] % most:
-        raise InputError(f"{cropped}: crops of {reals.shape[-1]} px, expected a multiple of {most}")
-    machine = describe_machine(device)
-    stamp = fingerprint({**params.model_dump(), "seed": seed, **machine}, reals)
-    console = Console(stderr=True)
-    columns: dict[str, list[float]] = {}
+        raise InputError(
+            f"{crops.cropped}: crops of {reals.shape[-1]} px, expected a multiple of {most}"
+        )
+    states = {name: train_autoencoder(name, reals, params, setup) for name in RECIPES}
     with atomic_folder(checkpoints) as folder:
-        for name in RECIPES:
-            state = load_state(scratch / f"{name}.pt", stamp)
-            if state is None:
-                state = train_autoencoder(name, reals, params, seed, device, console)
-                save_state(scratch / f"{name}.pt", stamp, state)
-            else:
-                print(f"{name}: trained before", file=sys.stderr)
-            network = build_autoencoder(name, params.width)
-            meta = {
-                "architecture": "autoencoder",
-                "arguments": network.arguments,
-                "params": params.model_dump(mode="json"),
-                "protocol": protocol,
-                "seed": seed,
-                "n_real": len(reals),
-                "psnr_db": state["psnr_db"],
-                **machine,
-            }
-            save_checkpoint(folder / f"{name}.safetensors", state["network"], meta, half=True)
-            columns[name] = state["losses"]
-            columns[f"{name}_psnr_db"] = [state["psnr_db"]]
-        write_rows(folder / "losses.csv", _rows(columns, params.steps))
-    shutil.rmtree(scratch, ignore_errors=True)
-    found = ", ".join(f"{name} {columns[f'{name}_psnr_db'][0]:.1f}" for name in RECIPES)
+        for name, state in states.items():
+            meta = describe_training(
+                "autoencoder", state.network.arguments, params.model_dump(mode="json"), setup,
+                protocol=crops.protocol, n_real=len(reals),
+            ) | {"psnr_db": state.psnr_db}  # fmt: skip
+            path = folder / f"{name}.safetensors"
+            save_checkpoint(path, state.network.state_dict(), meta, half=True)
+        write_rows(folder / "losses.csv", _join_rows(states))
+    for name in RECIPES:
+        clear_scratch(setup.scratch / name)
+    clear_scratch(setup.scratch)
+    found = ", ".join(f"{name} {state.psnr_db:.1f}" for name, state in states.items())
     return f"encoder-decoders on {len(reals)} reals, PSNR in dB: {found}; in {checkpoints}"
 
 
@@ -114,58 +111,62 @@ def train_autoencoder(
     name: str,
     reals: UInt8[Tensor, "n_real 1 side side"],
     params: TrainAutoencodersParams,
-    seed: int,
-    device: torch.device,
-    console: Console,
-) -> dict[str, Any]:
-    """Train one encoder-decoder to the end.
-
-    Returns:
-        Its weights (`network`), the mean loss of every `LOG_EVERY` steps (`losses`), and the peak
-        signal-to-noise ratio over the last ones (`psnr_db`).
+    setup: Setup,
+) -> AutoencoderState:
+    """Train one encoder-decoder to the end; leaves its state in a subfolder of the scratch folder.
 
     Raises:
         InputError: The loss is not finite.
     """
-    own_seed = seed_of(name, seed)
-    seed_everything(own_seed)
-    network = build_autoencoder(name, params.width).to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(network.parameters(), params.lr, fused=True)
-    rng = torch.Generator().manual_seed(own_seed)
-    sampler = EndlessPermutations(len(reals), rng)
-    losses: list[float] = []
-    window: list[float] = []
-    squared: list[float] = []
-    with progress_bar(name, console) as progress:
-        bar = progress.add_task("", total=params.steps, losses="")
-        for step in range(1, params.steps + 1):
-            # The step falls to nothing along half a cosine.
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(params, step)
+    seed, device = seed_of(name, setup.seed), setup.device
+    stamp = make_stamp(__name__, params.model_dump() | {"seed": seed}, reals, device=device)
+    training = Training(name, replace(setup, scratch=setup.scratch / name), stamp)
+    state = new_state(name, params, len(reals), seed, device)
+    training.resume(state, params.steps)
+    with training.progress(state, params.steps) as show:
+        while state.iteration < params.steps:
+            state.iteration += 1
+
+            # The learning rate falls to nothing along half a cosine.
+            for group in state.optimizer.param_groups:
+                group["lr"] = learning_rate(params, state.iteration)
 
             # Reconstruct cut-outs of reals.
-            x = take(reals, sampler.take(params.batch), 1, flip=True, rng=rng)
-            x = cut_out(x, min(CUT_OUT_PX, x.shape[-1]), rng).to(device)
-            reconstructions = network(x)
+            x = take(reals, state.sampler.take(params.batch), 1, flip=True, rng=state.rng)
+            x = cut_out(x, min(CUT_OUT_PX, x.shape[-1]), state.rng).to(device)
+            reconstructions = state.network(x)
             loss = reconstruction_loss(reconstructions, x)
-            optimizer.zero_grad()
+            state.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            state.optimizer.step()
 
-            # Log.
-            window.append(loss.item())
-            squared.append(float((reconstructions.detach() - x).square().mean()))
-            if step % LOG_EVERY == 0 or step == params.steps:
-                losses.append(sum(window) / len(window))
-                window = []
-                progress.update(bar, losses=f"loss {losses[-1]:.4f}")
-            progress.update(bar, completed=step)
-    if not all(torch.isfinite(torch.tensor(losses))):
-        raise InputError(f"{name}: training diverged: losses {losses[-5:]}")
-    last = torch.tensor(squared[-LOG_EVERY:]).mean()
-    psnr_db = float(10 * torch.log10(4 / last))  # the range of -1 … 1 is 2 wide
-    return {"network": network.state_dict(), "losses": losses, "psnr_db": psnr_db}
+            state.measure({"loss": loss})
+            error = float((reconstructions.detach() - x).square().mean())
+            state.squared_errors = [*state.squared_errors, error][-LOG_EVERY:]
+            done = state.iteration == params.steps
+            if state.iteration % LOG_EVERY == 0 or done:
+                row = state.log()
+                show(row, f"loss {row['loss']:.4f}")
+            show()
+            training.save_if_due(state, done=done)
+    return state
+
+
+def new_state(
+    name: str, params: TrainAutoencodersParams, n_real: int, seed: int, device: torch.device
+) -> AutoencoderState:
+    """Draw a fresh network from the seed."""
+    seed_everything(seed)
+    network = build_autoencoder(name, params.width).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rng = torch.Generator().manual_seed(seed)
+    return AutoencoderState(
+        network=network,
+        optimizer=torch.optim.Adam(network.parameters(), params.lr, fused=True),
+        window=torch.zeros(2, 1, dtype=torch.float64, device=device),
+        rng=rng,
+        sampler=EndlessPermutations(n_real, rng),
+    )
 
 
 def reconstruction_loss(
@@ -197,15 +198,14 @@ def learning_rate(params: TrainAutoencodersParams, step: int) -> float:
 
 
 def seed_of(name: str, seed: int) -> int:
-    """Return an encoder-decoder a seed of its own, the same in whatever order they are trained."""
+    """Derive the seed of an encoder-decoder, the same in any order of training."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
-def _rows(columns: dict[str, list[float]], steps: int) -> list[dict[str, float]]:
-    """Turn loss curves into rows, one per logged step."""
-    num_rows = -(-steps // LOG_EVERY)
+def _join_rows(states: Mapping[str, AutoencoderState]) -> list[dict[str, float]]:
+    """Put the losses of all encoder-decoders side by side, one row per logged step."""
     return [
-        {"step": float(min((row + 1) * LOG_EVERY, steps))}
-        | {name: columns[name][row] for name in RECIPES}
-        for row in range(num_rows)
+        {"step": rows[0]["step"]}
+        | {name: row["loss"] for name, row in zip(states, rows, strict=True)}
+        for rows in zip(*(state.rows for state in states.values()), strict=True)
     ]

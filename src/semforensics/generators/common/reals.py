@@ -1,5 +1,6 @@
-"""The training images of a generator: chosen, read once, drawn in endless permutations."""
+"""The training images of a generator: chosen, read once, drawn, and cut out."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,12 +13,27 @@ from semforensics.core.tables import read_splits
 from semforensics.params import Protocol
 
 
-def training_files(cropped: Path, splits: Path, protocol: Protocol) -> list[Path]:
-    """List the reals that a generator may see: the train split, or under `thesis` all of them."""
-    table = read_splits(splits)
-    if protocol == "clean":
-        table = table[table["split"] == "train"]
-    return [cropped / name for name in sorted(table["file"])]
+@dataclass(frozen=True)
+class RealCrops:
+    """The reals that a generator may learn from."""
+
+    cropped: Path
+    """Folder of canonical crops."""
+    splits: Path
+    """Table of crops and their splits."""
+    protocol: Protocol
+    """`clean`: the train split; `thesis`: all reals."""
+
+    def files(self) -> list[Path]:
+        """List the files."""
+        table = read_splits(self.splits)
+        if self.protocol == "clean":
+            table = table[table["split"] == "train"]
+        return [self.cropped / name for name in sorted(table["file"])]
+
+    def load(self) -> UInt8[Tensor, "n_real 1 side side"]:
+        """Read them into memory; errors as of `load_reals`."""
+        return load_reals(self.files())
 
 
 def load_reals(files: list[Path]) -> UInt8[Tensor, "n_real 1 side side"]:
@@ -50,8 +66,7 @@ def take(
     """Take reals in -1 … 1, each mirrored left to right with probability 1/2 where `flip`."""
     x = to_unit_range(reals[indices])
     if flip:
-        mirrored = torch.rand(len(x), generator=rng) < 0.5
-        x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
+        x = _mirror(x, torch.rand(len(x), generator=rng) < 0.5)
     return x.expand(-1, channels, -1, -1)
 
 
@@ -60,5 +75,21 @@ def take_mirrored(
 ) -> Float[Tensor, "batch channels side side"]:
     """Return some reals in -1 … 1; indices from `n_real` on name the same reals mirrored."""
     x = to_unit_range(reals[indices % len(reals)])
-    x = torch.where((indices >= len(reals)).view(-1, 1, 1, 1), x.flip(3), x)
-    return x.expand(-1, channels, -1, -1)
+    return _mirror(x, indices >= len(reals)).expand(-1, channels, -1, -1)
+
+
+def _mirror(x: Tensor, which: Tensor) -> Tensor:
+    return torch.where(which.view(-1, 1, 1, 1), x.flip(3), x)
+
+
+def cut_out(
+    images: Float[Tensor, "batch 1 side side"], size_px: int, rng: torch.Generator
+) -> Float[Tensor, "batch 1 size_px size_px"]:
+    """Cut a square of native pixels out of each image, each at its own random position."""
+    positions = images.shape[-1] - size_px + 1
+    tops, lefts = torch.randint(positions, (2, len(images)), generator=rng).tolist()
+    cuts = [
+        image[:, top : top + size_px, left : left + size_px]
+        for image, top, left in zip(images, tops, lefts, strict=True)
+    ]
+    return torch.stack(cuts)

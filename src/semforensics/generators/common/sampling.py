@@ -9,16 +9,26 @@ The public programs differ: FastGAN's samples in train mode, where an image depe
 mates; StyleGAN2-ADA's adds the same stored noise to every image. Ours does neither.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
-from semforensics.core.images import to_uint8
+from semforensics.core.files import atomic_folder
+from semforensics.core.images import to_uint8, write_grey_png
+
+OFF_FILE = "off.json"
+"""In a folder in place of images, or of a model, that are switched off: says why."""
+_GRID_PX = 1024
+"""Largest side of a sample grid."""
 
 
 @runtime_checkable  # for beartype
@@ -43,7 +53,7 @@ class ImageGenerator(Protocol):
 def draw_inputs(
     generator: ImageGenerator, count: int, rng: torch.Generator, images: slice = slice(None)
 ) -> tuple[Tensor, list[Tensor]]:
-    """Draw latents and noise maps from a CPU generator; give those of some, on the device."""
+    """Draw latents and noise maps from a CPU generator; return those of some, on the device."""
     z = torch.randn(count, generator.nz, generator=rng)
     noises = [torch.randn(count, 1, side, side, generator=rng) for side in generator.noise_sides]
     device = generator.device
@@ -72,3 +82,26 @@ def generate_grey(
             image = torch.from_numpy(np.array(luma))[None]
         images.append(image[0])
     return torch.stack(images)
+
+
+def write_fakes(
+    fakes: Path, seeds: Sequence[int], draw: Callable[[int], UInt8[Tensor, "side side"]]
+) -> None:
+    """Write one 8-bit grey PNG per seed into a folder, named after the seed in six digits."""
+    console = Console(stderr=True)
+    with atomic_folder(fakes) as folder:
+        for seed in track(seeds, "fakes", console=console, disable=not console.is_terminal):
+            write_grey_png(folder / f"{seed:06d}.png", draw(seed).numpy())
+
+
+def write_off(folder: Path, reason: str) -> None:
+    """Say in a folder why it holds nothing else."""
+    (folder / OFF_FILE).write_text(json.dumps({"reason": reason}) + "\n")
+
+
+def tile(images: UInt8[np.ndarray, "n side side"]) -> UInt8[np.ndarray, "height width"]:
+    """Put square images into a square grid, as many as fit."""
+    side = images.shape[-1]
+    columns = int(min(len(images) ** 0.5, _GRID_PX // side))
+    grid = images[: columns**2].reshape(columns, columns, side, side)
+    return grid.transpose(0, 2, 1, 3).reshape(columns * side, columns * side)

@@ -1,6 +1,6 @@
-"""Snapshots of a generator in training: judged, drawn as a grid, kept, published.
+"""Snapshots of a generator in training: measured, drawn as a grid, kept, published.
 
-A snapshot is judged by fakes of the first seeds, in the features of LPIPS:
+A snapshot is measured by fakes of the first seeds, in the features of LPIPS:
 
 - diversity: the mean distance between two fakes, over that between two reals. Near 0 the generator
   has collapsed to one picture.
@@ -15,74 +15,87 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from rich.console import Console
 from torch import Tensor, nn
 
 from semforensics.core import distributed
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.files import atomic_file, atomic_folder
 from semforensics.core.images import to_unit_range, write_grey_png
-from semforensics.core.training import Course, write_rows
+from semforensics.core.training import Training, write_rows
+from semforensics.generators.common.gan import GANState, Material
+from semforensics.generators.common.sampling import tile
+from semforensics.params import FastGANParams, StyleGAN2Params
 from semforensics.perceptual.lpips import LPIPS
 
 NUM_WATCHED = 64
-"""Fakes, of seeds 0 and up, by which a snapshot is judged, and as many reals."""
+"""Fakes, of seeds 0 and up, by which a snapshot is measured, and as many reals."""
 COLLAPSED_BELOW = 0.3
 """Diversity of fakes, in units of that of reals, below which a snapshot counts as collapsed."""
-_GRID_PX = 1024
-"""Largest side of a sample grid."""
 
 
 def take_snapshot(
-    course: Course[Any, Any],
+    training: Training,
+    state: GANState[Any, Any],
     network: nn.Module,
     fakes: UInt8[Tensor, "n_fake side side"],
-    reals: UInt8[Tensor, "n_real 1 side side"],
-    lpips: LPIPS,
+    material: Material,
     meta: Mapping[str, Any],
-    scratch: Path,
-    console: Console,
 ) -> None:
-    """Judge a network by its fakes, and save it with their grid; warn of collapse.
+    """Measure a network by its fakes, and save it with their grid; warn of collapse.
 
-    Of several processes each judges, so that none waits for long; the first saves.
+    Of several processes each measures, so that none waits for long; the first saves.
+
+    Args:
+        training: Whose scratch folder takes the network and the grid.
+        state: Of the training; the snapshot is added to its list.
+        network: The generator that samples.
+        fakes: Its images of the first seeds.
+        material: What it learned from.
+        meta: The description of the network, for its file.
     """
-    judged = judge(lpips, fakes, reals)
-    course.snapshots.append({"iteration": float(course.iteration), **judged})
-    if not distributed.is_first():
-        return
+    measured = measure_fakes(material.lpips, fakes, material.reals)
+    state.snapshots.append({"iteration": float(state.iteration), **measured})
     line = (
-        f"iteration {course.iteration}: diversity {judged['diversity']:.2f} of the reals', "
-        f"Fréchet distance {judged['frechet']:.2f}"
+        f"iteration {state.iteration}: diversity {measured['diversity']:.2f} of the reals', "
+        f"Fréchet distance {measured['frechet']:.2f}"
     )
-    if course.rows:
-        row = course.rows[-1]
+    if state.rows:
+        row = state.rows[-1]
         line += f", logits {row['logit_real']:.2f} real {row['logit_fake']:.2f} fake"
-    console.print(line)
-    if judged["collapsed"]:
-        console.print(f"warning: collapsed, diversity below {COLLAPSED_BELOW}")
+    training.console.print(line)
+    if measured["collapsed"]:
+        training.console.print(f"warning: collapsed, diversity below {COLLAPSED_BELOW}")
 
-    name = f"{course.iteration:06d}"
-    with atomic_file(scratch / f"grids/{name}.png") as temporary:
-        write_grey_png(temporary, tile(fakes.numpy()))
-    described = {**meta, "step": course.iteration} | {
-        key: judged[key] for key in ("diversity", "frechet")
-    }
-    save_checkpoint(
-        scratch / f"snapshots/{name}.safetensors", network.state_dict(), described, half=True
+    grid, file = _files_of(training, state.iteration)
+    with distributed.writing() as writes:
+        if not writes:
+            return
+        with atomic_file(grid) as temporary:
+            write_grey_png(temporary, tile(fakes.numpy()))
+        described = {**meta, "step": state.iteration} | {
+            key: measured[key] for key in ("diversity", "frechet")
+        }
+        save_checkpoint(file, network.state_dict(), described, half=True)
+
+
+def _files_of(training: Training, iteration: int) -> tuple[Path, Path]:
+    """Return where the grid and the network of a snapshot are kept."""
+    name = f"{iteration:06d}"
+    return (
+        training.scratch / f"grids/{name}.png",
+        training.scratch / f"snapshots/{name}.safetensors",
     )
 
 
-def judge(
+def measure_fakes(
     lpips: LPIPS,
     fakes: UInt8[Tensor, "n_fake side side"],
     reals: UInt8[Tensor, "n_real 1 side side"],
 ) -> dict[str, float]:
-    """Say how varied fakes are, how near to the reals in the mean, and how grey."""
+    """Measure how varied fakes are, how near to the reals in the mean, and how grey."""
     order = torch.linspace(0, len(reals) - 1, min(NUM_WATCHED, len(reals))).long()
     device = lpips.shift.device
     shown = to_unit_range(fakes[:, None]).to(device), to_unit_range(reals[order]).to(device)
@@ -145,40 +158,36 @@ def frechet(
 
 
 def _at_most_128_px(images: Tensor) -> Tensor:
-    """Average blocks of pixels of larger images: judging takes no more."""
+    """Average blocks of pixels of larger images: measuring takes no more."""
     return F.avg_pool2d(images, images.shape[-1] // 128) if images.shape[-1] > 128 else images
 
 
-def tile(images: UInt8[np.ndarray, "n side side"]) -> UInt8[np.ndarray, "height width"]:
-    """Put square images into a square grid, as many as fit."""
-    side = images.shape[-1]
-    columns = int(min(len(images) ** 0.5, _GRID_PX // side))
-    grid = images[: columns**2].reshape(columns, columns, side, side)
-    return grid.transpose(0, 2, 1, 3).reshape(columns * side, columns * side)
-
-
 def publish(
-    course: Course[Any, Any],
-    scratch: Path,
+    training: Training,
+    state: GANState[Any, Any],
     checkpoints: Path,
     plots: Path,
-    *,
-    keep_snapshots: int,
-    keep_best: bool,
+    params: FastGANParams | StyleGAN2Params,
 ) -> None:
-    """Copy what a finished training leaves from its scratch folder to its places."""
-    *earlier, last = [f"{int(snapshot['iteration']):06d}" for snapshot in course.snapshots]
+    """Copy what a finished training leaves to its outputs, and clear its scratch folder.
+
+    Of several processes the first does so.
+    """
+    if not distributed.is_first():
+        return
+    *earlier, last = [int(snapshot["iteration"]) for snapshot in state.snapshots]
     kept = {"generator": last}
-    if keep_best:
-        kept["best"] = f"{int(best(course.snapshots)['iteration']):06d}"
-    for name in earlier[len(earlier) - min(keep_snapshots, len(earlier)) :]:
-        kept[f"snapshot_{name}"] = name
+    if params.keep_best:
+        kept["best"] = int(best(state.snapshots)["iteration"])
+    for iteration in earlier[len(earlier) - min(params.keep_snapshots, len(earlier)) :]:
+        kept[f"snapshot_{iteration:06d}"] = iteration
     with atomic_folder(checkpoints) as folder:
-        for file, name in kept.items():
-            shutil.copy(scratch / f"snapshots/{name}.safetensors", folder / f"{file}.safetensors")
+        for name, iteration in kept.items():
+            shutil.copy(_files_of(training, iteration)[1], folder / f"{name}.safetensors")
     with atomic_folder(plots) as folder:
-        write_rows(folder / "losses.csv", course.rows)
-        write_rows(folder / "snapshots.csv", course.snapshots)
+        write_rows(folder / "losses.csv", state.rows)
+        write_rows(folder / "snapshots.csv", state.snapshots)
         (folder / "grids").mkdir()
-        for name in (*earlier, last):
-            shutil.copy(scratch / f"grids/{name}.png", folder / f"grids/{name}.png")
+        for iteration in (*earlier, last):
+            shutil.copy(_files_of(training, iteration)[0], folder / "grids")
+    training.clear()

@@ -7,35 +7,21 @@ scales of a fake are augmented alike; spectral norms are right from the first st
 """
 
 import copy
-import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor
 
 from semforensics.core import distributed
-from semforensics.core.device import bf16_is_emulated, seed_everything
+from semforensics.core.device import seed_everything
 from semforensics.core.errors import InputError
-from semforensics.core.files import sha256_of
-from semforensics.core.live import live_curves
-from semforensics.core.resume import fingerprint
-from semforensics.core.training import (
-    SECONDS_BETWEEN_SAVES,
-    Course,
-    EndlessPermutations,
-    describe_machine,
-    fresh_window,
-    progress_bar,
-    resume,
-    save,
-)
+from semforensics.core.training import EndlessPermutations, Setup, Training, describe_training
 from semforensics.generators.common import ema
-from semforensics.generators.common.reals import load_reals, take, training_files
+from semforensics.generators.common.gan import GANState, Material, begin_gan, load_material
+from semforensics.generators.common.reals import RealCrops, take
 from semforensics.generators.common.sampling import draw_inputs, generate_grey
 from semforensics.generators.common.snapshots import NUM_WATCHED, diversity, publish, take_snapshot
 from semforensics.generators.fastgan import diffaugment, losses
@@ -50,7 +36,7 @@ from semforensics.generators.fastgan.networks import (
     take_power_steps,
     take_quadrant,
 )
-from semforensics.params import FastGANParams, Protocol
+from semforensics.params import FastGANParams
 from semforensics.perceptual.lpips import LPIPS
 
 LOSS_COLUMNS = (
@@ -62,143 +48,85 @@ LOSS_COLUMNS = (
     "logit_fake",
 )
 """Means over the steps since the row before."""
-FastGANCourse = Course[Generator, Discriminator]
+
+
+class FastGANState(GANState[Generator, Discriminator]):
+    """All that changes while FastGAN is trained."""
+
+    columns = LOSS_COLUMNS
 
 
 def train_fastgan(
-    cropped: Path,
-    splits: Path,
+    crops: RealCrops,
     pretrained: Path,
     checkpoints: Path,
     plots: Path,
     *,
     params: FastGANParams,
-    protocol: Protocol,
-    seed: int,
-    scratch: Path,
-    device: torch.device,
-    seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
+    setup: Setup,
 ) -> str:
-    """Train a generator and write its average, loss curves and sample grids.
+    """Train FastGAN; arguments, outputs and errors as of `train_gan`."""
+    material = load_material(crops, pretrained, params.perceptual_net, setup.device)
+    n_real, size_px = len(material.reals), material.reals.shape[-1]
+    check_inputs(params, n_real, size_px, crops.cropped)
+    training = begin_gan("FastGAN", __name__, params, material, setup)
+    state = new_state(params, size_px, n_real, setup.seed, setup.device)
+    training.resume(state, params.iterations)
+    arguments, saved_params = state.generator.arguments, params.model_dump(mode="json")
+    meta = describe_training(
+        "fastgan", arguments, saved_params, setup, protocol=crops.protocol, n_real=n_real
+    )
 
-    A training that was killed goes on from the state in `scratch`, and ends in the same bytes on
-    the same machine with the same number of threads.
+    train(training, state, material, params, meta)
 
-    Args:
-        cropped: Canonical crops.
-        splits: Table of crops and sides.
-        pretrained: Folder with the weights of `params.perceptual_net`.
-        checkpoints: Folder to write: `generator.safetensors`, the last; `best.safetensors`, the one
-            nearest to the reals, if it is kept; and as many earlier snapshots as are kept.
-        plots: Folder to write: `losses.csv`, `snapshots.csv`, `grids/<iteration>.png`.
-        params: The training's parameters.
-        protocol: `clean` trains on the train side, `thesis` on all reals.
-        seed: Of weights and all draws.
-        scratch: Folder for the state of the unfinished training; removed at the end.
-        device: Where to train.
-        seconds_between_saves: Never changes a result.
-
-    Returns:
-        One line about the result.
-
-    Raises:
-        InputError: The training images do not fit the networks, or the losses are no longer finite.
-        FileNotFoundError: The weights of the perceptual net are missing.
-    """
-    console = Console(stderr=True, quiet=not distributed.is_first())
-    weights = pretrained / f"{params.perceptual_net}.safetensors"
-    lpips = LPIPS.load(weights)
-    files = training_files(cropped, splits, protocol)
-    reals = load_reals(files)
-    size_px = check_inputs(params, lpips, len(reals), reals.shape[-1], cropped)
-    distributed.check_batch(params.batch, "train_gan.fastgan.batch")
-    if params.precision == "bfloat16" and bf16_is_emulated(device):
-        console.print(f"notice: {device} emulates bfloat16; precision float32 is faster here")
-    lpips = lpips.to(device)
-
-    settings = params.model_dump(exclude={"iterations", "keep_snapshots", "keep_best"})
-    settings |= {"seed": seed, "weights": sha256_of(weights), "device": device.type}
-    settings |= {"processes": distributed.num_processes()}
-    stamp = fingerprint(settings, reals)
-    course = new_course(params, size_px, len(reals), seed, device)
-    resume(course, scratch, stamp, params.iterations, console)
-    meta = {
-        "architecture": "fastgan",
-        "arguments": course.generator.arguments,
-        "params": params.model_dump(mode="json"),
-        "protocol": protocol,
-        "seed": seed,
-        "n_real": len(reals),
-        **describe_machine(device),
-    }
-
-    train(course, reals, lpips, params, meta, stamp, scratch, console, seconds_between_saves)
-
-    if distributed.is_first():
-        publish(
-            course, scratch, checkpoints, plots,
-            keep_snapshots=params.keep_snapshots, keep_best=params.keep_best,
-        )  # fmt: skip
-        shutil.rmtree(scratch)
-    last = course.snapshots[-1]
+    publish(training, state, checkpoints, plots, params)
+    last = state.snapshots[-1]
     return (
-        f"FastGAN of {size_px} px after {params.iterations} iterations on {len(reals)} reals: "
+        f"FastGAN of {size_px} px after {params.iterations} iterations on {n_real} reals: "
         f"diversity {last['diversity']:.2f} of theirs, in {checkpoints}"
     )
 
 
 def train(
-    course: FastGANCourse,
-    reals: Tensor,
-    lpips: LPIPS,
+    training: Training,
+    state: FastGANState,
+    material: Material,
     params: FastGANParams,
-    meta: dict[str, Any],
-    stamp: str,
-    scratch: Path,
-    console: Console,
-    seconds_between_saves: float,
+    meta: Mapping[str, Any],
 ) -> None:
-    """Take the steps that are left; leaves snapshots, grids and its own state in `scratch`."""
-    saved_at = time.monotonic()
-    with (
-        progress_bar("FastGAN", console) as progress,
-        live_curves(scratch, resumed=course.iteration > 0) as show,
-    ):
-        bar = progress.add_task("", total=params.iterations, completed=course.iteration, losses="")
-        while course.iteration < params.iterations:
-            shown, fakes = take_step(course, reals, lpips, params)
-            done = course.iteration == params.iterations
-            if course.iteration % params.log_every == 0 or done:
+    """Take the steps that are left; leaves snapshots, grids and its own state in its scratch."""
+    with training.progress(state, params.iterations) as show:
+        while state.iteration < params.iterations:
+            shown, fakes = take_step(state, material.reals, material.lpips, params)
+            done = state.iteration == params.iterations
+            if state.iteration % params.log_every == 0 or done:
                 whole = (distributed.gather(images) for images in (fakes, shown))
-                row = course.log(diversity=diversity(lpips, *whole))
+                row = state.log(diversity=diversity(material.lpips, *whole))
                 text = " ".join(f"{n.removeprefix('loss_')} {row[n]:.2f}" for n in LOSS_COLUMNS)
-                progress.update(bar, losses=text)
-                show(course.iteration, row)
-            progress.update(bar, completed=course.iteration)
-            if course.iteration % params.snapshot_every == 0 or done:
-                network = sampling_network(course.average, params)
+                show(row, text)
+            show()
+            if state.iteration % params.snapshot_every == 0 or done:
+                network = sampling_network(state.average, params)
                 watched = generate_grey(network, range(NUM_WATCHED))
-                take_snapshot(course, network, watched, reals, lpips, meta, scratch, console)
-            if done or time.monotonic() - saved_at >= seconds_between_saves:
-                save(course, scratch, stamp)
-                saved_at = time.monotonic()
+                take_snapshot(training, state, network, watched, material, meta)
+            training.save_if_due(state, done=done)
 
 
 def take_step(
-    course: FastGANCourse, reals: Tensor, lpips: LPIPS, params: FastGANParams
+    state: FastGANState, reals: Tensor, lpips: LPIPS, params: FastGANParams
 ) -> tuple[Tensor, Tensor]:
     """Train both networks on one batch; give its reals and fakes, not augmented.
 
     Of several processes each computes its share of the batch.
     """
-    generator, discriminator, rng = course.generator, course.discriminator, course.rng
+    generator, discriminator, rng = state.generator, state.discriminator, state.rng
     device = next(generator.parameters()).device
     autocast = torch.autocast(
         device.type, torch.bfloat16, enabled=params.precision == "bfloat16", cache_enabled=False
     )
 
     # Reals and fakes, both at two scales, augmented for the discriminator.
-    indices = course.sampler.take(params.batch)
+    indices = state.sampler.take(params.batch)
     share = distributed.share(params.batch)
     x = take(reals, indices, params.channels, flip=params.flip, rng=rng)[share].to(device)
     with autocast:
@@ -208,7 +136,7 @@ def take_step(
 
     # Discriminator: hinge loss on reals, reconstruction of reals.
     discriminator.requires_grad_(True)
-    course.optimizer_d.zero_grad()
+    state.optimizer_d.zero_grad()
     quadrant = int(torch.randint(4, (), generator=rng))
     with autocast:
         maps = discriminator.maps(*seen_reals)
@@ -221,7 +149,7 @@ def take_step(
     torch.autograd.backward(loss_real + params.reconstruction_weight * loss_reconstruction)
 
     # Discriminator: a lazy penalty on its gradient at the reals, in float32.
-    if params.r1_gamma > 0 and course.iteration % params.r1_every == 0:
+    if params.r1_gamma > 0 and state.iteration % params.r1_every == 0:
         at = Pair(*(scale.detach().requires_grad_() for scale in seen_reals))
         penalty = losses.r1_penalty(discriminator(*at), at)
         torch.autograd.backward(params.r1_gamma * params.r1_every * penalty)
@@ -233,42 +161,49 @@ def take_step(
     loss_fake = losses.hinge_fake(logits_fake, margins)
     torch.autograd.backward(loss_fake)
     distributed.average_gradients(discriminator.parameters())
-    course.optimizer_d.step()
+    state.optimizer_d.step()
 
     # Generator: raise the score of the same fakes; the discriminator's weights need no gradient.
     discriminator.requires_grad_(False)
-    course.optimizer_g.zero_grad()
+    state.optimizer_g.zero_grad()
     with autocast:
         loss_g = losses.generator_loss(discriminator(*seen_fakes))
     torch.autograd.backward(loss_g)
     distributed.average_gradients(generator.parameters())
-    course.optimizer_g.step()
+    state.optimizer_g.step()
 
     # Average the generator's weights; of several processes, their normalisation statistics.
     for network in (generator, discriminator):
         distributed.average_buffers(network)
-    ramp = 1.0 if params.reference else ema.ramped_decay(course.iteration)
-    ema.update(course.average, generator, min(params.ema_decay, ramp))
+    ramp = 1.0 if params.reference else ema.ramped_decay(state.iteration)
+    ema.update(state.average, generator, min(params.ema_decay, ramp))
 
-    course.iteration += 1
+    state.iteration += 1
     parts = (loss_real, loss_fake, loss_reconstruction, loss_g)
     logits = (logits_real.mean(), logits_fake.mean())
-    course.measure(dict(zip(LOSS_COLUMNS, (*parts, *logits), strict=True)))
+    state.measure(dict(zip(LOSS_COLUMNS, (*parts, *logits), strict=True)))
     return x, fakes.big.detach()
 
 
-def check_inputs(
-    params: FastGANParams, lpips: LPIPS, n_real: int, size_px: int, cropped: Path
-) -> int:
-    """Refuse, before anything is trained, what the networks cannot take; give the images' side."""
+def check_inputs(params: FastGANParams, n_real: int, size_px: int, cropped: Path) -> None:
+    """Refuse, before anything is trained, what the networks cannot take.
+
+    Args:
+        params: The training's parameters.
+        n_real: Number of training images.
+        size_px: Their side.
+        cropped: Their folder, for the message.
+
+    Raises:
+        InputError: Size, number and parameters do not fit each other.
+    """
+    distributed.check_batch(params.batch, "train_gan.fastgan.batch")
     if size_px not in SIZES_PX:
         raise InputError(f"{cropped}: crops of {size_px} px, FastGAN takes one of {SIZES_PX}")
     if n_real < params.batch:
         raise InputError(
             f"{cropped}: {n_real} training images, need at least a batch of {params.batch}"
         )
-    if lpips.net != params.perceptual_net:
-        raise InputError(f"{params.perceptual_net}.safetensors: holds the weights of {lpips.net}")
     if params.perceptual_net == "alex" and small_side(size_px) < 32:
         raise InputError(f"{cropped}: crops of {size_px} px are too small for LPIPS")
     if params.reference and size_px < 256:
@@ -278,12 +213,11 @@ def check_inputs(
             f"train_gan.fastgan.tanh: {params.tanh}; the original squashes at 1024 px only, "
             f"and the crops have {size_px}"
         )
-    return size_px
 
 
-def new_course(
+def new_state(
     params: FastGANParams, size_px: int, n_real: int, seed: int, device: torch.device
-) -> FastGANCourse:
+) -> FastGANState:
     """Draw fresh networks from the seed."""
     seed_everything(seed)
     power_steps = 0 if params.reference else CONVERGED_POWER_STEPS
@@ -304,8 +238,7 @@ def new_course(
     if params.compile:
         generator.compile()
         discriminator.compile()
-    return Course(
-        columns=LOSS_COLUMNS,
+    return FastGANState(
         generator=generator,
         discriminator=discriminator,
         average=average,
@@ -313,7 +246,7 @@ def new_course(
         optimizer_d=torch.optim.Adam(discriminator.parameters(), params.lr, betas, fused=True),
         rng=rng,
         sampler=EndlessPermutations(n_real, rng),
-        window=fresh_window(LOSS_COLUMNS, device),
+        window=torch.zeros(2, len(LOSS_COLUMNS), device=device),
     )
 
 

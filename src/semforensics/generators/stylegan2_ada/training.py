@@ -11,34 +11,21 @@ real images shown. So kimg = iterations * batch / 1000.
 """
 
 import copy
-import shutil
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from semforensics.core import distributed
-from semforensics.core.device import bf16_is_emulated, seed_everything
+from semforensics.core.device import seed_everything
 from semforensics.core.errors import InputError
-from semforensics.core.files import sha256_of
-from semforensics.core.live import live_curves
-from semforensics.core.resume import fingerprint
-from semforensics.core.training import (
-    SECONDS_BETWEEN_SAVES,
-    Course,
-    EndlessPermutations,
-    describe_machine,
-    fresh_window,
-    progress_bar,
-    resume,
-    save,
-)
+from semforensics.core.training import EndlessPermutations, Setup, Training, describe_training
 from semforensics.generators.common import ema
-from semforensics.generators.common.reals import load_reals, take_mirrored, training_files
+from semforensics.generators.common.gan import GANState, Material, begin_gan, load_material
+from semforensics.generators.common.reals import RealCrops, take_mirrored
 from semforensics.generators.common.sampling import draw_inputs, generate_grey
 from semforensics.generators.common.snapshots import NUM_WATCHED, diversity, publish, take_snapshot
 from semforensics.generators.stylegan2_ada import losses
@@ -51,8 +38,7 @@ from semforensics.generators.stylegan2_ada.networks import (
     Generator,
     mix_styles,
 )
-from semforensics.params import Protocol, StyleGAN2Params
-from semforensics.perceptual.lpips import LPIPS
+from semforensics.params import StyleGAN2Params
 
 LOSS_COLUMNS = (
     "loss_d_real",
@@ -69,172 +55,99 @@ _BETA2 = 0.99
 
 
 @dataclass(kw_only=True)
-class StyleGAN2Course(Course[Generator, Discriminator]):
-    """The course of a training with adaptive augmentation."""
+class StyleGAN2State(GANState[Generator, Discriminator]):
+    """All that changes while StyleGAN2 is trained with adaptive augmentation."""
 
+    columns = LOSS_COLUMNS
     ada: AdaController
     path_length_mean: Tensor
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything, as tensors, numbers and lists."""
-        more = {"ada": self.ada.state_dict(), "path_length_mean": self.path_length_mean.cpu()}
-        return super().state_dict() | more
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where the state was taken."""
-        super().load_state_dict(state)
-        self.ada.load_state_dict(state["ada"])
-        self.path_length_mean = state["path_length_mean"].to(self.path_length_mean.device)
-
 
 def train_stylegan2_ada(
-    cropped: Path,
-    splits: Path,
+    crops: RealCrops,
     pretrained: Path,
     checkpoints: Path,
     plots: Path,
     *,
     params: StyleGAN2Params,
-    protocol: Protocol,
-    seed: int,
-    scratch: Path,
-    device: torch.device,
-    seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
+    setup: Setup,
 ) -> str:
-    """Train a generator and write its average, loss curves and sample grids.
-
-    A training that was killed goes on from the state in `scratch`, and ends in the same bytes on
-    the same machine with the same number of threads.
-
-    Args:
-        cropped: Canonical crops.
-        splits: Table of crops and sides.
-        pretrained: Folder with the weights of `params.perceptual_net`.
-        checkpoints: Folder to write: `generator.safetensors`, the last; `best.safetensors`, the one
-            nearest to the reals, if it is kept; and as many earlier snapshots as are kept.
-        plots: Folder to write: `losses.csv`, `snapshots.csv`, `grids/<iteration>.png`.
-        params: The training's parameters.
-        protocol: `clean` trains on the train side, `thesis` on all reals.
-        seed: Of weights and all draws.
-        scratch: Folder for the state of the unfinished training; removed at the end.
-        device: Where to train.
-        seconds_between_saves: Never changes a result.
-
-    Returns:
-        One line about the result.
-
-    Raises:
-        InputError: The training images do not fit the networks, or the losses are no longer finite.
-        FileNotFoundError: The weights of the perceptual net are missing.
-    """
-    console = Console(stderr=True, quiet=not distributed.is_first())
-    weights = pretrained / f"{params.perceptual_net}.safetensors"
-    lpips = LPIPS.load(weights)
-    reals = load_reals(training_files(cropped, splits, protocol))
-    check_inputs(params, lpips, reals.shape[-1], cropped)
-    configuration = resolve(params, reals.shape[-1])
+    """Train StyleGAN2-ADA; arguments, outputs and errors as of `train_gan`."""
+    material = load_material(crops, pretrained, params.perceptual_net, setup.device)
+    n_real, size_px = len(material.reals), material.reals.shape[-1]
+    check_size(size_px, crops.cropped)
+    configuration = resolve(params, size_px)
     distributed.check_batch(configuration.batch, "train_gan.stylegan2_ada.batch")
-    if params.precision == "bfloat16" and bf16_is_emulated(device):
-        console.print(f"notice: {device} emulates bfloat16; precision float32 is faster here")
-    if params.precision == "bfloat16" and not losses.penalties_bear_bf16(device.type):
-        console.print("notice: penalties in float32: bfloat16 would give them wrong gradients here")
-    lpips = lpips.to(device)
+    training = begin_gan("StyleGAN2-ADA", __name__, params, material, setup)
+    if params.precision == "bfloat16" and not losses.penalties_bear_bf16(setup.device.type):
+        training.console.print(
+            "notice: penalties in float32: bfloat16 would give them wrong gradients here"
+        )
+    state = new_state(params, configuration, size_px, n_real, setup.seed, setup.device)
+    training.resume(state, configuration.iterations)
+    arguments, saved_params = state.generator.arguments, params.model_dump(mode="json")
+    meta = describe_training(
+        "stylegan2_ada", arguments, saved_params, setup, protocol=crops.protocol, n_real=n_real
+    )
+    meta["configuration"] = vars(configuration)
 
-    settings = params.model_dump(exclude={"kimg", "keep_snapshots", "keep_best"})
-    settings |= {"seed": seed, "weights": sha256_of(weights), "device": device.type}
-    settings |= {"processes": distributed.num_processes()}
-    stamp = fingerprint(settings, reals)
-    course = new_course(params, configuration, reals.shape[-1], len(reals), seed, device)
-    resume(course, scratch, stamp, configuration.iterations, console)
-    meta = {
-        "architecture": "stylegan2_ada",
-        "arguments": course.generator.arguments,
-        "params": params.model_dump(mode="json"),
-        "configuration": vars(configuration),
-        "protocol": protocol,
-        "seed": seed,
-        "n_real": len(reals),
-        **describe_machine(device),
-    }
+    train(training, state, material, params, configuration, meta)
 
-    train(
-        course, reals, lpips, params, configuration, meta, stamp, scratch, console,
-        seconds_between_saves,
-    )  # fmt: skip
-
-    if distributed.is_first():
-        publish(
-            course, scratch, checkpoints, plots,
-            keep_snapshots=params.keep_snapshots, keep_best=params.keep_best,
-        )  # fmt: skip
-        shutil.rmtree(scratch)
-    last = course.snapshots[-1]
+    publish(training, state, checkpoints, plots, params)
+    last = state.snapshots[-1]
     return (
-        f"StyleGAN2-ADA of {reals.shape[-1]} px after {configuration.kimg:g} kimg "
-        f"({configuration.iterations} iterations) on {len(reals)} reals: diversity "
-        f"{last['diversity']:.2f} of theirs, p {course.ada.p:.2f}, in {checkpoints}"
+        f"StyleGAN2-ADA of {size_px} px after {configuration.kimg:g} kimg "
+        f"({configuration.iterations} iterations) on {n_real} reals: diversity "
+        f"{last['diversity']:.2f} of theirs, p {state.ada.p:.2f}, in {checkpoints}"
     )
 
 
 def train(
-    course: StyleGAN2Course,
-    reals: Tensor,
-    lpips: LPIPS,
+    training: Training,
+    state: StyleGAN2State,
+    material: Material,
     params: StyleGAN2Params,
     configuration: Configuration,
-    meta: dict[str, Any],
-    stamp: str,
-    scratch: Path,
-    console: Console,
-    seconds_between_saves: float,
+    meta: Mapping[str, Any],
 ) -> None:
-    """Take the steps that are left; leaves snapshots, grids and its own state in `scratch`."""
-    saved_at = time.monotonic()
+    """Take the steps that are left; leaves snapshots, grids and its own state in its scratch."""
     total = configuration.iterations
-    with (
-        progress_bar("StyleGAN2-ADA", console) as progress,
-        live_curves(scratch, resumed=course.iteration > 0) as show,
-    ):
-        bar = progress.add_task("", total=total, completed=course.iteration, losses="")
-        while course.iteration < total:
-            was_at_bound = course.ada.is_at_bound
-            shown, fakes = take_step(course, reals, params, configuration)
-            done = course.iteration == total
-            if course.ada.is_at_bound and not was_at_bound:
-                console.print(
-                    f"notice: iteration {course.iteration}: the augmentation's p stands at its "
+    with training.progress(state, total) as show:
+        while state.iteration < total:
+            was_at_bound = state.ada.is_at_bound
+            shown, fakes = take_step(state, material.reals, params, configuration)
+            done = state.iteration == total
+            if state.ada.is_at_bound and not was_at_bound:
+                training.console.print(
+                    f"notice: iteration {state.iteration}: the augmentation's p has reached its "
                     f"bound of {params.ada_p_max}; beyond it would show in the fakes"
                 )
-            if course.iteration % params.log_every == 0 or done:
+            if state.iteration % params.log_every == 0 or done:
                 whole = (distributed.gather(images) for images in (fakes, shown))
-                row = course.log(
-                    kimg=course.iteration * configuration.batch / 1000,
-                    p=course.ada.p,
-                    r_t=course.ada.r,
-                    diversity=diversity(lpips, *whole),
+                row = state.log(
+                    kimg=state.iteration * configuration.batch / 1000,
+                    p=state.ada.p,
+                    r_t=state.ada.r,
+                    diversity=diversity(material.lpips, *whole),
                 )
-                text = " ".join(f"{name} {value:.2f}" for name, value in row.items())
-                progress.update(bar, losses=text)
-                show(course.iteration, row)
-            progress.update(bar, completed=course.iteration)
-            if course.iteration % params.snapshot_every == 0 or done:
-                network = sampling_network(course.average)
+                show(row, " ".join(f"{name} {value:.2f}" for name, value in row.items()))
+            show()
+            if state.iteration % params.snapshot_every == 0 or done:
+                network = sampling_network(state.average)
                 watched = generate_grey(network, range(NUM_WATCHED))
-                take_snapshot(course, network, watched, reals, lpips, meta, scratch, console)
-            if done or time.monotonic() - saved_at >= seconds_between_saves:
-                save(course, scratch, stamp)
-                saved_at = time.monotonic()
+                take_snapshot(training, state, network, watched, material, meta)
+            training.save_if_due(state, done=done)
 
 
 def take_step(
-    course: StyleGAN2Course, reals: Tensor, params: StyleGAN2Params, configuration: Configuration
+    state: StyleGAN2State, reals: Tensor, params: StyleGAN2Params, configuration: Configuration
 ) -> tuple[Tensor, Tensor]:
     """Train both networks on one batch; give its reals and fakes, not augmented.
 
     Of several processes each computes its share of the batch.
     """
-    generator, discriminator, rng = course.generator, course.discriminator, course.rng
-    device, batch, p = generator.device, configuration.batch, course.ada.p
+    generator, discriminator, rng = state.generator, state.discriminator, state.rng
+    device, batch, p = generator.device, configuration.batch, state.ada.p
     bf16 = params.precision == "bfloat16"
     autocast, autocast_penalties = (
         torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
@@ -248,11 +161,11 @@ def take_step(
         fakes = generator.synthesis(*draw_styles(generator, batch, configuration, rng))
         logits = discriminator(augmented(fakes, p, params, rng))
     loss_g = losses.generator_loss(logits)
-    descend(course.optimizer_g, loss_g)
-    course.measure({"loss_g": loss_g, "logit_fake": logits.mean()})
+    descend(state.optimizer_g, loss_g)
+    state.measure({"loss_g": loss_g, "logit_fake": logits.mean()})
 
     # Generator, every few steps: equal lengths of all paths from style to image.
-    if configuration.path_length_weight and course.iteration % params.path_length_every == 0:
+    if configuration.path_length_weight and state.iteration % params.path_length_every == 0:
         half = distributed.whole(max(1, batch // distributed.whole(2)))
         ws, noises = draw_styles(generator, half, configuration, rng)
         with autocast_penalties:
@@ -260,14 +173,14 @@ def take_step(
         direction = losses.draw_path_direction((half, *images.shape[1:]), rng)
         direction = direction[distributed.share(half)].to(device)
         lengths = losses.path_lengths(images, ws, direction)
-        mean = losses.updated_path_mean(course.path_length_mean, lengths)
+        mean = losses.updated_path_mean(state.path_length_mean, lengths)
         penalty = losses.path_length_penalty(lengths, mean)
-        course.path_length_mean = distributed.average(mean.detach())
+        state.path_length_mean = distributed.average(mean.detach())
         descend(
-            course.optimizer_g,
+            state.optimizer_g,
             configuration.path_length_weight * params.path_length_every * penalty,
         )
-        course.measure({"path_length": lengths.mean()})
+        state.measure({"path_length": lengths.mean()})
 
     # Discriminator: tell reals from new fakes.
     discriminator.requires_grad_(True)
@@ -276,52 +189,54 @@ def take_step(
             others = generator.synthesis(*draw_styles(generator, batch, configuration, rng))
         logits = discriminator(augmented(others, p, params, rng))
     loss_fake = losses.discriminator_loss_fake(logits)
-    indices = course.sampler.take(batch)[distributed.share(batch)]
+    indices = state.sampler.take(batch)[distributed.share(batch)]
     x = take_mirrored(reals, indices, params.channels).to(device)
     with autocast:
         logits_real = discriminator(augmented(x, p, params, rng))
     loss_real = losses.discriminator_loss_real(logits_real)
-    descend(course.optimizer_d, loss_fake + loss_real)
-    course.ada.observe(distributed.gather(logits_real.detach()))
-    course.measure(
+    descend(state.optimizer_d, loss_fake + loss_real)
+    state.ada.observe(distributed.gather(logits_real.detach()))
+    state.measure(
         {"loss_d_fake": loss_fake, "loss_d_real": loss_real, "logit_real": logits_real.mean()}
     )
 
     # Discriminator, every few steps: a small gradient at the reals, through the augmentation.
-    if configuration.r1_gamma and course.iteration % params.r1_every == 0:
+    if configuration.r1_gamma and state.iteration % params.r1_every == 0:
         at = x.detach().clone().requires_grad_()
         with autocast_penalties:
             logits = discriminator(augmented(at, p, params, rng))
         penalty = losses.r1_penalty(logits, at)
-        descend(course.optimizer_d, configuration.r1_gamma / 2 * params.r1_every * penalty)
-        course.measure({"r1": penalty})
+        descend(state.optimizer_d, configuration.r1_gamma / 2 * params.r1_every * penalty)
+        state.measure({"r1": penalty})
 
     # Average the generator's weights; follow the discriminator's overfitting.
     distributed.average_buffers(generator)
-    course.iteration += 1
-    ema.update(course.average, generator, average_decay(course.iteration, configuration))
-    ema.copy_buffers(course.average, generator)
-    if course.iteration % params.ada_every == 0:
-        course.ada.update(batch)
+    state.iteration += 1
+    ema.update(state.average, generator, average_decay(state.iteration, configuration))
+    ema.copy_buffers(state.average, generator)
+    if state.iteration % params.ada_every == 0:
+        state.ada.update(batch)
     return x, fakes.detach()
 
 
-def check_inputs(params: StyleGAN2Params, lpips: LPIPS, size_px: int, cropped: Path) -> None:
-    """Refuse, before anything is trained, what the networks cannot take."""
+def check_size(size_px: int, cropped: Path) -> None:
+    """Refuse, before anything is trained, crops of a size that the networks do not have.
+
+    Raises:
+        InputError: They are of such a size.
+    """
     if size_px not in SIZES_PX:
         raise InputError(f"{cropped}: crops of {size_px} px, StyleGAN2-ADA takes {SIZES_PX}")
-    if lpips.net != params.perceptual_net:
-        raise InputError(f"{params.perceptual_net}.safetensors: holds the weights of {lpips.net}")
 
 
-def new_course(
+def new_state(
     params: StyleGAN2Params,
     configuration: Configuration,
     size_px: int,
     n_real: int,
     seed: int,
     device: torch.device,
-) -> StyleGAN2Course:
+) -> StyleGAN2State:
     """Draw fresh networks from the seed."""
     seed_everything(seed)
     sizes = {
@@ -340,8 +255,7 @@ def new_course(
         mbstd_group=configuration.mbstd_group, architecture=configuration.architecture, **sizes
     ).to(device)
     rng = torch.Generator().manual_seed(seed)
-    return StyleGAN2Course(
-        columns=LOSS_COLUMNS,
+    return StyleGAN2State(
         generator=generator,
         discriminator=discriminator,
         average=copy.deepcopy(generator).requires_grad_(False),
@@ -355,7 +269,7 @@ def new_course(
         ),
         rng=rng,
         sampler=EndlessPermutations(n_real * (2 if params.mirror else 1), rng),
-        window=fresh_window(LOSS_COLUMNS, device),
+        window=torch.zeros(2, len(LOSS_COLUMNS), device=device),
         ada=AdaController(
             target=params.ada_target,
             speed_kimg=params.ada_kimg,

@@ -1,0 +1,110 @@
+"""Sampling from a diffusion model, and the stage that draws its fakes.
+
+By DDIM without noise (Song et al., "Denoising Diffusion Implicit Models", ICLR 2021,
+arXiv:2010.02502, eq. 12, sigma = 0), so that an image is a function of its first noise.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from semforensics.core.errors import InputError
+from semforensics.core.files import atomic_folder
+from semforensics.core.images import to_uint8
+from semforensics.generators.common.sampling import OFF_FILE, write_fakes, write_off
+from semforensics.generators.diffusion.networks import Denoiser, load_denoiser
+from semforensics.params import GenerateDiffusionParams
+
+
+def scheduler(timesteps: int) -> Any:
+    """Return the noising process and its sampler.
+
+    The sampler begins at the last timestep, pure noise (Lin et al., "Common Diffusion Noise
+    Schedules and Sample Steps are Flawed", WACV 2024, arXiv:2305.08891, section 3.3).
+    """
+    # Here, since it takes seconds to import, for nothing while the model is off.
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(  # type: ignore[no-untyped-call]
+        num_train_timesteps=timesteps,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=True,
+    )
+
+
+@torch.inference_mode()
+def sample(
+    network: Denoiser, seed: int, *, timesteps: int, sampling_steps: int
+) -> Float[Tensor, "1 side side"]:
+    """Return the fake of one seed, in about -1 … 1.
+
+    It is computed alone and in float32, so it depends on the weights, the seed and the number of
+    steps, never on batch mates.
+
+    Args:
+        network: In eval mode.
+        seed: Of the noise it begins with.
+        timesteps: Of the noising process that the network was trained on.
+        sampling_steps: Taken of them.
+
+    Raises:
+        InputError: More steps than there are.
+    """
+    if sampling_steps > timesteps:
+        raise InputError(f"{sampling_steps} sampling steps, more than {timesteps} timesteps")
+    process = scheduler(timesteps)
+    process.set_timesteps(sampling_steps)
+    side = network.size_px
+    rng = torch.Generator().manual_seed(seed)
+    device = next(network.parameters()).device
+    x = torch.randn(1, 1, side, side, generator=rng).to(device)
+    for at in process.timesteps:
+        velocity = network(x, at.expand(1).to(device))
+        x = process.step(velocity, at, x).prev_sample
+    return x[0]
+
+
+def generate_diffusion(
+    checkpoint: Path,
+    fakes: Path,
+    *,
+    params: GenerateDiffusionParams,
+    device: torch.device,
+) -> str:
+    """Write one 8-bit grey PNG per seed, named after it, at the model's own size.
+
+    Args:
+        checkpoint: Folder of the model.
+        fakes: Folder to write; where the model is off, it holds `off.json` only.
+        params: How many, from which seed on.
+        device: Where to compute.
+
+    Returns:
+        One line about the result.
+
+    Raises:
+        FileNotFoundError: There is no model.
+        InputError: The file does not hold one, or more sampling steps are asked for than it has.
+    """
+    if (checkpoint / OFF_FILE).is_file():
+        reason = json.loads((checkpoint / OFF_FILE).read_text())["reason"]
+        with atomic_folder(fakes) as folder:
+            write_off(folder, reason)
+        return f"{reason}; {fakes} holds no images"
+    network, meta = load_denoiser(checkpoint)
+    network.to(device)
+    timesteps, steps = meta["timesteps"], params.sampling_steps
+    seeds = range(params.first_seed, params.first_seed + params.num_images)
+
+    def draw(seed: int) -> UInt8[Tensor, "side side"]:
+        return to_uint8(sample(network, seed, timesteps=timesteps, sampling_steps=steps).cpu())[0]
+
+    write_fakes(fakes, seeds, draw)
+    note = " (under-trained)" if params.under_trained else ""
+    return f"{len(seeds)} fakes of the diffusion model after {meta['step']} steps{note} in {fakes}"
