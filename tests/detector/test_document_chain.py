@@ -3,13 +3,11 @@
 import io
 
 import numpy as np
-import pypdfium2
 import pytest
 from PIL import Image
 
 from semforensics.detector.document_chain import (
     annotate,
-    extract_image,
     screenshot,
     through_pdf,
 )
@@ -48,21 +46,6 @@ def test_no_paper_is_left_around_the_image() -> None:
 
     assert result.max() < 60
     assert np.median(result) == 20
-
-
-def test_a_pdf_must_hold_one_grey_image() -> None:
-    """Colour is refused; an empty page says that it has no image."""
-    buffer, empty = io.BytesIO(), io.BytesIO()
-    Image.new("RGB", (32, 32), (200, 10, 10)).save(buffer, "PDF")
-    document = pypdfium2.PdfDocument.new()
-    document.new_page(100, 100)
-    document.save(empty)
-    document.close()
-
-    with pytest.raises(ValueError, match="in colour"):
-        extract_image(buffer.getvalue())
-    with pytest.raises(ValueError, match="0 images in a PDF"):
-        extract_image(empty.getvalue())
 
 
 def test_a_screenshot_is_larger_and_lossless() -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,19 @@ import pytest
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from tests.detector.conftest import SIZE_PX, Folders, recipe
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
 from semforensics.core.images import read_crop, to_uint8, to_unit_range, write_grey_png
 from semforensics.core.processing import jpeg
-from semforensics.detector.corpus import Corpus, LabelledImages, load_images
+from semforensics.detector.corpus import LabelledImages, load_images
 from semforensics.detector.domain import DOMAIN_FILE, Domain
 from semforensics.detector.npr import network_input
 from semforensics.detector.perturbations import resize
 from semforensics.detector.scoring import MODEL_FILE
-from semforensics.detector.training import train_classifier
 from semforensics.micrographs.crop import cut, read_image_area
-from semforensics.params import AuditShortcutsParams, CropParams, SplitParams, TrainClassifierParams
+from semforensics.params import AuditShortcutsParams, CropParams
 from semforensics.publish.release import GATES, check_release
 from semforensics.trials.audit import (
     audit_shortcuts,
@@ -37,29 +37,12 @@ from semforensics.trials.audit import (
     processing_gate,
 )
 from semforensics.trials.metrics import auroc
-from semforensics.trials.under_test import DetectorUnderTest
 
 CPU = torch.device("cpu")
-SHARES = SplitParams(train=0.6, test=0.3, validation=0.1)
-SIZE_PX = 32
 SIZES = AuditShortcutsParams(
     permuted_epochs=1, num_permutations=2, num_controls=6, max_images=40, bootstrap_resamples=200
 )
 Change = Callable[[np.ndarray], np.ndarray]
-
-
-def recipe(**changes: object) -> TrainClassifierParams:
-    """A short training of the small network."""
-    values = {
-        "network": "npr_tiny", "channels": 1, "epochs": 8, "batch": 16, "lr": 0.005,
-        "lr_decay": 1.0, "lr_decay_every": 10, "flip": True, "random_phase": True,
-        "precision": "float32", "max_false_positive_rate": 0.05, "num_seeds": 1,
-        "turn": False, "tone_chance": 0.0, "gamma_max": 1.6, "median_chance": 0.0,
-        "noise_chance": 0.0, "noise_sigma_max": 12.0, "blur_chance": 0.0, "blur_sigma_max": 3.0,
-        "jpeg_chance": 0.0, "jpeg_quality_min": 30,
-        "calibrate_on": (), "domain_quantile": 0.99,
-    }  # fmt: skip
-    return TrainClassifierParams(**(values | changes))
 
 
 def scene(rng: np.random.Generator) -> np.ndarray:
@@ -87,25 +70,10 @@ def resampled(image: np.ndarray) -> np.ndarray:
     return np.array(Image.fromarray(resize(image, 0.75, "bicubic")).resize(image.shape))
 
 
-@dataclass(frozen=True)
-class Planted:
-    """Folders of images, and the classifier that learned from them."""
-
-    cropped: Path
-    splits: Path
-    fakes: Path
-    classifier: Path
-
-    @property
-    def corpus(self) -> Corpus:
-        """The images under the clean protocol."""
-        return Corpus(self.cropped, self.splits, self.fakes, "clean", SHARES, 0)
-
-
-def plant(root: Path, real: Change, fake: Change) -> Planted:
+def plant(root: Path, real: Change, fake: Change) -> Folders:
     """Write 80 reals of 20 groups and 80 fakes, all scenes that are changed by class; train."""
     rng = np.random.default_rng(0)
-    planted = Planted(root / "cropped", root / "splits.csv", root / "fakes", root / "classifier")
+    planted = Folders(root / "cropped", root / "splits.csv", root / "fakes")
     planted.cropped.mkdir(parents=True)
     (planted.fakes / "fastgan").mkdir(parents=True)
     rows = []
@@ -119,44 +87,38 @@ def plant(root: Path, real: Change, fake: Change) -> Planted:
              "magnification_k": 100, "kv": "", "top_px": 0, "left_px": index, "split": split}
         )  # fmt: skip
     pd.DataFrame(rows).to_csv(planted.splits, index=False)
-    train_classifier(
-        "fastgan", planted.corpus, planted.classifier, params=recipe(), data="folder",
-        scratch=root / "scratch", device=CPU,
-    )  # fmt: skip
+    planted.train()
     return planted
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Fakes are told by their up-sampling alone."""
     return plant(tmp_path_factory.mktemp("honest"), same, doubled)
 
 
 def audit(
-    planted: Planted, root: Path, *, alpha: float = 0.2, **changes: object
+    planted: Folders, root: Path, *, alpha: float = 0.2, **changes: object
 ) -> tuple[dict, Path]:
     """Run the audit; return its metrics and its plots."""
-    tested = DetectorUnderTest.load(
-        planted.classifier, replace(planted.corpus, **changes), phases=4, alpha=alpha, device=CPU
-    )
     audit_shortcuts(
-        tested, root / "audit.json", root / "audit", params=SIZES, geometry="tiles", train=recipe(),
-        scratch=root / "scratch",
+        planted.under_test(alpha=alpha, **changes), root / "audit.json", root / "audit",
+        params=SIZES, geometry="tiles", train=recipe(), scratch=root / "scratch",
     )  # fmt: skip
     return json.loads((root / "audit.json").read_text()), root / "audit"
 
 
-def rewritten(planted: Planted, root: Path, write: Callable[[Path, np.ndarray], None]) -> Planted:
+def rewritten(planted: Folders, root: Path, write: Callable[[Path, np.ndarray], None]) -> Folders:
     """Write the fakes of a set once more, as other files."""
     fakes = root / "fakes"
     (fakes / "fastgan").mkdir(parents=True)
     for path in sorted((planted.fakes / "fastgan").iterdir()):
         write(fakes / "fastgan" / path.name, np.array(Image.open(path)))
-    return Planted(planted.cropped, planted.splits, fakes, planted.classifier)
+    return replace(planted, fakes=fakes)
 
 
 def test_an_audit_holds_all_gates_and_says_of_which_model_it_is(
-    honest: Planted, tmp_path: Path
+    honest: Folders, tmp_path: Path
 ) -> None:
     """Permuted labels teach nothing; results are reproducible."""
     (tmp_path / "again").mkdir()
@@ -170,7 +132,7 @@ def test_an_audit_holds_all_gates_and_says_of_which_model_it_is(
     assert gates["permuted_labels"]["passed"]
     assert metrics["passed"] == all(gate["passed"] for gate in gates.values())
     assert metrics["geometry"] == "tiles"
-    assert metrics["model_sha256"] == sha256_of(honest.classifier / MODEL_FILE)
+    assert metrics["model_sha256"] == sha256_of(honest.model / MODEL_FILE)
     assert {p.name for p in plots.iterdir()} == {
         "gates.csv", "gates.png", "gates.md", "pixel_features.csv"
     }  # fmt: skip
@@ -194,7 +156,7 @@ def tinted(path: Path, grey: np.ndarray) -> None:
     ("write", "found"), [(as_jpeg, "JPEG of mode L"), (tinted, "PNG of mode RGB")]
 )
 def test_files_that_would_tell_a_class_are_refused(
-    honest: Planted, tmp_path: Path, write: Callable[[Path, np.ndarray], None], found: str
+    honest: Folders, tmp_path: Path, write: Callable[[Path, np.ndarray], None], found: str
 ) -> None:
     """A detector reads canonical files only: no format or colour can stand for a class."""
     with pytest.raises(InputError, match=rf"000\d+\.png: {found}; expected an 8-bit grey PNG"):
@@ -378,12 +340,12 @@ def test_a_group_in_two_splits_is_found_out_by_permuted_labels(tmp_path: Path) -
 
 
 def test_a_model_of_other_splits_or_another_protocol_is_refused(
-    honest: Planted, tmp_path: Path
+    honest: Folders, tmp_path: Path
 ) -> None:
     """Test images that were learned from would pass every gate."""
     moved = pd.read_csv(honest.splits).replace({"split": {"train": "test", "test": "train"}})
     moved.to_csv(tmp_path / "splits.csv", index=False)
-    planted = Planted(honest.cropped, tmp_path / "splits.csv", honest.fakes, honest.classifier)
+    planted = replace(honest, splits=tmp_path / "splits.csv")
 
     with pytest.raises(ValueError, match="not the images and splits"):
         audit(planted, tmp_path)
@@ -392,7 +354,7 @@ def test_a_model_of_other_splits_or_another_protocol_is_refused(
 
 
 def test_an_alpha_that_the_calibration_cannot_resolve_is_a_red_gate(
-    honest: Planted, tmp_path: Path
+    honest: Folders, tmp_path: Path
 ) -> None:
     """Verdicts that can never be anything but inconclusive prove nothing."""
     metrics, plots = audit(honest, tmp_path, alpha=0.001)
@@ -401,20 +363,17 @@ def test_an_alpha_that_the_calibration_cannot_resolve_is_a_red_gate(
     assert not gate["passed"]
     assert gate["value"] is None
     assert "not tested" in (plots / "gates.md").read_text()
-    _, red = check_release(tmp_path / "audit.json", honest.classifier)
+    _, red = check_release(tmp_path / "audit.json", honest.model)
     assert any(line.startswith("calibration: alpha 0.001 needs 999") for line in red)
 
 
-def test_controls_that_get_a_verdict_are_red(honest: Planted, tmp_path: Path) -> None:
+def test_controls_that_get_a_verdict_are_red(honest: Folders, tmp_path: Path) -> None:
     """A training domain without limits lets noise through, and the gate says so."""
     folder = tmp_path / "classifier"
-    shutil.copytree(honest.classifier, folder)
+    shutil.copytree(honest.model, folder)
     domain = Domain.load(folder / DOMAIN_FILE)
     replace(domain, limits=(1e9, 1e9)).save(folder / DOMAIN_FILE)
-    tested = [
-        DetectorUnderTest.load(path, honest.corpus, phases=4, alpha=0.2, device=CPU)
-        for path in (folder, honest.classifier)
-    ]
+    tested = [honest.under_test(path) for path in (folder, honest.model)]
 
     wide, own = (control_gate(one, 20) for one in tested)
 

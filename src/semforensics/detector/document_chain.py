@@ -8,8 +8,6 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
 
-from semforensics.core.errors import InputError
-
 Grey = UInt8[np.ndarray, "height width"]
 NewGrey = UInt8[np.ndarray, "new_height new_width"]
 
@@ -41,29 +39,18 @@ def through_pdf(image: Grey, dpi: int) -> NewGrey:
 
     pdf = io.BytesIO()
     figure.save(pdf, "PDF", resolution=dpi, quality=PDF_QUALITY)
-    extracted = extract_image(pdf.getvalue())
-
+    extracted = _extract_image(pdf.getvalue())
     return extracted[_MARGIN_PX : _MARGIN_PX + height, _MARGIN_PX : _MARGIN_PX + width]
 
 
-def extract_image(pdf: bytes) -> Grey:
-    """Decode the only image on the first page of a PDF, at the resolution it is stored in.
-
-    Raises:
-        InputError: There is not exactly one grey image.
-    """
+def _extract_image(pdf: bytes) -> Grey:
+    """Decode the only image on the first page of a PDF, at the resolution it is stored in."""
     document = pypdfium2.PdfDocument(pdf)
     try:
-        page = document[0]
-        images = list(page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE]))
-        if len(images) != 1:
-            raise InputError(f"{len(images)} images in a PDF, expected one")
-        pixels = images[0].get_bitmap(render=False).to_numpy()
+        (image,) = document[0].get_objects(filter=[FPDF_PAGEOBJ_IMAGE])
+        pixels = image.get_bitmap(render=False).to_numpy()
         # a copy: the bitmap's memory goes with the document
-        grey = np.array(pixels[..., 0] if pixels.ndim == 3 else pixels)
-        if pixels.ndim == 3 and (pixels[..., :3] != pixels[..., :1]).any():
-            raise InputError("an image of a PDF is in colour, expected grey")
-        return grey
+        return np.array(pixels[..., 0] if pixels.ndim == 3 else pixels)
     finally:
         document.close()
 

@@ -158,13 +158,6 @@ def join_results(results: Sequence[ClaimResult]) -> ClaimResult:
     return "undecided" if "undecided" in results else "supported"
 
 
-def interval_of(resampled: Float[np.ndarray, " resamples"]) -> Interval:
-    """Return the 95 % interval of bootstrap values; NaN where there are none."""
-    if np.isnan(resampled).any():
-        return float("nan"), float("nan")
-    return percentile_interval(resampled)
-
-
 def compare_compactness(
     shares: Shares, groups: dict[ImageClass, list[str]], resamples: int, seed: int
 ) -> dict[str, Any]:
@@ -185,9 +178,9 @@ def compare_compactness(
     drawn = {c: mean_resamples(shares[c], groups[c], resamples, rng) for c in SIGNS}
     numbers: dict[str, Any] = {}
     for image_class, (mean, resampled) in drawn.items():
-        numbers |= _with_interval(image_class, mean, interval_of(resampled))
+        numbers |= _with_interval(image_class, mean, percentile_interval(resampled))
         numbers[f"zero_{image_class}"] = int(np.isnan(shares[image_class]).sum())
-    interval = interval_of(drawn["real"][1] - drawn["fake"][1])
+    interval = percentile_interval(drawn["real"][1] - drawn["fake"][1])
     numbers |= _with_interval("difference", drawn["real"][0] - drawn["fake"][0], interval)
     return numbers | {"verdict": decide_claim(interval)}
 
@@ -243,7 +236,7 @@ def randomisation_control(
             examples[c].append(maps[0][0])
             per_image = np.mean([rank_correlation(trained[c], changed) for changed in maps], axis=0)
             mean, resampled = mean_resamples(per_image, groups[c], resamples, rng)
-            numbers |= _with_interval(c, mean, interval_of(resampled))
+            numbers |= _with_interval(c, mean, percentile_interval(resampled))
         steps.append(numbers)
     # A class without any map has NaN here, and does not pass.
     passed = all(steps[-1][f"{c}_high"] < MAX_CORRELATION for c in SIGNS)
