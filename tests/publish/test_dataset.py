@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from semforensics.core.checkpoints import save_checkpoint
+from semforensics.core.tables import CATALOGUE_COLUMNS
 from semforensics.params import PackageDatasetParams
-from semforensics.publish.dataset import COLUMNS, package_dataset
+from semforensics.publish.croissant import COLUMNS
+from semforensics.publish.dataset import package_dataset
 from tests.detector.conftest import Folders, write_data
 
 ABOUT = PackageDatasetParams(
@@ -30,12 +32,14 @@ def prepare(root: Path, licence: str) -> Folders:
     """30 reals of 10 groups, 40 fakes, a catalogue and a checkpoint."""
     folders = write_data(root, per_group=3, fakes=40)
     table = pd.read_csv(folders.splits)
+    known = {"source": "folder", "licence": licence, "group": "known to the splits"}
+    header = {"size_bytes": 1, "width_px": 1, "height_px": 1, "bit_depth": 8}
     rows = [
-        {"file": name, "sha256": hashlib.sha256(name.encode()).hexdigest(),
-         "source": "folder", "licence": licence}
+        {"file": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), **known, **header}
         for name in sorted(set(table["micrograph"]))
-    ]  # fmt: skip
-    pd.DataFrame(rows).to_csv(root / "catalogue.csv", index=False)
+    ]
+    catalogue = pd.DataFrame(rows, columns=list(CATALOGUE_COLUMNS))
+    catalogue.to_csv(root / "catalogue.csv", index=False)
     save_checkpoint(
         root / "checkpoints/fastgan/generator.safetensors",
         {"weight": torch.zeros(2, 2)},
@@ -48,7 +52,7 @@ def package(root: Path, folders: Folders, seed: int = 0) -> str:
     """Package FastGAN's fakes and the reals."""
     return package_dataset(
         folders.corpus(seed=seed), root / "catalogue.csv", root / "checkpoints",
-        root / "published", params=ABOUT, generators=["fastgan"], snapshots={"fastgan": "last"},
+        root / "published", params=ABOUT, snapshots={"fastgan": "last"},
     )  # fmt: skip
 
 
@@ -65,7 +69,7 @@ def test_every_image_is_there_with_where_it_came_from(tmp_path: Path) -> None:
     summary = package(tmp_path, folders)
 
     rows = manifest(tmp_path)
-    assert tuple(rows[0]) == COLUMNS
+    assert list(rows[0]) == list(COLUMNS)
     assert "30 reals and 40 fakes" in summary
     originals = {
         hashlib.sha256(p.read_bytes()).hexdigest(): p

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ from semforensics.cli.frame import (
     SharedTrainingRun,
     TrainingRun,
 )
-from semforensics.params import GanName, Params
+from semforensics.params import Params
 
 if TYPE_CHECKING:
     import torch
@@ -514,7 +514,6 @@ def package_dataset(
         checkpoints,
         folder,
         params=p.package_dataset,
-        generators=get_args(GanName),
         snapshots={
             "fastgan": p.generate_fakes.fastgan.snapshot,
             "stylegan2_ada": p.generate_fakes.stylegan2_ada.snapshot,

@@ -25,12 +25,8 @@ def check_lock() -> str:
 
 @PANEL.command
 def check_release(
-    audit: Annotated[Path, typer.Argument(help="As audit-shortcuts wrote it.")] = Path(
-        "metrics/audit.json"
-    ),
-    classifier: Annotated[Path, typer.Argument(help="Folder of the audited model.")] = Path(
-        "data/classifiers/both"
-    ),
+    audit: Annotated[Path, typer.Argument(help="As audit-shortcuts wrote it.")],
+    classifier: Annotated[Path, typer.Argument(help="Folder of the audited model.")],
 ) -> None:
     """Say what stands for and against releasing a model; exit 1 if anything stands against it."""
     from semforensics.publish.release import check_release

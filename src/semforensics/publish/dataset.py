@@ -6,9 +6,9 @@ Micrographs whose licence does not let others pass them on are not copied: for t
 holds hashes and names only, with which their owner can be asked.
 """
 
-import csv
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,12 @@ from PIL import Image
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
+from semforensics.core.tables import SPLITS, read_catalogue, read_splits, write_table
 from semforensics.detector.corpus import Corpus
 from semforensics.params import PackageDatasetParams
-from semforensics.publish.card import dataset_card
-from semforensics.publish.croissant import describe_dataset, write_description
+from semforensics.publish.croissant import COLUMNS, describe_dataset
+from semforensics.publish.rendering import render
 
-COLUMNS = (
-    "file",
-    "class",
-    "sha256",
-    "width_px",
-    "height_px",
-    "split",
-    "group",
-    "generator",
-    "seed",
-    "checkpoint_sha256",
-    "micrograph",
-    "micrograph_sha256",
-    "source",
-    "licence",
-    "protocol",
-)
 OPEN_LICENCES = ("MIT", "CC0 1.0", "CC BY 4.0", "CC BY-SA 4.0")
 """Micrographs under any other licence, "unknown" among them, are referred to, not copied."""
 _FAKES_LICENCE = "MIT"
@@ -53,7 +37,6 @@ def package_dataset(
     folder: Path,
     *,
     params: PackageDatasetParams,
-    generators: Sequence[str],
     snapshots: Mapping[str, str],
 ) -> str:
     """Write the dataset: `real/`, `fake/`, `manifest.csv`, `croissant.json`, `README.md`.
@@ -64,8 +47,7 @@ def package_dataset(
         checkpoints: Holds one folder per generator.
         folder: To write; an older one is replaced.
         params: Title and who to ask.
-        generators: Names of folders of fakes.
-        snapshots: Per generator which checkpoint drew its fakes, "last" or "best".
+        snapshots: For each generator which checkpoint drew its fakes, "last" or "best".
 
     Returns:
         One line about the dataset.
@@ -74,96 +56,89 @@ def package_dataset(
         InputError: A micrograph is not in the catalogue, or fakes are not named after seeds.
         FileNotFoundError: A file or folder is missing.
     """
-    table = corpus.list_images(tuple(generators))
-    known = _catalogue(catalogue)
-    micrographs = pd.read_csv(corpus.splits).set_index("file")["micrograph"]
-    digests = {name: _checkpoint(checkpoints / name, snapshots[name]) for name in generators}
+    images = corpus.list_images(tuple(snapshots))
+    digests = {name: _checkpoint(checkpoints / name, which) for name, which in snapshots.items()}
+    known = _origins_of_reals(corpus.splits, catalogue)
     rng = np.random.default_rng(corpus.seed)
-    rows: list[dict[str, Any]] = []
     with atomic_folder(folder) as temporary:
+        rows: list[dict[str, Any]] = []
         for kind in ("real", "fake"):
-            (temporary / kind).mkdir()
-            part = table[table["class"] == kind].reset_index(drop=True)
-            for number, index in enumerate(rng.permutation(len(part))):
-                entry = part.iloc[int(index)]
-                if kind == "real":
-                    origin = _real(entry, micrographs, known, corpus.splits, catalogue)
-                else:
-                    origin = _fake(entry, digests)
-                is_open = origin["licence"] in OPEN_LICENCES
-                name = f"{kind}/{number:06d}.png" if is_open else ""
-                if is_open:
-                    shutil.copyfile(entry["path"], temporary / name)
-                with Image.open(entry["path"]) as image:
-                    width, height = image.size
-                rows.append(
-                    {
-                        **dict.fromkeys(COLUMNS, ""),
-                        "file": name,
-                        "class": kind,
-                        "sha256": sha256_of(entry["path"]),
-                        "width_px": width,
-                        "height_px": height,
-                        "split": entry["split"],
-                        "protocol": corpus.protocol,
-                        **origin,
-                    }
-                )
-        with (temporary / "manifest.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        written = pd.DataFrame(rows)
-        description = describe_dataset(params, written, sha256_of(temporary / "manifest.csv"))
-        write_description(description, temporary / "croissant.json")
-        (temporary / "README.md").write_text(dataset_card(params, written))
-    copied = int((written["file"] != "").sum())
-    counts = written["class"].value_counts()
+            part = images[images["class"] == kind]
+            shuffled = part.iloc[rng.permutation(len(part))]
+            origins = [
+                known[entry["file"]] if kind == "real" else _origin_of_fake(entry, digests)
+                for entry in shuffled.to_dict("records")
+            ]
+            rows += _copy_images(shuffled, origins, temporary / kind)
+        manifest = pd.DataFrame(rows).assign(protocol=corpus.protocol)
+        manifest = manifest.reindex(columns=list(COLUMNS)).fillna("")
+        write_table(manifest, temporary / "manifest.csv")
+        description = describe_dataset(
+            params, sorted(set(manifest["licence"])), sha256_of(temporary / "manifest.csv")
+        )
+        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        (temporary / "croissant.json").write_text(text, encoding="utf-8")
+        (temporary / "README.md").write_text(_card(params, manifest), encoding="utf-8")
+    counts = manifest["class"].value_counts()
     return (
         f"{counts.get('real', 0)} reals and {counts.get('fake', 0)} fakes in {folder}, "
-        f"{len(written) - copied} of them as references only"
+        f"{(manifest['file'] == '').sum()} of them as references only"
     )
 
 
-def _real(
-    entry: "pd.Series[Any]",
-    micrographs: "pd.Series[Any]",
-    known: Mapping[str, Mapping[str, str]],
-    splits: Path,
-    catalogue: Path,
-) -> dict[str, Any]:
-    micrograph = str(micrographs[entry["file"]])
-    if micrograph not in known:
-        raise InputError(f"{catalogue}: no {micrograph}, of which {splits} has crops")
-    row = known[micrograph]
-    return {
-        "group": entry["group"],
-        "micrograph": micrograph,
-        "micrograph_sha256": row["sha256"],
-        "source": row["source"],
-        "licence": row["licence"],
-    }
+def _copy_images(
+    images: pd.DataFrame, origins: list[dict[str, Any]], folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Copy those images whose licence is open under new names; yield a row for every one."""
+    folder.mkdir()
+    entries = images.to_dict("records")
+    for number, (entry, origin) in enumerate(zip(entries, origins, strict=True)):
+        path, name = entry["path"], ""
+        if origin["licence"] in OPEN_LICENCES:
+            name = f"{folder.name}/{number:06d}.png"
+            shutil.copyfile(path, folder.parent / name)
+        with Image.open(path) as image:
+            width, height = image.size
+        yield {
+            "file": name,
+            "class": entry["class"],
+            "sha256": sha256_of(path),
+            "width_px": width,
+            "height_px": height,
+            "split": entry["split"],
+            **origin,
+        }
 
 
-def _fake(entry: "pd.Series[Any]", digests: Mapping[str, str]) -> dict[str, Any]:
+def _origins_of_reals(splits: Path, catalogue: Path) -> dict[str, dict[str, Any]]:
+    """Say of every crop which group and micrograph it is of, and what is known of that."""
+    known = read_catalogue(catalogue).set_index("file")
+    origins = {}
+    for crop in read_splits(splits).to_dict("records"):
+        micrograph = crop["micrograph"]
+        if micrograph not in known.index:
+            raise InputError(f"{catalogue}: no {micrograph}, of which {splits} has crops")
+        row = known.loc[micrograph]
+        origins[crop["file"]] = {
+            "group": crop["group"],
+            "micrograph": micrograph,
+            "micrograph_sha256": row["sha256"],
+            "source": row["source"],
+            "licence": row["licence"],
+        }
+    return origins
+
+
+def _origin_of_fake(entry: Mapping[Any, Any], digests: Mapping[str, str]) -> dict[str, Any]:
     return {
-        # Of a fake nothing but its generator and seed is known; it stands for itself.
+        # Of a fake nothing but its generator and seed is known: it is a group by itself.
         "group": entry["group"].removesuffix(".png"),
         "generator": entry["generator"],
-        "seed": int(Path(entry["path"]).stem),
+        "seed": str(int(Path(entry["path"]).stem)),
         "checkpoint_sha256": digests[entry["generator"]],
         "source": "generated",
         "licence": _FAKES_LICENCE,
     }
-
-
-def _catalogue(path: Path) -> dict[str, dict[str, str]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    missing = {"file", "sha256", "source", "licence"} - set(rows[0] if rows else ())
-    if missing:
-        raise InputError(f"{path}: no column {', '.join(sorted(missing))}")
-    return {row["file"]: row for row in rows}
 
 
 def _checkpoint(folder: Path, snapshot: str) -> str:
@@ -173,3 +148,20 @@ def _checkpoint(folder: Path, snapshot: str) -> str:
         raise FileNotFoundError(f"{path}: no such checkpoint; `train-gan` makes it")
     load_checkpoint(path)  # refuses what is no checkpoint of this project
     return sha256_of(path)
+
+
+def _card(params: PackageDatasetParams, manifest: pd.DataFrame) -> str:
+    """Write the card in Markdown: what is in it, where it comes from, what it is fit for."""
+    reals, fakes = (manifest[manifest["class"] == kind] for kind in ("real", "fake"))
+    counts = fakes["generator"].value_counts().sort_index()
+    sizes = manifest["width_px"].astype(str) + "x" + manifest["height_px"].astype(str)
+    return render(
+        "dataset_card.md",
+        about=params,
+        reals=reals,
+        fakes=fakes,
+        splits=SPLITS,
+        is_simulated=set(reals["source"]) == {"simulated"},
+        sizes=sorted(set(sizes)),
+        fakes_of=[f"{count} of {name}" for name, count in counts.items()],
+    )

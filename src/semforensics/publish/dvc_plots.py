@@ -57,9 +57,7 @@ def render_plots(repository: Path, revisions: Sequence[str], folder: Path) -> li
                 else:
                     source = Path(entry["url"])
                     stem = _file_name(f"{Path(plot).with_suffix('')}_{'_'.join(shown)}")
-                    # A plot of a folder is one entry per file.
-                    inner = f"_{_file_name(source.stem)}" if len(entries) > len(shown) * 2 else ""
-                    path = pictures / f"{stem}{inner}{source.suffix}"
+                    path = pictures / f"{stem}{source.suffix}"
                     shutil.copy(source, path)
                 drawn.append(DrawnPlot(plot, shown, folder / path.name))
     return drawn

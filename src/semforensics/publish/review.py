@@ -5,7 +5,7 @@ pulled, and writes a Markdown page with pictures beside it. Nothing is run again
 machine would differ, and whether dvc.lock belongs to the code is asked of DVC (`stale_stages`).
 """
 
-import html
+import itertools
 import json
 import re
 import subprocess
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.files import atomic_folder
+from semforensics.core.markdown import markdown_table
 from semforensics.publish.dvc import run_dvc
 from semforensics.publish.dvc_plots import DrawnPlot, render_plots
+from semforensics.publish.rendering import code, number, render
 
 _HIGHER_IS_BETTER = re.compile(
     r"accuracy|average_precision|auroc|true_positive_rate|decided|passed|coverage|density"
@@ -96,31 +98,21 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
     """
     metrics = _diff(repository, "metrics", base, head, _metrics_files(repository, base, head))
     params = _diff(repository, "params", base, head)
+    changed = [change for change in metrics if change.old != change.new]
     warnings = list(_warnings(metrics))
     with atomic_folder(out) as folder:
-        drawn = _drop_same(render_plots(repository, [base, head], folder / "plots"))
-        changed = [c for c in metrics if c.old != c.new]
-        lines = [
-            f"# {_text(base)} → {_text(head)}",
-            "",
-            *_warning_lines(warnings),
-            "## Parameters",
-            "",
-            *_table(params, ["parameter", "before", "after"]),
-            "## Metrics",
-            "",
-            "▲ better, ▼ worse, ↑ ↓ neither by its name alone. "
-            f"{len(metrics) - len(changed)} numbers are the same in both and left out.",
-            "",
-            *_table(changed, ["metric", "before", "after", "step", ""]),
-            "## Plots",
-            "",
-            "Pictures that are the same in both are left out.",
-            "",
-            *_pictures(drawn),
-        ]
-        with atomic_file(folder / "report.md") as path:
-            path.write_text("\n".join(lines).rstrip() + "\n")
+        page = render(
+            "report.md",
+            base=base,
+            head=head,
+            warnings=warnings,
+            params=params,
+            metrics=changed,
+            num_same=len(metrics) - len(changed),
+            pictures=_changed_pictures(render_plots(repository, [base, head], folder / "plots")),
+            tables=_tables,
+        )
+        (folder / "report.md").write_text(page.rstrip() + "\n", encoding="utf-8")
     return len(warnings)
 
 
@@ -154,102 +146,49 @@ def _diff(
     ]
 
 
-def _warnings(metrics: Sequence[Change]) -> Iterator[str]:
-    """Name the numbers that left their interval on the bad side."""
-    known = {(c.file, c.key): c for c in metrics}
+def _warnings(metrics: Sequence[Change]) -> Iterator[tuple[Change, float, float]]:
+    """Find the numbers that left their interval on the bad side; yield its old ends too."""
+    old = {(c.file, c.key): c.old for c in metrics}
     for change in metrics:
-        ends = [known.get((change.file, f"{change.key}{end}")) for end in ("_low", "_high")]
-        if "worse" not in change.mark or None in ends or change.step is None:
+        low, high = (old.get((change.file, f"{change.key}{end}")) for end in ("_low", "_high"))
+        if "worse" not in change.mark or change.step is None:
             continue
-        low, high = (end.old for end in ends if end is not None)
-        if isinstance(low, int | float) and isinstance(high, int | float):
-            fell = change.new < low if change.step < 0 else change.new > high
-            if fell:
-                yield (
-                    f"`{_code(change.file)}` `{_code(change.key)}`: {_number(change.old)} "
-                    f"({_number(low)} to {_number(high)}) → {_number(change.new)}"
-                )
+        if not (isinstance(low, int | float) and isinstance(high, int | float)):
+            continue
+        if change.new < low if change.step < 0 else change.new > high:
+            yield change, low, high
 
 
-def _warning_lines(warnings: Sequence[str]) -> list[str]:
-    if not warnings:
-        return ["No number with an interval got worse by more than it.", ""]
-    head = f"⚠ **{len(warnings)} numbers got worse by more than their 95 % interval:**"
-    return [head, "", *(f"- {warning}" for warning in warnings), ""]
-
-
-def _table(changes: Sequence[Change], names: Sequence[str]) -> list[str]:
+def _tables(changes: Sequence[Change], names: Sequence[str]) -> str:
     """Return one table per file."""
-    if not changes:
-        return ["None.", ""]
-    lines: list[str] = []
-    for file in dict.fromkeys(change.file for change in changes):
-        rows = [c for c in changes if c.file == file and c.old != c.new]
-        if not rows:
-            continue
-        lines += [f"`{_code(file)}`", "", _line(names), _line(["---"] * len(names))]
-        for change in rows[:_MAX_ROWS]:
-            step = "" if change.step is None else f"{change.step:+.4g}"
-            cells = [f"`{_code(change.key)}`", _number(change.old), _number(change.new)]
-            lines.append(_line([*cells, step, change.mark][: len(names)]))
+    parts: list[str] = []
+    for file, group in itertools.groupby(changes, key=lambda change: change.file):
+        rows = [
+            [
+                f"`{code(change.key)}`",
+                number(change.old),
+                number(change.new),
+                "" if change.step is None else f"{change.step:+.4g}",
+                change.mark,
+            ][: len(names)]
+            for change in group
+            if change.old != change.new
+        ]
+        if rows:
+            parts.append(f"`{code(file)}`\n\n{markdown_table(names, rows[:_MAX_ROWS])}")
         if len(rows) > _MAX_ROWS:
-            lines += ["", f"{len(rows) - _MAX_ROWS} more are left out."]
-        lines.append("")
-    return lines or ["None.", ""]
+            parts.append(f"{len(rows) - _MAX_ROWS} more are left out.\n")
+    return "\n".join(parts) or "None.\n"
 
 
-def _drop_same(drawn: Sequence[DrawnPlot]) -> list[DrawnPlot]:
-    """Delete pictures whose before and after are the same bytes; give the others."""
-    kept: list[DrawnPlot] = []
-    for name in dict.fromkeys(plot.name for plot in drawn):
-        plots = [plot for plot in drawn if plot.name == name]
+def _changed_pictures(drawn: Sequence[DrawnPlot]) -> dict[str, list[DrawnPlot]]:
+    """Group pictures by their plot; delete those whose before and after are the same bytes."""
+    groups: dict[str, list[DrawnPlot]] = {}
+    for plot in drawn:
+        groups.setdefault(plot.name, []).append(plot)
+    for name, plots in list(groups.items()):
         is_pair = len(plots) == 2 and all(len(plot.revisions) == 1 for plot in plots)
         if is_pair and plots[0].path.read_bytes() == plots[1].path.read_bytes():
-            for plot in plots:
+            for plot in groups.pop(name):
                 plot.path.unlink()
-        else:
-            kept += plots
-    return kept
-
-
-def _pictures(drawn: Sequence[DrawnPlot]) -> list[str]:
-    """Show curves of both revisions in one picture, pictures before and after side by side."""
-    if not drawn:
-        return ["None."]
-    lines: list[str] = []
-    for name in dict.fromkeys(plot.name for plot in drawn):
-        plots = [plot for plot in drawn if plot.name == name]
-        shown = dict.fromkeys(revision for plot in plots for revision in plot.revisions)
-        lines += [f"**{_text(name)}** ({_text(', '.join(shown))})", ""]
-        lines += [
-            f'<img alt="{_attribute(name)}, {_attribute(", ".join(plot.revisions))}" '
-            f'src="plots/{_attribute(plot.path.name)}" width="{95 // min(len(plots), 2)}%">'
-            for plot in plots
-        ]
-        lines.append("")
-    return lines
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else _text(str(value))
-
-
-def _text(text: str) -> str:
-    """Take from text what Markdown or a forge would act on: marks, HTML, tables, @mentions."""
-    flat = re.sub(r"\s+", " ", text)
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(flat)).replace("@", "@\u200b")
-
-
-def _code(text: str) -> str:
-    """Make text fit between backticks inside a table."""
-    return re.sub(r"[`|\s]+", " ", text)
-
-
-def _attribute(text: str) -> str:
-    return html.escape(re.sub(r"\s+", " ", text), quote=True)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return groups
