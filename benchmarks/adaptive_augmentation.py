@@ -21,6 +21,7 @@ from semforensics.core.allocator import keep_memory
 
 keep_memory()
 
+from semforensics.core.markdown import markdown_table  # noqa: E402
 from semforensics.figures.style import FAKE, NEUTRAL, REAL, save_figure, styled  # noqa: E402
 from semforensics.generators.common.reals import RealCrops  # noqa: E402 - after keep_memory
 from semforensics.generators.stylegan2_ada.configurations import resolve  # noqa: E402
@@ -86,11 +87,10 @@ def describe(rows: pd.DataFrame, params: StyleGAN2Params, seconds: float) -> str
     lines = []
     for n_real, part in rows.groupby("n_real"):
         last = part[part["kimg"] > part["kimg"].max() * 3 / 4]
-        lines.append(
-            f"| {n_real} | {part['p'].max():.2f} | {part['p'].iloc[-1]:.2f} | "
-            f"{last['p'].mean():.2f} | {last['r_t'].mean():.2f} |"
-        )
-    table = "\n".join(lines)
+        numbers = (part["p"].max(), part["p"].iloc[-1], last["p"].mean(), last["r_t"].mean())
+        lines.append([str(n_real), *(f"{number:.2f}" for number in numbers)])
+    names = ["reals", "largest p", "last p", "mean p, last quarter", "mean r_t, last quarter"]
+    table = markdown_table(names, lines)
     speed = 500 / params.ada_kimg  # the paper's 500 kimg
     return f"""# Adaptive augmentation at work
 
@@ -102,10 +102,7 @@ copies) learns from few of them and from all. p may move by 1 in {params.ada_kim
 {params.ada_target}; bound of p: {params.ada_p_max}. Strong line of r_t: mean over 10 rows.
 {seconds / 60:.0f} minutes of CPU time, {platform.machine()}, torch {torch.__version__}.
 
-| reals | largest p | last p | mean p, last quarter | mean r_t, last quarter |
-| --- | --- | --- | --- | --- |
 {table}
-
 ![p and r_t over the trainings](adaptive_augmentation.png)
 
 The numbers behind the curves are in [adaptive_augmentation.csv](adaptive_augmentation.csv).

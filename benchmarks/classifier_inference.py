@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 
 TABLE = Path(__file__).parent / "results" / "classifier_inference.md"
+NAMES = ("network", "px", "phases", "plain, ms", "ours float32, ms", "ours bf16, ms")
+NAMES += ("ours bf16, images/s", "plain / ours bf16")
 BATCH = 16
 ROUNDS = 7
 NUM_FILES = 96
@@ -191,6 +193,8 @@ def main() -> None:
         return
     import torch
 
+    from semforensics.core.markdown import markdown_table
+
     load = os.getloadavg()[0]
     lines = [
         "# Speed of scoring",
@@ -203,10 +207,8 @@ def main() -> None:
         f"{platform.python_version()}, torch {torch.__version__}. "
         f"Load average before the run, so what else the machine was doing: {load:.1f}.",
         "",
-        "| network | px | phases | plain, ms | ours float32, ms | ours bf16, ms "
-        "| ours bf16, images/s | plain / ours bf16 |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder)
@@ -219,15 +221,14 @@ def main() -> None:
             ms = take_turns(modes, network, size, phases, folder, arguments.threads)
             # The plain forward knows one phase only.
             ratio = f"**{ms['plain'] / ms['bfloat16']:.2f}**" if phases == 1 else ""
-            lines.append(
-                f"| {network} | {size} | {phases} | {ms['plain']:.1f} | {ms['float32']:.1f} "
-                f"| {ms['bfloat16']:.1f} | {1000 / ms['bfloat16']:.0f} | {ratio} |"
-            )
-            print(lines[-1], flush=True)
+            times = [f"{ms[mode]:.1f}" for mode in modes]
+            speed = f"{1000 / ms['bfloat16']:.0f}"
+            rows.append([network, str(size), str(phases), *times, speed, ratio])
+            print(*rows[-1], flush=True)
         worker = start("memory", "npr_tiny", 512, 1, folder, arguments.threads)
         resident = [float(line) for line in worker.communicate()[0].split()]
     lines += [
-        "",
+        markdown_table(NAMES, rows),
         f"Resident memory while npr_tiny scores {NUM_STREAMED:,} files of 512 px: "
         f"{resident[0]:.0f} MB after the first thousand, {resident[-1]:.0f} MB after the last, "
         f"{max(resident):.0f} MB at most.",

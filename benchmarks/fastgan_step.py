@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 TABLE = Path(__file__).parent / "results" / "fastgan_step.md"
+NAMES = ("", "straightforward, s", "ours, s", "ratio")
+NAMES += ("straightforward, CPU s", "ours, CPU s", "ratio")
 
 
 @dataclass(frozen=True)
@@ -377,7 +379,7 @@ def check_same_losses(setting: Setting, weights: Path, threads: int) -> float:
     return error
 
 
-def measure(setting: Setting, weights: Path, threads: int) -> tuple[list[str], list[str]]:
+def measure(setting: Setting, weights: Path, threads: int) -> tuple[list[str], list[list[str]]]:
     """Return table rows of both versions, and the profile of ours."""
     error = check_same_losses(setting, weights, threads)
     print(f"{setting.title}: losses agree to {error:.1e}", flush=True)
@@ -397,13 +399,13 @@ def measure(setting: Setting, weights: Path, threads: int) -> tuple[list[str], l
     def median(name: str, kind: str) -> float:
         return statistics.median(t[kind] for t in times[name])
 
-    row = f"| {setting.title} "
+    row = [setting.title]
     for kind in ("wall", "processor"):
         plain, ours = median("plain", kind), median("ours", kind)
-        row += f"| {plain:.2f} | {ours:.2f} | **{plain / ours:.2f}** "
+        row += [f"{plain:.2f}", f"{ours:.2f}", f"**{plain / ours:.2f}**"]
     total = sum(seconds for _, seconds, _ in events)
-    shares = [f"| {n} | {100 * s / total:.1f} | {s * 1e3:.0f} | {c} |" for n, s, c in events[:14]]
-    return [row + "|"], shares
+    shares = [[n, f"{100 * s / total:.1f}", f"{s * 1e3:.0f}", str(c)] for n, s, c in events[:14]]
+    return row, shares
 
 
 def main() -> None:
@@ -419,6 +421,8 @@ def main() -> None:
         work(arguments.worker, setting, arguments.weights, arguments.threads)
         return
     import torch
+
+    from semforensics.core.markdown import markdown_table
 
     load = os.getloadavg()[0]
     chosen = SETTINGS if arguments.only is None else [SETTINGS[arguments.only]]
@@ -438,16 +442,14 @@ def main() -> None:
         f"Load average before the run, so what else the machine was doing: {load:.1f}.",
         *([f"Perceptual nets of random weights, at the same cost: {random}."] if random else []),
         "",
-        "| | straightforward, s | ours, s | ratio | straightforward, CPU s | ours, CPU s | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        *(row for rows, _ in results for row in rows),
+        markdown_table(NAMES, [row for row, _ in results]),
     ]
     for setting, (_, shares) in zip(chosen, results, strict=True):
-        lines += ["", f"## Where the time of our step goes: {setting.title}", ""]
-        lines += ["| operation | % | ms | calls |", "| --- | --- | --- | --- |", *shares]
+        lines += [f"## Where the time of our step goes: {setting.title}", ""]
+        lines.append(markdown_table(["operation", "%", "ms", "calls"], shares))
     print("\n".join(lines))
     if arguments.only is None:
-        TABLE.write_text("\n".join(lines) + "\n")
+        TABLE.write_text("\n".join(lines))
 
 
 def processor_name() -> str:

@@ -217,6 +217,8 @@ def main() -> None:
     keep_memory()
     import torch
 
+    from semforensics.core.markdown import markdown_table
+
     torch.set_num_threads(arguments.threads)
     if arguments.worker:
         numbers = measure_full(*arguments.full, arguments.worker, arguments.weights)
@@ -249,14 +251,19 @@ def main() -> None:
         f"{', '.join(map(str, BATCHES))}; the median of {PACKAGE_ROWS} rows, scaled to N.",
         f"Ours: whole, the median of {ROUNDS}. Every row that the package measured agrees to 1e-4.",
         "",
-        "| N | pairs | package, s (scaled) | ours, s | ratio |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {n['side']} | {n['side'] ** 2} | {n['package']:.1f} | {n['ours']:.2f} "
-            f"| **{n['package'] / n['ours']:.0f}** |"
-            for n in squares
+        markdown_table(
+            ["N", "pairs", "package, s (scaled)", "ours, s", "ratio"],
+            [
+                [
+                    str(n["side"]),
+                    str(n["side"] ** 2),
+                    f"{n['package']:.1f}",
+                    f"{n['ours']:.2f}",
+                    f"**{n['package'] / n['ours']:.0f}**",
+                ]
+                for n in squares
+            ],
         ),
-        "",
         "![The ratio grows with N](lpips_all_pairs.png)",
         "",
         f"## {arguments.full[0]} x {arguments.full[1]} images of {FULL_PX} px",
@@ -264,16 +271,17 @@ def main() -> None:
         f"One run each, in a process of its own; {CHECKED_PAIRS} random pairs checked against the "
         "package.",
         "",
-        "| trunk | seconds | peak resident memory, GB | largest relative error |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {name} | {n['seconds']:.0f} | {n['peak_gb']:.2f} | {n['relative_error']:.1e} |"
-            for name, n in full.items()
+        markdown_table(
+            ["trunk", "seconds", "peak resident memory, GB", "largest relative error"],
+            [
+                [name, f"{n['seconds']:.0f}", f"{n['peak_gb']:.2f}", f"{n['relative_error']:.1e}"]
+                for name, n in full.items()
+            ],
         ),
     ]
     print("\n".join(lines))
     if arguments.squares == list(SQUARES) and arguments.full == list(FULL):
-        (RESULTS / "lpips_all_pairs.md").write_text("\n".join(lines) + "\n")
+        (RESULTS / "lpips_all_pairs.md").write_text("\n".join(lines))
         draw(squares, RESULTS / "lpips_all_pairs.png")
 
 

@@ -113,6 +113,7 @@ def chance(frames: Sequence[np.ndarray]) -> tuple[int, list[float]]:
 
 def reuse_table(micrographs: Path | None) -> list[str]:
     """Write what is found of planted reuse, and what of different areas."""
+    from semforensics.core.markdown import markdown_table
     from semforensics.screening.judge.reuse import LEAST_CORRELATION, find_reuse
 
     sets = {"simulated": simulate(36, 1280, 890)}
@@ -123,16 +124,16 @@ def reuse_table(micrographs: Path | None) -> list[str]:
         + ", ".join(f"{len(frames)} {name} frames" for name, frames in sets.items())
         + ".",
         "",
-        f"| part, px | shared area | JPEG quality | gamma | {' | '.join(sets)} |",
-        f"| --- | --- | --- | --- |{' --- |' * len(sets)}",
     ]
+    rows = []
     changes = ((95, 1.0), (50, 1.0), (75, 1.6), (75, 0.6))
     for size, shared, (quality, gamma) in itertools.product((512, 256), (1.0, 0.25), changes):
         counts = [found_share(frames, size, shared, quality, gamma) for frames in sets.values()]
-        cells = " | ".join(f"{count / CUTS:.0%}" for count in counts)
-        lines.append(f"| {size} | {shared:.0%} | {quality} | {gamma} | {cells} |")
-        print(lines[-1], flush=True)
-    lines.append("")
+        found = [f"{count / CUTS:.0%}" for count in counts]
+        rows.append([str(size), f"{shared:.0%}", str(quality), str(gamma), *found])
+        print(*rows[-1], flush=True)
+    names = ["part, px", "shared area", "JPEG quality", "gamma", *sets]
+    lines.append(markdown_table(names, rows))
     for name, frames in sets.items():
         pairs, reached = chance(frames)
         above = sum(-value >= LEAST_CORRELATION for value in reached)

@@ -20,6 +20,7 @@ import numpy as np
 from rich.progress import track
 
 from semforensics.acquire.names import describe_name
+from semforensics.core.markdown import markdown_table
 from semforensics.core.processing import gaussian_blur, jpeg, median, resize_and_back
 from semforensics.detector.perturbations import crop_to_even, resize, shifted_jpeg
 from semforensics.generators.common.sampling import generate_grey
@@ -34,6 +35,8 @@ from semforensics.trials.metrics import wilson_interval
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "data/released/real_subset"
 TABLE = ROOT / "docs/results/screening.md"
+VERDICTS = ("panels", "n", "groups", "consistent", "inconclusive", "AI-suspected", "suspected, %")
+SIGNS = ("panels", "n", "steps", "pattern", "blocks", "repeat", "detail", "none")
 FIRST_SEED, NUM_FAKES = 100_000, 200  # seeds that no classifier has seen
 SMALL_PX = 384
 PROCESSED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -94,28 +97,25 @@ def generate() -> Iterator[tuple[str, list[Panel]]]:
         yield gan, [(f"{gan} {seed}", np.squeeze(np.asarray(image))) for seed, image in pairs]
 
 
-def verdict_rows(screener: Screener, kind: str, panels: list[Panel]) -> str:
-    """Judge panels; give a row of the table of verdicts."""
+def verdict_row(screener: Screener, kind: str, panels: list[Panel]) -> list[str]:
+    """Judge panels; return a row of the table of verdicts."""
     found = Counter(screener.judge([grey])[0].verdict for _, grey in panels)
     n = len(panels)
     assert not found["refused"], kind
     low, high = wilson_interval(found["ai-suspected"], n)
-    numbers = " | ".join(str(found[v]) for v in ("consistent", "inconclusive", "ai-suspected"))
-    return (
-        f"| {kind} | {n} | {len({group for group, _ in panels})} | {numbers} "
-        f"| {100 * found['ai-suspected'] / n:.1f} ({100 * low:.1f}-{100 * high:.1f}) |"
-    )
+    numbers = [str(found[v]) for v in ("consistent", "inconclusive", "ai-suspected")]
+    share = f"{100 * found['ai-suspected'] / n:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+    return [kind, str(n), str(len({group for group, _ in panels})), *numbers, share]
 
 
-def sign_row(screener: Screener, kind: str, panels: list[Panel]) -> str:
+def sign_row(screener: Screener, kind: str, panels: list[Panel]) -> list[str]:
     """Count the panels in which the tests of `limits` find something, by the first that does."""
     found: Counter[str] = Counter()
     clauses = ("steps of JPEG", "pattern of interpolation", "blocks", "repeat", "fine detail")
     for _, grey in panels:
         reason = signs.why_not_native(grey, screener.model.references) or ""
         found[next((clause for clause in clauses if clause in reason), "none")] += 1
-    numbers = " | ".join(str(found[clause]) for clause in (*clauses, "none"))
-    return f"| {kind} | {len(panels)} | {numbers} |"
+    return [kind, str(len(panels)), *(str(found[clause]) for clause in (*clauses, "none"))]
 
 
 def nearest(screener: Screener, panels: list[Panel]) -> list[float]:
@@ -152,8 +152,8 @@ def main() -> None:
     fakes = dict(generate())
     test = reals["raw (Boiko et al.), test side"]
 
-    verdicts = [verdict_rows(screener, kind, panels) for kind, panels in sorted(reals.items())]
-    verdicts += [verdict_rows(screener, f"{g}, new seeds, one tile", p) for g, p in fakes.items()]
+    verdicts = [verdict_row(screener, kind, panels) for kind, panels in sorted(reals.items())]
+    verdicts += [verdict_row(screener, f"{g}, new seeds, one tile", p) for g, p in fakes.items()]
     signs = [sign_row(screener, kind, panels) for kind, panels in sorted(reals.items())]
     small = [
         (group, grey[top : top + SMALL_PX, left : left + SMALL_PX])
@@ -171,7 +171,7 @@ def main() -> None:
             if min(changed[0][1].shape) < screener.size_px:
                 continue  # a single tile that shrank
             signs.append(sign_row(screener, f"{kind}, {name}", changed))
-            verdicts.append(verdict_rows(screener, f"{kind}, {name}", changed))
+            verdicts.append(verdict_row(screener, f"{kind}, {name}", changed))
 
     own = ("train side", "validation side", "known")
     strangers = {k: p for k, p in reals.items() if not any(word in k for word in own)}
@@ -184,24 +184,19 @@ def main() -> None:
 
 def page(
     screener: Screener,
-    verdicts: list[str],
-    signs: list[str],
+    verdicts: list[list[str]],
+    signs: list[list[str]],
     strangers: dict[str, list[float]],
     hidden: list[float],
     border: float,
 ) -> str:
     """Write the page."""
     about = screener.describe()
-    head = "| panels | n | groups | consistent | inconclusive | AI-suspected | suspected, % |"
+    planted = "parts of training reals, hidden in noise, turned, JPEG 90"
     near = [
-        f"| {kind} | {len(d)} | {d[0]:.3f} | {np.median(d):.3f} | {sum(x < border for x in d)} |"
-        for kind, d in sorted(strangers.items())
+        [kind, str(len(d)), f"{d[0]:.3f}", f"{np.median(d):.3f}", str(sum(x < border for x in d))]
+        for kind, d in [*sorted(strangers.items()), (planted, hidden)]
     ]
-    found = [d for d in hidden if d < border]
-    near.append(
-        f"| parts of training reals, hidden in noise, turned, JPEG 90 | {len(hidden)} "
-        f"| {hidden[0]:.3f} | {np.median(hidden):.3f} | {len(found)} |"
-    )
     parts = [
         "# What the released model says of real and of generated images",
         f"Made by `python benchmarks/screening_verdicts.py /path/to/sem`: model {about['name']} "
@@ -216,7 +211,7 @@ def page(
         "tiles; a mean of several would be surer. Where a processing shrinks them below the size "
         "of a tile there is no row: how often a large generated image that was shrunk is called "
         "consistent is not measured here, and the real ones say that x0.75 is often overlooked.",
-        "\n".join([head, "| --- | --- | --- | --- | --- | --- | --- |", *verdicts]),
+        markdown_table(VERDICTS, verdicts).strip(),
         "## Signs of JPEG and resampling",
         "Panels by the first test of `src/semforensics/screening/judge/signs.py` that finds "
         "something. "
@@ -225,13 +220,11 @@ def page(
         'crops. What is not "none" in raw rows is a false alarm of a test, "none" in processed '
         "rows a miss. The tests were designed and their limits set on these micrographs and on "
         "other images of these generators. The files of Bai et al. show that they were JPEGs once.",
-        "| panels | n | steps | pattern | blocks | repeat | detail | none |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(signs),
+        markdown_table(SIGNS, signs).strip(),
         "## Near to a training real",
         f"Share of differing bits of the nearest mark; suspicious below {border:.3f}, which was "
         "learned on the validation side.",
-        "| panels | n | smallest | median | suspicious |\n| --- | --- | --- | --- | --- |\n"
-        + "\n".join(near),
+        markdown_table(["panels", "n", "smallest", "median", "suspicious"], near).strip(),
     ]
     return "\n\n".join(parts) + "\n"
 

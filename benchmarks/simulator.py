@@ -17,6 +17,7 @@ import numpy as np
 import scipy
 
 from semforensics.acquire.simulated import draw_area, simulate_set, simulate_view
+from semforensics.core.markdown import markdown_table
 from semforensics.params import SimulatedParams
 
 TABLE = Path(__file__).parent / "results" / "simulator.md"
@@ -60,9 +61,8 @@ def main() -> None:
         "Load average before the run, so what else the machine was doing: "
         f"{os.getloadavg()[0]:.1f}.",
         "",
-        "| frame, px | compression | threads | frames a second | CPU s a frame | MB a frame |",
-        "| --- | --- | --- | --- | --- | --- |",
     ]
+    rows = []
     for width, height, compression, threads in (
         (1280, 1024, "none", 2),
         (1280, 1024, "none", 1),
@@ -70,12 +70,12 @@ def main() -> None:
         (480, 384, "deflate", 2),
     ):
         rate, seconds, size = time_set(set_params(areas, width, height, compression), threads)
-        lines.append(
-            f"| {width} x {height} | {compression} | {threads} | {rate:.1f} | {seconds:.2f} "
-            f"| {size:.2f} |"
-        )
-        print(lines[-1])
-    TABLE.write_text("\n".join(lines) + "\n")
+        measured = [f"{rate:.1f}", f"{seconds:.2f}", f"{size:.2f}"]
+        rows.append([f"{width} x {height}", compression, str(threads), *measured])
+        print(*rows[-1])
+    names = ["frame, px", "compression", "threads", "frames a second", "CPU s a frame"]
+    lines.append(markdown_table([*names, "MB a frame"], rows))
+    TABLE.write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

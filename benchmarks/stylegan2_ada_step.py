@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 TABLE = Path(__file__).parent / "results" / "stylegan2_ada_step.md"
+NAMES = ("", "step", "straightforward, s", "ours, s", "ratio")
+NAMES += ("straightforward, CPU s", "ours, CPU s", "ratio")
 
 
 @dataclass(frozen=True)
@@ -356,7 +358,7 @@ def check_same_losses(setting: Setting, threads: int) -> float:
     return worst
 
 
-def measure(setting: Setting, threads: int) -> tuple[list[str], list[tuple[str, float, int]]]:
+def measure(setting: Setting, threads: int) -> tuple[list[list[str]], list[tuple[str, float, int]]]:
     """Return table rows of both versions, and the profile of ours."""
     error = check_same_losses(setting, threads)
     print(f"{setting.title}: losses agree to {error:.1e}", flush=True)
@@ -377,7 +379,7 @@ def measure(setting: Setting, threads: int) -> tuple[list[str], list[tuple[str, 
 
     rows = []
     for label in (*KINDS, "mean of sixteen"):
-        row = f"| {setting.title} | {label} "
+        row = [setting.title, label]
         for clock in ("wall", "processor"):
             plain, ours = (
                 mean_of_sixteen(
@@ -387,8 +389,8 @@ def measure(setting: Setting, threads: int) -> tuple[list[str], list[tuple[str, 
                 else statistics.median(t[clock] for t in times[name, label])
                 for name in ("plain", "ours")
             )
-            row += f"| {plain:.2f} | {ours:.2f} | **{plain / ours:.2f}** "
-        rows.append(row + "|")
+            row += [f"{plain:.2f}", f"{ours:.2f}", f"**{plain / ours:.2f}**"]
+        rows.append(row)
     return rows, events
 
 
@@ -409,6 +411,8 @@ def main() -> None:
         return
     import torch
 
+    from semforensics.core.markdown import markdown_table
+
     load = os.getloadavg()[0]
     chosen = SETTINGS if arguments.only is None else [SETTINGS[arguments.only]]
     results = [measure(setting, arguments.threads) for setting in chosen]
@@ -426,21 +430,18 @@ def main() -> None:
         f"torch {torch.__version__}.",
         f"Load average before the run, so what else the machine was doing: {load:.1f}.",
         "",
-        "| | step | straightforward, s | ours, s | ratio "
-        "| straightforward, CPU s | ours, CPU s | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(row for rows, _ in results for row in rows),
+        markdown_table(NAMES, [row for rows, _ in results for row in rows]),
     ]
     for setting, (_, events) in zip(chosen, results, strict=True):
         total = sum(seconds for _, seconds, _ in events)
-        lines += ["", f"## Where the time of our main step goes: {setting.title}", ""]
-        lines += ["| operation | % | ms | calls |", "| --- | --- | --- | --- |"]
-        lines += [
-            f"| {n} | {100 * s / total:.1f} | {s * 1e3:.0f} | {c} |" for n, s, c in events[:14]
+        lines += [f"## Where the time of our main step goes: {setting.title}", ""]
+        shares = [
+            [n, f"{100 * s / total:.1f}", f"{s * 1e3:.0f}", str(c)] for n, s, c in events[:14]
         ]
+        lines.append(markdown_table(["operation", "%", "ms", "calls"], shares))
     print("\n".join(lines))
     if arguments.only is None:
-        TABLE.write_text("\n".join(lines) + "\n")
+        TABLE.write_text("\n".join(lines))
 
 
 def processor_name() -> str:
