@@ -1,12 +1,11 @@
 """Time scoring of images, and write the table benchmarks/results/classifier_inference.md.
 
-    python benchmarks/classifier_inference.py [--classifier data/classifiers/both]
+    python benchmarks/classifier_inference.py
 
 Images are simulated micrographs, saved as the pipeline saves crops. The plain forward is what one
-writes first: float32, NCHW, batches of 16 in memory, the default allocator. Ours reads the files
-too. Both run in processes of their own, since an allocator's settings hold for a whole process, and
-take turns, so that a busy machine slows both; medians. Memory is the resident one of a process that
-scores 10,000 files. With a classifier, verdicts of its test split are compared between precisions.
+writes first: NCHW, batches of 16, the default allocator. Both score images in memory, in float32.
+They run in processes of their own, since an allocator's settings hold for a whole process, and
+take turns, so that a busy machine slows both; medians.
 """
 
 import argparse
@@ -23,13 +22,11 @@ from pathlib import Path
 import numpy as np
 
 TABLE = Path(__file__).parent / "results" / "classifier_inference.md"
-NAMES = ("network", "px", "phases", "plain, ms", "ours float32, ms", "ours bf16, ms")
-NAMES += ("ours bf16, images/s", "plain / ours bf16")
+NAMES = ("network", "px", "phases", "plain, ms", "ours, ms", "ours, images/s", "plain / ours")
 BATCH = 16
 ROUNDS = 7
 NUM_FILES = 96
 """Of each size; a turn reads them all."""
-NUM_STREAMED = 10_000
 
 
 def write_images(folder: Path) -> None:
@@ -74,22 +71,16 @@ def work(mode: str, network_name: str, size: int, phases: int, folder: Path, thr
     import torch
 
     from semforensics.core.images import read_crop, to_unit_range
-    from semforensics.detector.inference import FoldedNetwork, score_files
+    from semforensics.detector.inference import FoldedNetwork
     from semforensics.detector.networks import build_network
+    from semforensics.detector.scoring import score_images
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     network = build_network(network_name, 1 if network_name == "npr_tiny" else 3).eval()
-    files = sorted((folder / str(size)).iterdir())
-    cpu = torch.device("cpu")
-    if mode == "plain":
-        stacked = np.stack([read_crop(path) for path in files])
-        images = to_unit_range(torch.from_numpy(stacked)[:, None])
-    elif mode == "memory":
-        stream_files(FoldedNetwork(network, "bfloat16"), files, phases)
-        return
-    else:
-        folded = FoldedNetwork(network, "float32" if mode == "float32" else "bfloat16")
+    crops = [read_crop(path) for path in sorted((folder / str(size)).iterdir())]
+    levels = torch.from_numpy(np.stack(crops)[:, None])
+    images, folded = to_unit_range(levels), FoldedNetwork(network)
     for _ in sys.stdin:
         start = time.perf_counter()
         if mode == "plain":
@@ -97,23 +88,8 @@ def work(mode: str, network_name: str, size: int, phases: int, folder: Path, thr
                 for batch in images.split(BATCH):
                     network(batch)
         else:
-            for _scored in score_files(folded, files, phases=phases, device=cpu):
-                pass
-        print(1000 * (time.perf_counter() - start) / len(files), flush=True)
-
-
-def stream_files(network: object, files: list[Path], phases: int) -> None:
-    """Score the same files over and over; print the resident memory after every thousandth, MB."""
-    import torch
-
-    from semforensics.detector.inference import score_files
-
-    stream = itertools.islice(itertools.cycle(files), NUM_STREAMED)
-    scored = score_files(network, stream, phases=phases, device=torch.device("cpu"))
-    for index, _ in enumerate(scored, 1):
-        if index % 1000 == 0:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            print(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, flush=True)
+            score_images(folded, levels, phases=phases, device=torch.device("cpu"))
+        print(1000 * (time.perf_counter() - start) / len(levels), flush=True)
 
 
 def start(mode: str, *arguments: object) -> subprocess.Popen[str]:
@@ -140,51 +116,9 @@ def take_turns(modes: tuple[str, ...], *arguments: object) -> dict[str, float]:
     return {mode: statistics.median(values) for mode, values in times.items()}
 
 
-def compare_verdicts(classifier: Path, data: Path) -> str:
-    """Say how many verdicts of the test split differ from float32's, and what they cost."""
-    import torch
-
-    from semforensics.detector.corpus import Corpus
-    from semforensics.detector.detector import Detector
-    from semforensics.detector.inference import MARGIN, CarefulNetwork, FoldedNetwork
-    from semforensics.detector.scoring import score_images
-    from semforensics.params import SplitParams
-
-    cpu = torch.device("cpu")
-    detector = Detector.load(classifier, phases=4, device=cpu)
-    meta = detector.meta
-    corpus = Corpus(
-        data / "cropped", data / "splits.csv", data / "fakes",
-        meta["protocol"], SplitParams(**meta["shares"]), meta["seed"],
-    )  # fmt: skip
-    test = corpus.load_test_split(meta)
-    exact, fast = (FoldedNetwork(detector.network, p) for p in ("float32", "bfloat16"))
-    careful = CarefulNetwork(fast, exact, detector.borders(0.05))
-    logits = [score_images(n, test.images, phases=4, device=cpu) for n in (exact, fast)]
-    logits.append(careful.score(test.images, phases=4, device=cpu))
-    inside = detector.domain.is_inside(test.images)
-    verdicts = [detector.verdicts(test.images, 0.05, logits=z, inside=inside) for z in logits]
-    called = [z > detector.threshold for z in logits]
-    rough, clear = (
-        f"{(verdicts[0] != verdicts[i]).sum()} verdicts (alpha 0.05) and "
-        f"{(called[0] != called[i]).sum()} calls at the threshold"
-        for i in (1, 2)
-    )
-    rescored = careful.is_near(logits[1]).mean()
-    return (
-        f"Test split of detector {meta['detector']}, {len(test.images)} images. Between float32 "
-        f"and bfloat16 {rough} differ; logits by {np.abs(logits[0] - logits[1]).max():.3f} at "
-        f"most, their standard deviation is {logits[0].std():.1f}. Where bfloat16 is within "
-        f"{MARGIN} of a border and float32 takes over ({rescored:.1%} of the images), {clear} "
-        "differ."
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--classifier", type=Path, help="folder of a trained one")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="crops, split and fakes")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -199,13 +133,12 @@ def main() -> None:
     lines = [
         "# Speed of scoring",
         "",
-        "Made by `python benchmarks/classifier_inference.py --classifier data/classifiers/both`: "
-        f"{NUM_FILES} PNG files of simulated micrographs. Plain: float32, NCHW, batches of {BATCH} "
-        "in memory, default allocator. Ours: normalisations folded in, channels last, one image on "
-        "a thread, kept memory, decoding included. Processes that take turns; medians of "
-        f"{ROUNDS} turns. {arguments.threads} threads, {platform.machine()}, Python "
+        f"Made by `python benchmarks/classifier_inference.py`: {NUM_FILES} simulated micrographs "
+        f"in memory, float32. Plain: NCHW, batches of {BATCH}, default allocator. Ours: "
+        "normalisations folded in, channels last, kept memory. Processes that take turns; medians "
+        f"of {ROUNDS} turns. {arguments.threads} threads, {platform.machine()}, Python "
         f"{platform.python_version()}, torch {torch.__version__}. "
-        f"Load average before the run, so what else the machine was doing: {load:.1f}.",
+        f"Load average before the run: {load:.1f}.",
         "",
     ]
     rows = []
@@ -217,24 +150,13 @@ def main() -> None:
             ("npr_tiny", 512, 4),
             ("npr_resnet50", 256, 1),
         ):
-            modes = ("plain", "float32", "bfloat16")
-            ms = take_turns(modes, network, size, phases, folder, arguments.threads)
+            ms = take_turns(("plain", "ours"), network, size, phases, folder, arguments.threads)
             # The plain forward knows one phase only.
-            ratio = f"**{ms['plain'] / ms['bfloat16']:.2f}**" if phases == 1 else ""
-            times = [f"{ms[mode]:.1f}" for mode in modes]
-            speed = f"{1000 / ms['bfloat16']:.0f}"
-            rows.append([network, str(size), str(phases), *times, speed, ratio])
+            ratio = f"**{ms['plain'] / ms['ours']:.2f}**" if phases == 1 else ""
+            times = [f"{ms['plain']:.1f}", f"{ms['ours']:.1f}", f"{1000 / ms['ours']:.0f}"]
+            rows.append([network, str(size), str(phases), *times, ratio])
             print(*rows[-1], flush=True)
-        worker = start("memory", "npr_tiny", 512, 1, folder, arguments.threads)
-        resident = [float(line) for line in worker.communicate()[0].split()]
-    lines += [
-        markdown_table(NAMES, rows),
-        f"Resident memory while npr_tiny scores {NUM_STREAMED:,} files of 512 px: "
-        f"{resident[0]:.0f} MB after the first thousand, {resident[-1]:.0f} MB after the last, "
-        f"{max(resident):.0f} MB at most.",
-    ]
-    if arguments.classifier:
-        lines += ["", compare_verdicts(arguments.classifier, arguments.data)]
+    lines.append(markdown_table(NAMES, rows))
     print("\n".join(lines))
     TABLE.write_text("\n".join(lines) + "\n")
 

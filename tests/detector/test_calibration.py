@@ -1,159 +1,14 @@
-"""p-values keep their promise, verdicts follow from them, temperatures undo overconfidence."""
+"""Temperatures undo overconfidence; probabilities and logits belong together."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binom
 
 from semforensics.detector.calibration import (
     at_prevalence,
-    check_alpha,
-    conformal_p_values,
-    decide,
+    fake_probability,
     fit_temperature,
-    largest_p_values,
     log_loss,
 )
-
-SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=12).map(
-    lambda values: np.array(values, dtype=np.float32)
-)
-
-
-@pytest.mark.parametrize(("n_real", "alpha"), [(99, 0.01), (99, 0.05), (50, 0.05), (173, 0.1)])
-def test_a_real_is_excluded_as_seldom_as_promised(n_real: int, alpha: float) -> None:
-    """Over 20,000 calibration sets, p_real is at most alpha floor(alpha (n + 1)) / (n + 1) times.
-
-    The rank of a new score among n exchangeable ones is uniform, so the chance is exact.
-    """
-    rng = np.random.default_rng(n_real)
-    draws = 20_000
-    excluded = 0
-    for calibration in np.split(rng.standard_cauchy((draws, n_real + 1)), 100):
-        for *others, new in calibration:
-            p_real, _ = conformal_p_values(np.array([new]), np.array(others), np.zeros(1))
-            excluded += int(p_real[0] <= alpha)
-
-    exact = np.floor(alpha * (n_real + 1) + 1e-9) / (n_real + 1)
-    low, high = binom.ppf([0.0005, 0.9995], draws, exact)
-    assert low <= excluded <= high
-    assert exact <= alpha
-
-
-def test_fakes_are_excluded_as_seldom_as_promised() -> None:
-    """The same for p_fake, with scores of either class from another distribution."""
-    rng = np.random.default_rng(0)
-    excluded = 0
-    for _ in range(10_000):
-        fakes = rng.normal(2, 3, 40)
-        _, p_fake = conformal_p_values(fakes[:1], rng.normal(0, 1, 30), fakes[1:])
-        excluded += int(p_fake[0] <= 0.1)
-
-    low, high = binom.ppf([0.0005, 0.9995], 10_000, 4 / 40)
-    assert low <= excluded <= high
-
-
-def test_errors_of_verdicts_stay_below_alpha() -> None:
-    """Of reals at most alpha are suspected, of fakes at most alpha called consistent."""
-    rng = np.random.default_rng(1)
-    errors = np.zeros(2)
-    sets, size = 400, 50
-    for _ in range(sets):
-        reals, fakes = rng.normal(0, 1, 100 + size), rng.normal(1.5, 1, 100 + size)
-        for index, (new, wrong) in enumerate(((reals, "ai-suspected"), (fakes, "consistent"))):
-            p_values = conformal_p_values(new[100:], reals[:100], fakes[:100])
-            errors[index] += (decide(*p_values, 0.1) == wrong).sum()
-
-    # 4 standard errors of the mean over sets, whose own rate spreads with sd sqrt(a (1 - a) / n)
-    margin = 4 * np.sqrt(0.1 * 0.9 / 100 / sets)
-    assert (errors / (sets * size) <= 10 / 101 + margin).all()
-    assert (errors > 0).all()
-
-
-@given(SCORES, SCORES, SCORES)
-def test_p_values_count_the_image_itself_and_ties(
-    scores: np.ndarray, reals: np.ndarray, fakes: np.ndarray
-) -> None:
-    """Each is the share at least as extreme, ties and the image itself included."""
-    p_real, p_fake = conformal_p_values(scores, reals, fakes)
-
-    for score, real, fake in zip(scores, p_real, p_fake, strict=True):
-        assert real == (1 + (reals >= score).sum()) / (len(reals) + 1)
-        assert fake == (1 + (fakes <= score).sum()) / (len(fakes) + 1)
-
-
-def test_equal_scores_exclude_nobody() -> None:
-    """A score that all calibration images share has p-values of one."""
-    p_real, p_fake = conformal_p_values(np.zeros(3), np.zeros(50), np.zeros(50))
-
-    assert (p_real == 1).all()
-    assert (p_fake == 1).all()
-
-
-def test_a_real_of_any_known_kind_is_rarely_excluded() -> None:
-    """Of raw and of processed reals at most alpha are excluded, though processing moves scores."""
-    rng = np.random.default_rng(0)
-    excluded = {"raw": 0, "processed": 0}
-    trials, alpha = 400, 0.1
-    for _ in range(trials):
-        raw, processed = rng.normal(0, 1, 60), rng.normal(1.5, 0.5, 60)
-        kinds, fakes = [raw[:-10], processed[:-10]], rng.normal(5, 1, 50)
-        for name, new in (("raw", raw[-10:]), ("processed", processed[-10:])):
-            p_real, p_fake = largest_p_values(new, kinds, [fakes])
-            excluded[name] += int((p_real <= alpha).sum())
-            np.testing.assert_array_equal(p_fake, conformal_p_values(new, raw, fakes)[1])
-
-    # 4 standard errors, new images of one calibration counted as one
-    bound = alpha + 4 * np.sqrt(alpha * (1 - alpha) / trials)
-    assert max(excluded.values()) / (10 * trials) < bound
-    assert excluded["processed"] > 0
-    alone, _ = conformal_p_values(processed, raw, fakes)
-    assert (alone <= alpha).mean() > 2 * alpha
-
-
-def test_without_other_kinds_the_p_values_are_the_plain_ones() -> None:
-    """One kind of reals is the split-conformal case."""
-    rng = np.random.default_rng(1)
-    scores, reals, fakes = (rng.normal(size=20) for _ in range(3))
-
-    both = largest_p_values(scores, [reals], [fakes]), conformal_p_values(scores, reals, fakes)
-
-    np.testing.assert_array_equal(*both)
-
-
-def test_an_empty_calibration_is_refused() -> None:
-    """Without calibration fakes there is no p_fake."""
-    with pytest.raises(ValueError, match="10 reals and 0 fakes"):
-        conformal_p_values(np.zeros(1), np.zeros(10), np.zeros(0))
-
-
-def test_three_verdicts() -> None:
-    """One class excluded decides; both or none, or an image outside the domain, does not."""
-    p_real = np.array([0.01, 0.5, 0.5, 0.01, 0.05, 0.01])
-    p_fake = np.array([0.50, 0.01, 0.5, 0.01, 0.06, 0.50])
-    inside = np.array([True, True, True, True, True, False])
-
-    verdicts = decide(p_real, p_fake, 0.05, inside)
-
-    assert verdicts.tolist() == [
-        "ai-suspected", "consistent", "inconclusive", "inconclusive", "ai-suspected",
-        "inconclusive",
-    ]  # fmt: skip
-    assert decide(p_real, p_fake, 0.05)[-1] == "ai-suspected"
-
-
-@pytest.mark.parametrize(("alpha", "needed"), [(0.01, 99), (0.05, 19), (0.1, 9), (0.03, 33)])
-def test_an_alpha_needs_so_many_calibration_images(alpha: float, needed: int) -> None:
-    """One image fewer than 1 / alpha - 1 and the alpha is refused: its class could never go."""
-    check_alpha(alpha, needed, needed)
-    with pytest.raises(ValueError, match=f"needs {needed} calibration fakes, found {needed - 1}"):
-        check_alpha(alpha, needed, needed - 1)
-    with pytest.raises(ValueError, match=f"needs {needed} calibration reals, found 1"):
-        check_alpha(alpha, 1, needed)
-
-    lowest, _ = conformal_p_values(np.ones(1), np.zeros(needed), np.zeros(1))
-    assert lowest[0] <= alpha
 
 
 @pytest.mark.parametrize("truth", [0.4, 1.0, 3.0])
@@ -203,3 +58,13 @@ def test_prevalence_moves_the_logit() -> None:
     np.testing.assert_allclose(moved, np.log(1 / 9) + np.array([0.0, 2.0]))
     with pytest.raises(ValueError, match="prevalence 1"):
         at_prevalence(0.0, 1.0)
+
+
+def test_probabilities() -> None:
+    """A logit of 0 is one half, log 9 is nine tenths; numbers and arrays are read alike."""
+    logits = np.array([0, np.log(9), -800, 800])
+
+    probabilities = fake_probability(logits)
+
+    np.testing.assert_allclose(probabilities, [0.5, 0.9, 0, 1], atol=1e-12)
+    assert [fake_probability(float(logit)) for logit in logits] == probabilities.tolist()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semforensics.detector.networks import NPRResNet50, build_network, place
+from semforensics.detector.networks import NPRResNet50, build_network, to_device
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_foreign_weights_are_refused() -> None:
 
 def test_gradients_of_an_odd_batch_on_two_threads_exist() -> None:
     """A step on an odd number of images ends, whatever the number of threads."""
-    network = place(build_network("npr_tiny", 1), torch.device("cpu")).train()
+    network = to_device(build_network("npr_tiny", 1), torch.device("cpu")).train()
     images = torch.rand(117, 1, 62, 62).contiguous(memory_format=torch.channels_last)
     threads = torch.get_num_threads()
 

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semforensics.core.checkpoints import save_checkpoint
-from semforensics.detector.networks import NPRNetwork, build_network, place
+from semforensics.detector.networks import NPRNetwork, build_network, to_device
 from semforensics.detector.scoring import (
     load_classifier,
     model_files,
     score_images,
     seed_file,
-    sigmoid,
 )
 
 CPU = torch.device("cpu")
@@ -24,7 +23,7 @@ CPU = torch.device("cpu")
 def random_network(name: str = "npr_tiny") -> NPRNetwork:
     """A network with fresh weights whose logits differ between images."""
     torch.manual_seed(0)
-    return place(build_network(name, 1), CPU).eval()
+    return to_device(build_network(name, 1), CPU).eval()
 
 
 def random_images(count: int, size: int = 24) -> torch.Tensor:
@@ -114,10 +113,3 @@ def test_foreign_models_are_refused(tmp_path: Path) -> None:
     save_checkpoint(path, state, {"network": "npr_resnet50", "channels": 1})
     with pytest.raises(ValueError, match="not weights of npr_resnet50"):
         load_classifier(tmp_path, CPU)
-
-
-def test_probabilities() -> None:
-    """A logit of 0 is one half, log 9 is nine tenths."""
-    assert sigmoid(0.0) == 0.5
-    assert sigmoid(float(np.log(9))) == pytest.approx(0.9)
-    assert sigmoid(-800.0) == pytest.approx(0)

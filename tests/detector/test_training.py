@@ -12,7 +12,7 @@ from semforensics.core.checkpoints import load_checkpoint
 from semforensics.detector import training
 from semforensics.detector.calibration import choose_threshold, fit_temperature
 from semforensics.detector.corpus import LabelledImages
-from semforensics.detector.networks import NPRNetwork, build_network, place
+from semforensics.detector.networks import NPRNetwork, build_network, to_device
 from semforensics.detector.scoring import score_images
 from semforensics.detector.training import (
     calibrate,
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 def fresh_network(name: str = "npr_tiny") -> NPRNetwork:
     """Weights of seed 0."""
     torch.manual_seed(0)
-    return place(build_network(name, 1), CPU)
+    return to_device(build_network(name, 1), CPU)
 
 
 def train(

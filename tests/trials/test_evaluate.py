@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tests.detector.conftest import Folders, made_up
 
-from semforensics.detector.calibration import decide
+from semforensics.detector.verdict import decide
 from semforensics.trials.evaluate import curves, evaluate_classifier
 
 CPU = torch.device("cpu")

@@ -10,16 +10,16 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.detector.calibration import (
+from semforensics.detector.conformal import (
     PValues,
     calibration_sizes,
     check_alpha,
-    decide,
     largest_p_values,
 )
 from semforensics.detector.domain import DOMAIN_FILE, Domain
 from semforensics.detector.networks import NPRNetwork
 from semforensics.detector.scoring import MODEL_FILE, load_classifier, score_images
+from semforensics.detector.verdict import decide
 
 Logits = Float[np.ndarray, " n"]
 
@@ -72,6 +72,12 @@ class Detector:
         """Score images; positive means fake."""
         return score_images(self.network, images, phases=self.phases, device=self.device)
 
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """Logits of the calibration images: `real`, `processed` by kind, `generators` by name."""
+        calibration: dict[str, Any] = self.meta["calibration"][str(self.phases)]
+        return calibration
+
     def p_values(self, logits: Logits) -> tuple[PValues, PValues]:
         """Return p_real and p_fake of logits.
 
@@ -79,15 +85,9 @@ class Detector:
         processing that the training names, p_fake the largest over the generators: so they hold
         for each of these.
         """
-        sides = self.meta["calibration"][str(self.phases)]
-        reals, fakes = (
-            [np.array(logits, dtype=np.float64) for logits in kinds]
-            for kinds in (
-                [sides["real"], *sides["processed"].values()],
-                [*sides["generators"].values()],
-            )
-        )
-        return largest_p_values(logits, reals, fakes)
+        reals = [self.calibration["real"], *self.calibration["processed"].values()]
+        fakes = [*self.calibration["generators"].values()]
+        return largest_p_values(logits, *([np.array(k, float) for k in c] for c in (reals, fakes)))
 
     def check_alpha(self, alpha: float) -> None:
         """Refuse an error rate that the calibration cannot resolve.
@@ -95,21 +95,7 @@ class Detector:
         Raises:
             InputError: It cannot; the message says how many images it needs.
         """
-        check_alpha(alpha, *calibration_sizes(self.meta["calibration"][str(self.phases)]))
-
-    def borders(self, alpha: float) -> tuple[float, ...]:
-        """Return the logits at which something that is said of an image changes.
-
-        Returns:
-            The threshold; the logit above which no calibration says real any more (p_real is at
-            most alpha); the one below which none says fake. Infinite where alpha is too small.
-        """
-        sides = self.meta["calibration"][str(self.phases)]
-        reals = [sides["real"], *sides["processed"].values()]
-        fakes = [*sides["generators"].values()]
-        above = max(_order_statistic([float(z) for z in kind], alpha) for kind in reals)
-        below = min(-_order_statistic([-float(z) for z in kind], alpha) for kind in fakes)
-        return self.threshold, above, below
+        check_alpha(alpha, *calibration_sizes(self.calibration))
 
     def verdicts(
         self,
@@ -133,9 +119,3 @@ class Detector:
         p_real, p_fake = self.p_values(self.logits(images) if logits is None else logits)
         inside = self.domain.is_inside(images) if inside is None else inside
         return decide(p_real, p_fake, alpha, inside)
-
-
-def _order_statistic(logits: list[float], alpha: float) -> float:
-    """Return the calibration logit that a score must exceed for its p-value to be at most alpha."""
-    allowed = int(alpha * (len(logits) + 1) + 1e-9) - 1  # calibration images at or above a score
-    return sorted(logits, reverse=True)[allowed] if allowed >= 0 else float("inf")

@@ -202,7 +202,7 @@ def build_network(name: NetworkName, channels: int) -> NPRNetwork:
             return NPRResNet50(channels)
 
 
-def place(network: NPRNetwork, device: torch.device) -> NPRNetwork:
+def to_device(network: NPRNetwork, device: torch.device) -> NPRNetwork:
     """Move a network to a device, its convolutions in channels-last layout.
 
     In that layout convolutions of these shapes run up to twice as fast, on a CPU too.

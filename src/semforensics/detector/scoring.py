@@ -1,6 +1,5 @@
 """Load a classifier and score images with it."""
 
-import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.images import to_unit_range
-from semforensics.detector.networks import NetworkName, NPRNetwork, build_network, place
+from semforensics.detector.networks import NetworkName, NPRNetwork, build_network, to_device
 from semforensics.detector.npr import PHASES, phase_crop
 
 MODEL_FILE = "model.safetensors"
@@ -52,7 +51,7 @@ def load_classifier(
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise InputError(f"{path}: not weights of {meta['network']}: {error}") from error
-    return place(network, device).eval(), meta
+    return to_device(network, device).eval(), meta
 
 
 def seed_file(index: int) -> str:
@@ -97,9 +96,3 @@ def score_images(
             batch = batch.contiguous(memory_format=torch.channels_last)
             logits[start : start + batch_size] += network(batch).double().cpu()
     return (logits / len(views)).float().numpy()
-
-
-def sigmoid(logit: float) -> float:
-    """Turn a logit into the probability of being fake."""
-    odds = math.exp(-abs(logit))  # of a large positive number it would overflow
-    return 1 / (1 + odds) if logit >= 0 else odds / (1 + odds)

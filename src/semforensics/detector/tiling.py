@@ -1,15 +1,15 @@
 """Large images as tiles of the size that the classifier knows, at native resolution.
 
 Tiles stand side by side from the top-left corner, as training crops do: they never overlap, begin
-at even coordinates and are never resampled. What is left at the right and bottom edges is dropped.
+at even coordinates and are never resampled. A rest at the right and bottom edges is dropped.
 
 Three rules make one logit of many. `mean`, the default: every tile counts alike, and independent
 errors average out. `median`: up to half of the tiles may be anything. `max`: the most suspicious
-tile decides, so that a generated part is found in a real frame; with the number of tiles grows the
-chance of a false alarm.
+tile decides, so that a generated part is found in a real frame; the more tiles, the more likely a
+false alarm.
 """
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,15 +21,6 @@ from semforensics.core.errors import InputError
 Pooling = Literal["mean", "median", "max"]
 Grey = UInt8[np.ndarray, "height width"]
 Logits = Float[np.ndarray, " n"]
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """What scores images, such as a detector."""
-
-    def logits(self, images: UInt8[Tensor, "n 1 tile_height tile_width"]) -> Logits:
-        """Return one logit per image; positive means fake."""
-        ...
 
 
 def cut_tiles(image: Grey, size_px: int) -> UInt8[Tensor, "n 1 size_px size_px"]:
@@ -47,23 +38,6 @@ def cut_tiles(image: Grey, size_px: int) -> UInt8[Tensor, "n 1 size_px size_px"]
     whole = image[: rows * size_px, : columns * size_px]
     grid = whole.reshape(rows, size_px, columns, size_px).swapaxes(1, 2)
     return torch.from_numpy(grid.reshape(-1, 1, size_px, size_px).copy())
-
-
-def score_tiles(detector: Scorer, image: Grey, size_px: int) -> Logits:
-    """Score every tile of an image.
-
-    Args:
-        detector: Scores images of that size.
-        image: Grey levels 0 … 255.
-        size_px: Even side of a tile.
-
-    Returns:
-        Logits, row by row; positive means fake.
-
-    Raises:
-        InputError: As `cut_tiles`.
-    """
-    return detector.logits(cut_tiles(image, size_px))
 
 
 def pool(logits: Logits, pooling: Pooling) -> float:

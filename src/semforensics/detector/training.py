@@ -34,7 +34,12 @@ from semforensics.core.files import atomic_file, atomic_folder
 from semforensics.core.images import to_unit_range
 from semforensics.core.live import live_curves
 from semforensics.detector.augment import augment
-from semforensics.detector.calibration import choose_threshold, fit_temperature, log_loss
+from semforensics.detector.calibration import (
+    choose_threshold,
+    fake_probability,
+    fit_temperature,
+    log_loss,
+)
 from semforensics.detector.corpus import (
     Corpus,
     LabelledImages,
@@ -45,9 +50,9 @@ from semforensics.detector.corpus import (
     load_images,
 )
 from semforensics.detector.domain import DOMAIN_FILE, Domain
-from semforensics.detector.networks import NPRNetwork, build_network, place
+from semforensics.detector.networks import NPRNetwork, build_network, to_device
 from semforensics.detector.perturbations import apply_to_all, find
-from semforensics.detector.scoring import score_images, seed_file, sigmoid
+from semforensics.detector.scoring import score_images, seed_file
 from semforensics.params import TrainClassifierParams
 
 Losses = list[dict[str, int | float]]
@@ -100,7 +105,7 @@ def train_classifier(
     scratches = [scratch / f"training_{index}" for index in range(params.num_seeds)]
     for index, own_scratch in enumerate(scratches):
         seed_everything(seed + index)
-        network = place(build_network(params.network, params.channels), device)
+        network = to_device(build_network(params.network, params.channels), device)
         curves.append(
             train_network(
                 network,
@@ -177,7 +182,7 @@ def _summary(name: str, classifier: Path, meta: dict[str, Any], curves: list[Los
     return (
         f"{name}: {meta['network']} trained on {meta['n_train']} images {times}, validation "
         f"accuracy {', '.join(accuracies)} on {count} images of {meta['n_validation_groups']} "
-        f"groups; threshold {sigmoid(meta['thresholds']['4']):.3f}, temperature "
+        f"groups; threshold {fake_probability(meta['thresholds']['4']):.3f}, temperature "
         f"{meta['temperature']['4']:.2f} in {classifier}"
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
-from semforensics.detector.calibration import calibration_sizes, check_alpha
+from semforensics.detector.conformal import calibration_sizes, check_alpha
 from semforensics.detector.domain import DOMAIN_FILE
 from semforensics.detector.scoring import MODEL_FILE
 

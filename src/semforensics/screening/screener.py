@@ -65,7 +65,7 @@ class Screener:
             InputError: A setting is out of range, or finer than the model's calibration resolves.
         """
         self._rule = Rule(model, alpha, prevalence, pooling)
-        self._network = FoldedNetwork(model.detector.network, "float32")
+        self._network = FoldedNetwork(model.detector.network)
         self.model, self.evidence = model, evidence
         self.alpha, self.prevalence, self.pooling = alpha, prevalence, pooling
         self.size_px: int = model.about["size_px"]

@@ -28,7 +28,8 @@ from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of, write_json
 from semforensics.core.images import read_crop
 from semforensics.core.processing import gaussian_blur, gaussian_noise, jpeg
-from semforensics.detector.calibration import Labels, Scores, calibration_sizes
+from semforensics.detector.calibration import Labels, Scores
+from semforensics.detector.conformal import calibration_sizes
 from semforensics.detector.corpus import (
     LabelledImages,
     draw_evenly,
@@ -37,7 +38,7 @@ from semforensics.detector.corpus import (
     load_images,
 )
 from semforensics.detector.domain import DOMAIN_FILE, phase_randomised
-from semforensics.detector.networks import build_network, place
+from semforensics.detector.networks import build_network, to_device
 from semforensics.detector.perturbations import resize
 from semforensics.detector.scoring import MODEL_FILE, score_images
 from semforensics.detector.training import train_network
@@ -374,7 +375,7 @@ def _train_and_score(
 ) -> Scores:
     """Train a network, and score the test split."""
     seed_everything(seed)
-    network = place(build_network(params.network, params.channels), device)
+    network = to_device(build_network(params.network, params.channels), device)
     train_network(
         network, splits["train"], splits["validation"],
         params=params, seed=seed, scratch=scratch, device=device,

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from semforensics.core.files import atomic_file, atomic_folder
-from semforensics.detector.calibration import calibration_sizes, fake_probability
+from semforensics.detector.calibration import fake_probability
+from semforensics.detector.conformal import calibration_sizes
 from semforensics.detector.corpus import LabelledImages, generators_of
 from semforensics.detector.detector import Detector
-from semforensics.detector.scoring import model_files, sigmoid
+from semforensics.detector.scoring import model_files
 from semforensics.trials.metrics import precision_by_recall, share_at_or_above
 from semforensics.trials.numbers import (
     Number,
@@ -85,7 +86,7 @@ def evaluate_classifier(
         "network": meta["network"],
         "protocol": meta["protocol"],
         "data": meta["data"],
-        "threshold": sigmoid(detector.threshold),
+        "threshold": fake_probability(detector.threshold),
         "threshold_logit": detector.threshold,
         "max_false_positive_rate": meta["params"]["max_false_positive_rate"],
         "temperature": detector.temperature,

@@ -23,9 +23,9 @@ from semforensics.acquire.names import describe_name
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, write_json
 from semforensics.core.tables import read_splits, write_table
-from semforensics.detector.calibration import decide
 from semforensics.detector.perturbations import AS_IT_IS, GRID
 from semforensics.detector.tiling import Pooling, pool
+from semforensics.detector.verdict import decide
 from semforensics.figures.heatmaps import false_alarm_heatmap
 from semforensics.figures.style import save_figure, source_line
 from semforensics.micrographs.crop import cut, read_image_area

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from semforensics.core.files import atomic_folder, write_json
 from semforensics.core.tables import read_splits
-from semforensics.detector.calibration import decide
 from semforensics.detector.corpus import Corpus, LabelledImages, draw_evenly, load_images
 from semforensics.detector.perturbations import AS_IT_IS, AXES, GRID, Perturbation, apply_to_all
+from semforensics.detector.verdict import decide
 from semforensics.figures.heatmaps import one_sided_heatmap, two_sided_heatmap
 from semforensics.figures.style import save_figure, source_line
 from semforensics.params import RobustnessParams

@@ -20,10 +20,10 @@ import torch
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import INSTALL_PIPELINE, InputError
 from semforensics.core.files import sha256_of
-from semforensics.detector.calibration import calibration_sizes
+from semforensics.detector.conformal import calibration_sizes
 from semforensics.detector.detector import Detector
 from semforensics.detector.domain import Domain, feature_names
-from semforensics.detector.networks import NetworkName, build_network, place
+from semforensics.detector.networks import NetworkName, build_network, to_device
 from semforensics.detector.scoring import MODEL_FILE
 from semforensics.screening.judge.references import References
 
@@ -73,7 +73,7 @@ class ScreeningModel:
             domain = Domain(**arrays, limits=(float(low), float(high)))
             references = References.restore(parts["references"], meta["references"])
             detector = Detector(
-                place(network, device).eval(), meta, domain, int(meta["phases"]), device
+                to_device(network, device).eval(), meta, domain, int(meta["phases"]), device
             )
             about = {k: meta[k] for k in ("name", "data", "training_domain", "limits")}
             about["size_px"] = references.size_px
@@ -88,16 +88,10 @@ class ScreeningModel:
             raise InputError(f"{path}: not the model it says it is: {error}") from error
         return model
 
-    @property
-    def calibration(self) -> dict[str, Any]:
-        """Logits of the calibration images: real, processed, and of each generator."""
-        calibration: dict[str, Any] = self.detector.meta["calibration"][str(self.detector.phases)]
-        return calibration
-
     def describe(self) -> dict[str, Any]:
         """Say what a report says of the model."""
         meta = self.detector.meta
-        n_real, n_fake = calibration_sizes(self.calibration)
+        n_real, n_fake = calibration_sizes(self.detector.calibration)
         return {
             **{k: self.about[k] for k in ("name", "data", "training_domain", "limits")},
             "sha256": self.sha256,

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from semforensics.core.errors import InputError
-from semforensics.detector.calibration import at_prevalence, calibration_sizes, check_alpha, decide
-from semforensics.detector.scoring import sigmoid
+from semforensics.detector.calibration import at_prevalence, fake_probability
 from semforensics.detector.tiling import Pooling, pool
+from semforensics.detector.verdict import decide
 from semforensics.screening.judge.model import ScreeningModel
 from semforensics.screening.judge.signs import why_not_native
 from semforensics.screening.records import Finding, Grey, Verdict
@@ -50,7 +50,7 @@ class Rule:
         if not 0 < self.alpha < 1:
             raise InputError(f"alpha {self.alpha}: expected between 0 and 1, both left out")
         at_prevalence(0.0, self.prevalence)
-        check_alpha(self.alpha, *calibration_sizes(self.model.calibration))
+        self.model.detector.check_alpha(self.alpha)
 
     def decide(
         self,
@@ -101,8 +101,8 @@ class Rule:
             reason,
             n_tiles=len(logits),
             logit=logit,
-            probability=sigmoid(calibrated),
-            predictive_value=sigmoid(at_prevalence(calibrated, self.prevalence)),
+            probability=fake_probability(calibrated),
+            predictive_value=fake_probability(at_prevalence(calibrated, self.prevalence)),
             p_real=p_real,
             p_fake=p_fake,
             share_inside=share,
