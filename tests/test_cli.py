@@ -83,7 +83,7 @@ def run_failing(
 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("semforensics.publish.protocols.write_protocols_table", fail)
+    monkeypatch.setattr("semforensics.publish.protocols.compare_protocols", fail)
     words = ["semforensics", *options, "compare-protocols", "one", "two", "table.md"]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stopped:

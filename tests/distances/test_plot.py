@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from semforensics.distances.plot import plot_gan
+from semforensics.distances.plot import plot
 from semforensics.figures.losses import COLUMNS
 from semforensics.figures.style import source_line
 
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def draw(folder: Path, name: str = "figures") -> dict[str, bytes]:
     """Run the stage's function; give the files."""
-    count = plot_gan(
+    count = plot(
         "fastgan",
         folder / "cropped",
         folder / "fakes",
@@ -86,7 +86,7 @@ def test_figures_for_all_hold_no_pixel_of_a_real(folder):
 def test_the_source_stands_in_every_figure(folder):
     """Simulated data are called so; other data change every figure."""
     simulated = draw(folder)
-    plot_gan(
+    plot(
         "fastgan",
         *(folder / name for name in ("cropped", "fakes", "training", "distances", "figures")),
         data="boiko",

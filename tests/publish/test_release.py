@@ -108,7 +108,7 @@ def test_a_calibration_that_cannot_resolve_alpha_is_red(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "not an audit"),
+        ("[]", "not a JSON object"),
         ('{"gates": {}}', "no model_sha256"),
         (
             '{"gates": {"file_features": {}}, "model_sha256": "a", "domain_sha256": "b", '

@@ -232,10 +232,10 @@ def plot(
     run: Run,
 ) -> str:
     """Draw the figures of one GAN: fakes beside reals, losses, spectra, nearest distances."""
-    from semforensics.distances.plot import plot_gan
+    from semforensics.distances.plot import plot
 
     source = run.params.acquire.source
-    count = plot_gan(gan, cropped, fakes, training, distances, figures, data=source)
+    count = plot(gan, cropped, fakes, training, distances, figures, data=source)
     return f"{count} figures in {figures}"
 
 

@@ -46,9 +46,9 @@ def compare_protocols(clean: str, thesis: str, table: OutPath) -> str:
 
     CLEAN and THESIS are Git revisions or names of experiments.
     """
-    from semforensics.publish.protocols import write_protocols_table
+    from semforensics.publish.protocols import compare_protocols
 
-    return f"{write_protocols_table(clean, thesis, table)} lines in {table}"
+    return f"{compare_protocols(clean, thesis, table, Path.cwd())} lines in {table}"
 
 
 @PANEL.command

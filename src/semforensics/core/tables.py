@@ -61,11 +61,24 @@ def read_text(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
             header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a CSV file: {error}") from error
-    if missing := [name for name in columns if name not in header]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; found {', '.join(header)}")
+    _refuse_missing(path, header, columns)
     if any(len(row) != len(header) for row in rows):
         raise InputError(f"{path}: rows of different lengths")
     return pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file that a stage has written; pandas finds the types of its columns.
+
+    Raises:
+        InputError: The file is no CSV file, or a column is missing.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a CSV file: {error}") from error
+    _refuse_missing(path, table.columns, columns)
+    return table
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -174,6 +187,11 @@ def read_listing(path: Path, *layouts: Sequence[str]) -> pd.DataFrame:
     names = [name for name in ("set", "file") if name in table]
     raise_problems(_file_problems(table, names), f"wrong entries in {path}")
     return table
+
+
+def _refuse_missing(path: Path, found: Iterable[str], columns: Sequence[str]) -> None:
+    if missing := [name for name in columns if name not in set(found)]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; found {', '.join(found)}")
 
 
 def check_columns(path: Path, found: Iterable[str], layouts: Sequence[Sequence[str]]) -> None:

@@ -1,15 +1,13 @@
 """The figures of one GAN, from what the stages before have written."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import UInt8
 
-from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
-from semforensics.core.images import read_crop
+from semforensics.core.images import stack_crops
+from semforensics.core.tables import read_table
 from semforensics.distances.spectra import radial_power_spectra
 from semforensics.figures.gallery import nearest_gallery, suspicious_gallery
 from semforensics.figures.grids import fakes_beside_reals, grid_shape, image_grid
@@ -23,7 +21,7 @@ _NEAREST_COLUMNS = ("file", *(f"{name}_{what}" for name in _NAMES for what in ("
 _TWIN_COLUMNS = ("file", *(f"{name}{end}" for name in _NAMES for end in ("", "_nearest", "_flip")))
 
 
-def plot_gan(
+def plot(
     gan: str,
     cropped: Path,
     fakes: Path,
@@ -57,14 +55,14 @@ def plot_gan(
     Raises:
         InputError: A table lacks a column.
     """
-    per_real = _read_table(distances / f"{gan}_per_real.csv", _NEAREST_COLUMNS)
-    per_fake = _read_table(distances / f"{gan}_per_fake.csv", _NEAREST_COLUMNS)
-    twins = _read_table(distances / f"{gan}_memorisation.csv", ("kind", *_TWIN_COLUMNS))
-    suspicious = _read_table(distances / f"{gan}_suspicious.csv", ("by", *_TWIN_COLUMNS))
-    losses = _read_table(training / "losses.csv", COLUMNS)
+    per_real = read_table(distances / f"{gan}_per_real.csv", _NEAREST_COLUMNS)
+    per_fake = read_table(distances / f"{gan}_per_fake.csv", _NEAREST_COLUMNS)
+    twins = read_table(distances / f"{gan}_memorisation.csv", ("kind", *_TWIN_COLUMNS))
+    suspicious = read_table(distances / f"{gan}_suspicious.csv", ("by", *_TWIN_COLUMNS))
+    losses = read_table(training / "losses.csv", COLUMNS)
     source = source_line(gan, data)
-    real_images = _read_images(cropped, per_real["file"])
-    fake_images = _read_images(fakes, per_fake["file"])
+    real_images = stack_crops(cropped / file for file in per_real["file"])
+    fake_images = stack_crops(fakes / file for file in per_fake["file"])
 
     frequency, real_spectra = radial_power_spectra(real_images)
     _, fake_spectra = radial_power_spectra(fake_images)
@@ -101,17 +99,3 @@ def _some(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, "n h
         np.linspace(0, len(images) - 1, count).astype(int)
     ]
     return chosen
-
-
-def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    table = pd.read_csv(path)
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}"
-        )
-    return table
-
-
-def _read_images(folder: Path, files: pd.Series) -> UInt8[np.ndarray, "n height width"]:
-    return np.stack([read_crop(folder / file) for file in files])

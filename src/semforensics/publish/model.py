@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
-from semforensics.core.images import read_crop
+from semforensics.core.images import read_crop, stack_crops
 from semforensics.core.tables import read_splits
 from semforensics.detector.domain import DOMAIN_FILE, Domain, feature_names
 from semforensics.detector.scoring import MODEL_FILE, load_classifier
@@ -104,7 +104,7 @@ def _measure_references(
     cropped: Path, train: pd.DataFrame, held_out: pd.DataFrame, size_px: int
 ) -> References:
     """Fingerprint the training crops; whole held-out micrographs show how near others come."""
-    reals = np.stack([read_crop(cropped / file) for file in train["file"]])
+    reals = stack_crops(cropped / file for file in train["file"])
     if reals.shape[1:] != (size_px, size_px):
         raise InputError(
             f"{cropped}: crops of {reals.shape[1:]} px, the classifier's have {size_px}"

@@ -12,10 +12,11 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
+from semforensics.core.markdown import markdown_table
 from semforensics.params import Protocol
 
 CLASSIFIERS = "metrics/classifier"
@@ -29,7 +30,6 @@ _NUMBERS = {
     "average_precision": "average precision",
     "auroc": "AUROC",
 }
-_ABSENT = "-"
 
 Estimate = tuple[float, float, float]
 """A value with the bounds of its interval."""
@@ -48,40 +48,25 @@ class Experiment:
     numbers: dict[Key, Estimate]
     counts: str
 
-
-def write_protocols_table(clean: str, thesis: str, out: Path) -> int:
-    """Write the results of two experiments of this repository as one Markdown table.
-
-    Args:
-        clean: A Git revision, or the name of a DVC experiment.
-        thesis: Another one.
-        out: File to write.
-
-    Returns:
-        The number of lines made of measurements.
-
-    Raises:
-        InputError: As `protocols_table`.
-    """
-    text = protocols_table(clean, thesis, Path.cwd())
-    with atomic_file(out) as path:
-        path.write_text(text)
-    return sum(line.startswith("| ") for line in text.splitlines()) - 2  # names, rule
+    def describe(self) -> str:
+        """Say which revision it is, and on how many images it was tested."""
+        return f"{self.protocol.capitalize()}: {self.revision} ({self.commit[:10]}), {self.counts}."
 
 
-def protocols_table(revision_a: str, revision_b: str, repository: Path) -> str:
-    """Put the results of two experiments side by side, in per cent with 95 % intervals.
+def compare_protocols(revision_a: str, revision_b: str, out: Path, repository: Path) -> int:
+    """Write the results of two experiments side by side, in per cent with 95 % intervals.
 
-    Which one is clean and which one the thesis's, their metrics say; the order does not matter.
+    Their metrics say which one is clean and which one the thesis's; the order does not matter. A
+    detector that only one experiment has is shown without a difference.
 
     Args:
         revision_a: A Git revision, or the name of a DVC experiment.
         revision_b: Another one.
+        out: File to write: two sentences and the table, in Markdown.
         repository: A folder of the checkout.
 
     Returns:
-        Markdown: two sentences and the table. A detector that only one experiment has is shown
-        without a difference.
+        The number of lines made of measurements.
 
     Raises:
         InputError: A revision is unknown or ambiguous, holds no metrics or not those of this
@@ -99,19 +84,17 @@ def protocols_table(revision_a: str, revision_b: str, repository: Path) -> str:
         raise InputError(
             f"different data: {clean.data} in {clean.revision}, {thesis.data} in {thesis.revision}"
         )
-    names = ["detector", "learned from", "tested on", "number", "clean", "thesis", "difference"]
-    lines = [_line(names), _line(["---"] * len(names))]
+    lines = []
     for key in dict.fromkeys([*clean.numbers, *thesis.numbers]):
-        pair = [experiment.numbers.get(key) for experiment in (clean, thesis)]
-        lines.append(_line([*key, *(_cell(estimate) for estimate in pair), _difference(*pair)]))
-    head = (
-        f"Per cent, 95 % interval; difference: thesis minus clean. Data: {clean.data}. "
-        + " ".join(
-            f"{e.protocol.capitalize()}: {e.revision} ({e.commit[:10]}), {e.counts}."
-            for e in (clean, thesis)
-        )
-    )
-    return "\n".join([head, "", *lines]) + "\n"
+        a, b = clean.numbers.get(key), thesis.numbers.get(key)
+        difference = difference_interval(b, a) if a and b else None
+        lines.append([*key, _cell(a), _cell(b), _cell(difference, sign="+")])
+    names = ["detector", "learned from", "tested on", "number", "clean", "thesis", "difference"]
+    head = f"Per cent, 95 % interval; difference: thesis minus clean. Data: {clean.data}."
+    text = f"{head} {clean.describe()} {thesis.describe()}\n\n{markdown_table(names, lines)}"
+    with atomic_file(out) as path:
+        path.write_text(text)
+    return len(lines)
 
 
 def read_experiment(revision: str, repository: Path) -> Experiment:
@@ -127,28 +110,25 @@ def read_experiment(revision: str, repository: Path) -> Experiment:
     files = sorted(name for name in (listing or "").split("\0") if name.endswith(".json"))
     if not files:
         raise InputError(f"{revision}: no {CLASSIFIERS}/*.json")
-    rows = {file: _read(commit, file, revision, repository) for file in files}
-    protocols = {str(row.get("protocol")) for row in rows.values()}
-    data = {str(row.get("data")) for row in rows.values()}
-    if len(protocols) != 1 or len(data) != 1 or not protocols <= set(get_args(Protocol)):
+    metrics = {file: _read(commit, file, revision, repository) for file in files}
+    found = {(str(row.get("protocol")), str(row.get("data"))) for row in metrics.values()}
+    (protocol, data), *others = sorted(found)
+    if others or protocol not in get_args(Protocol):
         raise InputError(
-            f"{revision}: metrics of protocol {', '.join(sorted(protocols))} and data "
-            f"{', '.join(sorted(data))}, expected one of each"
+            f"{revision}: metrics of {', '.join(f'protocol {p} and data {d}' for p, d in found)}, "
+            "expected one protocol and one kind of data"
         )
     numbers: dict[Key, Estimate] = {}
-    for file, row in rows.items():
+    for file, row in metrics.items():
         numbers |= dict(_classifier_numbers(row, f"{revision}: {file}"))
     if _git(repository, "cat-file", "-e", f"{commit}:{DETECTORS}") is not None:
-        numbers |= dict(_detector_numbers(_read(commit, DETECTORS, revision, repository)))
-    first = next(value for value in rows[files[0]].values() if isinstance(value, dict))
-    return Experiment(
-        revision=revision,
-        commit=commit,
-        protocol="clean" if protocols == {"clean"} else "thesis",
-        data=data.pop(),
-        numbers=numbers,
-        counts=f"{first['n_real']} test reals of {first['n_groups']} groups",
-    )
+        compared = _read(commit, DETECTORS, revision, repository).get("leave_one_out", {})
+        for method, measured in compared.items():
+            key = (method, "one generator", "the other", "mean AUROC")
+            numbers[key] = _estimate(measured, "auroc")
+    first = next(value for value in metrics[files[0]].values() if isinstance(value, dict))
+    counts = f"{first['n_real']} test reals of {first['n_groups']} groups"
+    return Experiment(revision, commit, cast(Protocol, protocol), data, numbers, counts)
 
 
 def _commit(revision: str, repository: Path) -> str:
@@ -196,12 +176,6 @@ def _classifier_numbers(row: dict[str, Any], where: str) -> Iterator[tuple[Key, 
                 yield key, _estimate(measured, number)
 
 
-def _detector_numbers(metrics: dict[str, Any]) -> Iterator[tuple[Key, Estimate]]:
-    for method, measured in metrics.get("leave_one_out", {}).items():
-        key = (method, "one generator", "the other", "mean AUROC")
-        yield key, _estimate(measured, "auroc")
-
-
 def _estimate(measured: dict[str, Any], number: str) -> Estimate:
     value, low, high = (float(measured[f"{number}{end}"]) for end in ("", "_low", "_high"))
     return value, low, high
@@ -220,19 +194,8 @@ def difference_interval(minuend: Estimate, subtrahend: Estimate) -> Estimate:
     return a - b, a - b - below, a - b + above
 
 
-def _cell(estimate: Estimate | None) -> str:
+def _cell(estimate: Estimate | None, sign: str = "") -> str:
     if estimate is None:
-        return _ABSENT
-    value, low, high = (100 * number for number in estimate)
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
-
-
-def _difference(clean: Estimate | None, thesis: Estimate | None) -> str:
-    if clean is None or thesis is None:
-        return _ABSENT
-    value, low, high = (100 * number for number in difference_interval(thesis, clean))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        return "-"
+    value, low, high = (f"{100 * number:{sign}.1f}" for number in estimate)
+    return f"{value} ({low} to {high})"

@@ -1,18 +1,18 @@
 """May a model be released? Its shortcut audit, and whether the audit is of this very model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import InputError
-from semforensics.core.files import sha256_of
+from semforensics.core.files import read_json, sha256_of
 from semforensics.detector.conformal import calibration_sizes, check_alpha
 from semforensics.detector.domain import DOMAIN_FILE
 from semforensics.detector.scoring import MODEL_FILE
 
 GATES = ("one_sided_processing", "controls_inconclusive", "permuted_labels")
 """What an audit must hold, each with its answer."""
+_AUDIT = {"gates": dict, "model_sha256": str, "domain_sha256": str, "phases": int, "alpha": float}
 
 
 def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]]:
@@ -29,8 +29,7 @@ def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]
         FileNotFoundError: There is no audit or no model.
         InputError: The file is no audit, or the model no model.
     """
-    audit = _read_audit(metrics)
-    model = classifier / MODEL_FILE
+    audit, model = _read_audit(metrics), classifier / MODEL_FILE
     if not model.is_file():
         raise FileNotFoundError(f"{model}: no such model")
     green: list[str] = []
@@ -60,7 +59,7 @@ def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]
     counts = calibration_sizes(calibration) if calibration else (0, 0)
     try:
         check_alpha(audit["alpha"], *counts)
-    except ValueError as error:
+    except InputError as error:
         red.append(f"calibration: {error}")
     else:
         green.append(
@@ -70,26 +69,11 @@ def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]
 
 
 def _read_audit(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `audit-shortcuts` writes it")
-    try:
-        audit = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    expected = {
-        "gates": dict,
-        "model_sha256": str,
-        "domain_sha256": str,
-        "phases": int,
-        "alpha": float,
-    }
-    if not isinstance(audit, dict):
-        raise InputError(f"{path}: not an audit")
-    for key, kind in expected.items():
+    audit = read_json(path)
+    for key, kind in _AUDIT.items():
         if not isinstance(audit.get(key), kind):
             raise InputError(f"{path}: not an audit: no {key}")
     for name, gate in audit["gates"].items():
-        missing = {"passed", "value", "bound"} - set(gate)
-        if missing:
-            raise InputError(f"{path}: gate {name} without {', '.join(sorted(missing))}")
+        if missing := sorted({"passed", "value", "bound"} - set(gate)):
+            raise InputError(f"{path}: gate {name} without {', '.join(missing)}")
     return audit
