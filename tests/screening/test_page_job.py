@@ -5,13 +5,15 @@ import pickle
 import shlex
 from pathlib import Path
 
+from semforensics.cli.screen import ScreenerOptions
 from semforensics.screening.page_job import PageJob
 from tests.screening.stand_in import StandIn, draw
 
 
 def job_of(model: str | None = None) -> PageJob:
     """A job with the settings of the command line."""
-    return PageJob(model, 0.05, 0.01, "mean", maps=False, device="cpu", threads=1)
+    options = ScreenerOptions(model, prevalence=0.01, maps=False, threads=1)
+    return PageJob(options.load, options.arguments())
 
 
 def test_the_report_shows_the_names_of_the_owner(tmp_path: Path) -> None:
@@ -52,5 +54,7 @@ def test_a_job_goes_to_its_process_without_its_model() -> None:
     """What is pickled is the settings; the model is loaded over there."""
     job = job_of()
 
-    assert pickle.loads(pickle.dumps(job)) == job
+    again = pickle.loads(pickle.dumps(job))
+
+    assert (again.arguments, again.load.__self__) == (job.arguments, job.load.__self__)
     assert len(pickle.dumps(job)) < 1000

@@ -1,7 +1,7 @@
 """Commands for those who screen figures."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -55,6 +55,14 @@ class ScreenerOptions:
             device=choose_device(self.device),
             evidence=self.maps,
         )
+
+    def arguments(self) -> tuple[str, ...]:
+        """Return the options that decide alike, on any device."""
+        model = () if self.model is None else ("--model", self.model)
+        numbers = ("--alpha", f"{self.alpha:g}", "--prevalence", f"{self.prevalence:g}")
+        return (
+            *numbers, "--pooling", self.pooling, "--maps" if self.maps else "--no-maps", *model
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ def serve(
     # Loaded here first: options that can never work are reported before anybody waits for a page.
     screener = options.load()
     serve_page(
-        PageJob(**asdict(options)),
+        PageJob(options.load, options.arguments()),
         port=port,
         notice=SIMULATED if is_simulated(screener.describe()) else "",
         announce=lambda url: typer.echo(f"{url} answers on this computer alone; Ctrl-C ends it"),

@@ -1,6 +1,6 @@
 """What the local page does with the files of one submission."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,15 @@ from typing import Any
 class PageJob:
     """Screens files; loads its model once and keeps it. Is pickled before that."""
 
-    model: str | None
-    alpha: float
-    prevalence: float
-    pooling: str
-    maps: bool
-    device: str
-    threads: int
+    load: Callable[[], Any]
+    """Loads the screener."""
+    arguments: tuple[str, ...]
+    """Options of `semforensics screen` that decide alike."""
     _screener: Any = field(default=None, init=False, repr=False)
 
     def warm(self) -> None:
         """Load the model."""
-        from semforensics.core.device import choose_device, set_threads
-        from semforensics.screening.screener import Screener
-
-        set_threads(self.threads)
-        self._screener = Screener.load(
-            self.model,
-            alpha=self.alpha,
-            prevalence=self.prevalence,
-            pooling=self.pooling,
-            device=choose_device(self.device),
-            evidence=self.maps,
-        )
+        self._screener = self.load()
 
     def __call__(
         self, paths: Sequence[Path], out: Path, scratch: Path, names: Mapping[Path, str]
@@ -45,6 +31,7 @@ class PageJob:
             scratch: Folder for unfinished work.
             names: Stored file → the name that the report shows.
         """
+        # Imported here: the page itself needs neither torch nor the decoders.
         from semforensics.screening.submission import Options, screen_submission
 
         if self._screener is None:
@@ -56,8 +43,4 @@ class PageJob:
         """Return the command that does the same with the same files."""
         from semforensics.screening.submission import repeating_command
 
-        options = ["--alpha", f"{self.alpha:g}", "--prevalence", f"{self.prevalence:g}"]
-        options += ["--pooling", self.pooling, "--maps" if self.maps else "--no-maps"]
-        if self.model is not None:
-            options += ["--model", self.model]
-        return repeating_command(["screen", *options, "--", *names])
+        return repeating_command(["screen", *self.arguments, "--", *names])

@@ -6,7 +6,7 @@ verdict of the detector, the evidence beside it, and the provenance of the file.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +14,9 @@ from jaxtyping import UInt8
 Grey = UInt8[np.ndarray, "height width"]
 GreyOfAnySize = UInt8[np.ndarray, "_ _"]
 """For lists of panels that differ in size."""
+
+Pixels = TypeVar("Pixels", bound=np.ndarray)
+"""Of any kind: grey levels, or what was computed of them."""
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """Image files that are read, by Pillow's names."""
@@ -65,6 +68,14 @@ class Box:
     def size_px(self) -> tuple[int, int]:
         """Height and width."""
         return self.bottom - self.top, self.right - self.left
+
+    def cut(self, pixels: Pixels) -> Pixels:
+        """Return this part of a picture [height, width]."""
+        return pixels[self.top : self.bottom, self.left : self.right]  # type: ignore[return-value]
+
+    def moved(self, rows: int, columns: int) -> "Box":
+        """Return a box of the same size, so far down and to the right."""
+        return Box(self.top + rows, self.left + columns, self.bottom + rows, self.right + columns)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from semforensics.screening.records import (
 from semforensics.screening.split.panels import split_panels
 
 
-class Screener:
+@dataclass(eq=False)
+class Screener(Rule):
     """A model with the settings of a screening; can be pickled.
 
     screener = Screener.load()
@@ -42,34 +44,17 @@ class Screener:
         print(panel.finding.verdict, panel.finding.reason)
     """
 
-    def __init__(
-        self,
-        model: ScreeningModel,
-        *,
-        alpha: float = 0.05,
-        prevalence: float = 0.5,
-        pooling: str = "mean",
-        evidence: bool = True,
-    ) -> None:
-        """Check the settings against the model, and prepare its network.
+    evidence: bool = True
+    """Whether to gather what is shown beside a verdict, which takes most of the time."""
 
-        Args:
-            model: Scores and decides.
-            alpha: As `Rule` says, and so are `prevalence` and `pooling`.
-            prevalence: Between 0 and 1.
-            pooling: mean, median or max.
-            evidence: Whether to gather what is shown beside a verdict, which takes most of the
-                time.
-
-        Raises:
-            InputError: A setting is out of range, or finer than the model's calibration resolves.
-        """
-        self._rule = Rule(model, alpha, prevalence, pooling)
-        self._network = FoldedNetwork(model.detector.network)
-        self.model, self.evidence = model, evidence
-        self.alpha, self.prevalence, self.pooling = alpha, prevalence, pooling
-        self.size_px: int = model.about["size_px"]
+    @cached_property
+    def size_px(self) -> int:
         """Side of a tile, and the least of a panel."""
+        return int(self.model.about["size_px"])
+
+    @cached_property
+    def _network(self) -> FoldedNetwork:
+        return FoldedNetwork(self.model.detector.network)
 
     @classmethod
     def load(
@@ -84,10 +69,11 @@ class Screener:
         Args:
             model: As `find_model` takes it; None is the released one.
             device: Where to score.
-            settings: Of the constructor: alpha, prevalence, pooling, evidence.
+            settings: alpha, prevalence, pooling, evidence.
 
         Raises:
-            InputError: As the constructor; or the file is no screening model.
+            InputError: The model and the settings do not go together, or the file is no screening
+                model.
             FileNotFoundError: There is no such model.
         """
         return cls(ScreeningModel.load(find_model(model), torch.device(device)), **settings)
@@ -160,7 +146,7 @@ class Screener:
             scores = np.split(self.tile_logits(stack), ends)
             inside = np.split(self.model.detector.domain.is_inside(stack), ends)
             findings = (
-                self._rule.decide(*one, is_lossy=is_lossy, is_resampled=is_resampled)
+                self.decide(*one, is_lossy=is_lossy, is_resampled=is_resampled)
                 for one in zip(large, scores, inside, strict=True)
             )
         return [

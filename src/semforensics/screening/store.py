@@ -19,6 +19,7 @@ import numpy as np
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, sha256_of
+from semforensics.screening.read.intake import find_side_car
 from semforensics.screening.records import Grey, GreyOfAnySize, Picture, Refusal
 
 _OWN_FOLDER = ".semforensics-unfinished"
@@ -91,13 +92,10 @@ class Store:
         return _digest((self.stamp, place, known, asdict(picture.provenance)))
 
     def input_key(self, path: Path, name: str) -> str:
-        """Name an input file by its bytes, its name and the texts beside it, and the settings."""
-        texts = [
-            (text.name, _sha256_or_why(text))
-            for text in sorted(path.parent.glob("*.[tT][xX][tT]"))
-            if text.stem == path.stem
-        ]
-        return _digest((self.stamp, _sha256_or_why(path), str(path), name, texts))
+        """Name an input file by its bytes, its name and the text beside it, and the settings."""
+        text = find_side_car(path)
+        beside = text and _sha256_or_why(text)
+        return _digest((self.stamp, _sha256_or_why(path), str(path), name, beside))
 
     def has_picture(self, key: str) -> bool:
         """Say whether a picture has been judged."""

@@ -64,7 +64,7 @@ def test_references_survive_a_file(references: References) -> None:
     """What goes into a file comes back, bit for bit."""
     again = References.restore(references.tensors(), references.numbers())
 
-    for name in ("frequencies", "spectra_db", "marks"):
+    for name in ("frequencies", "spectra_db", "fingerprints"):
         np.testing.assert_array_equal(getattr(again, name), getattr(references, name))
     assert again.numbers() == references.numbers()
 

@@ -1,7 +1,8 @@
-"""What a model keeps of its training reals: their spectra and marks to know them again by.
+"""What a model keeps of its training reals: spectra, and fingerprints to recognise them by.
 
-No pixel is kept. A mark is the signs of the lowest frequencies of a crop, 255 bits: enough to find
-the crop again, flipped, turned, compressed or inside a larger panel; far too little to draw it.
+No pixel is kept. A fingerprint is the signs of the lowest frequencies of a crop, 255 bits: enough
+to find the crop again, flipped, turned, compressed or inside a larger panel; far too little to draw
+it.
 
 A panel is searched in two steps: the 63 lowest frequencies at every second cell of the shrunk
 panel, against all crops in all eight positions; then all 255 bits around the best places, to the
@@ -23,9 +24,11 @@ from semforensics.distances.spectra import radial_power_spectra
 from semforensics.screening.records import Box, Grey, GreyOfAnySize
 
 FREQUENCIES = 16
-"""Of each direction that a mark holds."""
+"""Of each direction that a fingerprint holds."""
+BITS = FREQUENCIES**2 - 1
+"""Of a fingerprint: the mean, at the lowest frequencies, is left out."""
 CELLS = 32
-"""Side of the shrunk crop that a mark is taken of."""
+"""Side of the shrunk crop that a fingerprint is taken of."""
 PERCENTILES = (5, 50, 95)
 
 _COARSE = 8  # frequencies of each direction in the first step
@@ -47,7 +50,7 @@ _TURNS = (
     "mirrored along the other diagonal",
 )
 
-Marks = Int8[np.ndarray, "n bits"]
+Fingerprints = Int8[np.ndarray, "n count count"]
 Windows = Float[np.ndarray, "n cells cells"]
 
 
@@ -61,12 +64,12 @@ class References:
     """Their power, 10 log10 of grey levels squared times pixels squared, at `PERCENTILES`."""
     fineness_db: float
     """The fifth percentile of their `fineness`: of twenty training reals one is below."""
-    marks: Marks
-    """Of their crops, each bit -1 or 1."""
+    fingerprints: Fingerprints
+    """Of their crops, each bit -1 or 1, by frequency down and across."""
     names: tuple[str, ...]
     """Of the crops."""
     nearest: float
-    """Share of bits below which a distance between marks is suspicious."""
+    """Share of bits below which a distance between fingerprints is suspicious."""
     size_px: int
     """Side of the crops."""
 
@@ -87,7 +90,7 @@ class References:
                 suspicious.
 
         Raises:
-            InputError: There are none of either, or the crops are too small for a mark.
+            InputError: There are none of either, or the crops are too small for a fingerprint.
         """
         if len(reals) == 0 or len(others) == 0:
             raise InputError(f"{len(reals)} training reals and {len(others)} others, need both")
@@ -97,10 +100,10 @@ class References:
         frequencies, power = radial_power_spectra(reals)
         spectra = to_db(power)
         step = size_px // CELLS
-        marks = np.concatenate(
-            [_marks(_shrink(real, step)[None, :CELLS, :CELLS]) for real in reals]
+        fingerprints = np.concatenate(
+            [_fingerprints(_shrink(real, step)[None, :CELLS, :CELLS]) for real in reals]
         )
-        found = [_search(other, marks, step) for other in others]
+        found = [_search(other, fingerprints, step) for other in others]
         distances = [one[0] for one in found if one is not None]
         if not distances:
             raise InputError(f"{len(others)} others, all smaller than a crop of {size_px} px")
@@ -108,7 +111,7 @@ class References:
             frequencies.astype(np.float32),
             np.percentile(spectra, PERCENTILES, axis=0).astype(np.float32),
             float(np.percentile(fineness(frequencies, spectra), 5)),
-            marks,
+            fingerprints,
             tuple(names),
             _SAFETY * min(distances),
             size_px,
@@ -123,7 +126,7 @@ class References:
             None where none is suspiciously near, or the panel is smaller than a crop.
         """
         step = self.size_px // CELLS
-        found = _search(panel, self.marks, step)
+        found = _search(panel, self.fingerprints, step)
         if found is None or found[0] >= self.nearest:
             return None
         distance, top, left, crop, turn = found
@@ -145,21 +148,19 @@ class References:
         return np.asarray(to_db(radial_power_spectra(tiles)[1]).mean(axis=0))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what goes into a model file; the bits of the marks are packed."""
-        return {
-            "frequencies": torch.from_numpy(self.frequencies),
-            "spectra_db": torch.from_numpy(self.spectra_db),
-            "marks": torch.from_numpy(np.packbits(self.marks > 0, axis=1)),
+        """Return what goes into a model file; the bits of the fingerprints are packed."""
+        bits = self.fingerprints.reshape(len(self.names), -1)[:, 1:]
+        arrays = {
+            "frequencies": self.frequencies,
+            "spectra_db": self.spectra_db,
+            "marks": np.packbits(bits > 0, axis=1),
         }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def numbers(self) -> dict[str, Any]:
         """Return the rest, for the header."""
-        return {
-            "fineness_db": self.fineness_db,
-            "names": list(self.names),
-            "nearest": self.nearest,
-            "size_px": self.size_px,
-        }
+        names = ("fineness_db", "names", "nearest", "size_px")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> "References":
@@ -168,19 +169,18 @@ class References:
         Raises:
             InputError: They do not belong together.
         """
-        bits = FREQUENCIES**2 - 1
-        packed = tensors["marks"].numpy()
-        if packed.shape != (len(numbers["names"]), -(-bits // 8)):
+        packed, n_crops = tensors["marks"].numpy(), len(numbers["names"])
+        if packed.shape != (n_crops, -(-BITS // 8)):
             raise InputError(
-                f"marks of shape {packed.shape}, expected {-(-bits // 8)} bytes for each of "
-                f"{len(numbers['names'])} crops"
+                f"marks of shape {packed.shape}, expected {-(-BITS // 8)} bytes for each of "
+                f"{n_crops} crops"
             )
-        marks = np.unpackbits(packed, axis=1, count=bits).astype(np.int8) * 2 - 1
+        signs = np.unpackbits(packed, axis=1, count=BITS).astype(np.int8) * 2 - 1
         return cls(
             tensors["frequencies"].numpy(),
             tensors["spectra_db"].numpy(),
             float(numbers["fineness_db"]),
-            marks.astype(np.int8),
+            np.insert(signs, 0, 1, axis=1).reshape(n_crops, FREQUENCIES, FREQUENCIES),
             tuple(numbers["names"]),
             float(numbers["nearest"]),
             int(numbers["size_px"]),
@@ -221,44 +221,31 @@ def _basis(count: int) -> Float[np.ndarray, "count cells"]:
     return np.asarray(waves, dtype=np.float32)
 
 
-def _marks(windows: Windows, count: int = FREQUENCIES) -> Marks:
-    """Take the signs of the lowest frequencies of windows, the mean left out."""
+def _fingerprints(windows: Windows, count: int = FREQUENCIES) -> Fingerprints:
+    """Take the signs of the lowest frequencies of windows; in the place of the mean stands 1."""
     basis = _basis(count)
-    waves = basis @ windows @ basis.T  # [n, count, count]
-    signs = np.where(waves >= 0, 1, -1).astype(np.int8)
-    return np.asarray(signs.reshape(len(windows), -1)[:, 1:])
+    signs = np.where(basis @ windows @ basis.T >= 0, 1, -1).astype(np.int8)
+    signs[:, 0, 0] = 1
+    return signs
 
 
-def _square(marks: Marks) -> Int8[np.ndarray, "n count count"]:
-    """Put marks into squares, with something in the place of the mean."""
-    count = round((marks.shape[1] + 1) ** 0.5)
-    return np.concatenate([np.ones((len(marks), 1), np.int8), marks], axis=1).reshape(
-        -1, count, count
-    )
-
-
-def _lowest(marks: Marks, count: int) -> Marks:
-    """Keep the lowest frequencies of marks."""
-    kept = np.ascontiguousarray(_square(marks)[:, :count, :count])
-    return np.asarray(kept.reshape(len(marks), -1)[:, 1:])
-
-
-def _all_turns(marks: Marks) -> list[Marks]:
-    """Return the marks of the eight flips and quarter turns, in the order of their names.
+def _all_turns(fingerprints: Fingerprints) -> Int8[np.ndarray, "8 n count count"]:
+    """Return the fingerprints of the eight flips and quarter turns, in the order of their names.
 
     A flip changes the signs of the odd frequencies of its direction, a transpose swaps directions.
     """
-    waves = _square(marks)
-    odd = np.where(np.arange(waves.shape[1]) % 2, -1, 1).astype(np.int8)
-    turned = []
-    for swapped in (waves, waves.swapaxes(1, 2)):
-        for down, across in ((1, 1), (1, odd), (odd[:, None], 1), (odd[:, None], odd)):
-            turned.append((swapped * down * across).reshape(len(marks), -1)[:, 1:])
-    return turned
+    odd = np.where(np.arange(fingerprints.shape[1]) % 2, -1, 1).astype(np.int8)
+    return np.stack(
+        [
+            swapped * down * across
+            for swapped in (fingerprints, fingerprints.swapaxes(1, 2))
+            for down, across in ((1, 1), (1, odd), (odd[:, None], 1), (odd[:, None], odd))
+        ]
+    )
 
 
 def _search(
-    picture: GreyOfAnySize, marks: Marks, step: int
+    picture: GreyOfAnySize, fingerprints: Fingerprints, step: int
 ) -> tuple[float, int, int, int, int] | None:
     """Find the place of a picture that is most like a crop.
 
@@ -270,9 +257,9 @@ def _search(
     if min(shrunk.shape) < CELLS:
         return None
     windows = np.lib.stride_tricks.sliding_window_view(shrunk, (CELLS, CELLS))
-    turns = np.stack(_all_turns(marks))  # [8, n, bits]
+    turns = _all_turns(fingerprints)
     found = []
-    for row, column, crop, turn in _coarse(windows[::2, ::2], marks).tolist():
+    for row, column, crop, turn in _coarse(windows[::2, ::2], fingerprints).tolist():
         around = _around(2 * row, 2 * column, 1, windows.shape)
         near = np.stack([windows[place] for place in around])
         found.append((*_nearest(near, around, turns[turn, crop]), crop, turn))
@@ -300,10 +287,12 @@ def _around(row: int, column: int, reach: int, limits: Sequence[int]) -> list[tu
 
 
 def _nearest(
-    windows: Windows, places: Sequence[tuple[int, int]], mark: Int8[np.ndarray, " bits"]
+    windows: Windows,
+    places: Sequence[tuple[int, int]],
+    fingerprint: Int8[np.ndarray, "count count"],
 ) -> tuple[float, int, int]:
-    """Return the smallest distance of windows from a mark, and the place of that window."""
-    distances = (_marks(windows) != mark).mean(axis=1)
+    """Return the smallest distance of windows from a fingerprint, and the place of that window."""
+    distances = np.count_nonzero(_fingerprints(windows) != fingerprint, axis=(1, 2)) / BITS
     index = int(distances.argmin())
     return (float(distances[index]), *places[index])
 
@@ -316,20 +305,20 @@ def _box_means(grey: GreyOfAnySize, step: int) -> Float[np.ndarray, "rows column
 
 
 def _coarse(
-    windows: Float[np.ndarray, "rows columns cells cells"], marks: Marks
+    windows: Float[np.ndarray, "rows columns cells cells"], fingerprints: Fingerprints
 ) -> Int[np.ndarray, "places 4"]:
     """Return the best places by the lowest frequencies: row, column, crop and turn."""
     rows, columns = windows.shape[:2]
-    low = _all_turns(_lowest(marks, _COARSE))
-    crops = np.concatenate(low).astype(np.float32).T  # [bits, 8 n]
+    low = _all_turns(fingerprints[:, :_COARSE, :_COARSE])
+    crops = low.reshape(-1, _COARSE**2).astype(np.float32).T  # [bits, 8 n]
     scores, picks = [], []
     for start in range(0, rows * columns, _WINDOWS):
         index = np.arange(start, min(start + _WINDOWS, rows * columns))
-        found = _marks(windows[index // columns, index % columns], _COARSE)
-        agreement = found.astype(np.float32) @ crops
+        found = _fingerprints(windows[index // columns, index % columns], _COARSE)
+        agreement = found.reshape(len(index), -1).astype(np.float32) @ crops
         picks.append(agreement.argmax(axis=1))
         scores.append(agreement[np.arange(len(index)), picks[-1]])
     score, pick = np.concatenate(scores), np.concatenate(picks)
     order = np.argsort(-score, kind="stable")[:_PLACES]
-    turn, crop = np.divmod(pick[order], len(marks))
+    turn, crop = np.divmod(pick[order], len(fingerprints))
     return np.stack([order // columns, order % columns, crop, turn], axis=1)

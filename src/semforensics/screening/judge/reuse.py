@@ -66,6 +66,7 @@ _MOST_VOTING, _MOST_TRIED = 4000, 400  # shifts of a pair and transform
 _HYPOTHESES = 3  # of a pair, confirmed one after the other
 _MOST_IN_VAIN = 10  # pairs of a panel that are looked at and show two places, most votes first
 _SEARCH = 3  # px around a proposed shift
+_MIDDLE = 256  # px of an overlap that are looked at while searching
 _BLOCK = 64  # px
 _SMOOTH, _BACKGROUND = 1.0, 16.0  # sigmas in px: noise below, shading above
 _BLACK, _WHITE = 5, 250  # areas beyond are printed, or saturated: they say nothing
@@ -192,14 +193,18 @@ def _look_at(
     """Return the first hypothesis that holds, else whether one failed for recurring elsewhere."""
     recurs = False
     for proposal in hypotheses:
-        turned, shift, box, correlation = _lay(proposal, first, second)
+        transform = proposal.transform
+        turned = _Detail(turn(second.levels, transform), turn(second.weights, transform))
+        shift = _refine(first, turned, proposal.shift)
+        box = _overlap(first, turned, shift)
+        correlation = _agreement(first, turned, box, shift)
         if correlation < LEAST_CORRELATION:
             continue
         if _agrees_elsewhere(first.levels, turned.levels, box, shift):
             recurs = True
             continue
         names = panels[proposal.first][0], panels[proposal.second][0]
-        return Reuse(*names, TRANSFORMS[proposal.transform], box, round(correlation, 4)), False
+        return Reuse(*names, TRANSFORMS[transform], box, round(correlation, 4)), False
     return None, recurs
 
 
@@ -360,25 +365,27 @@ def _high_passed(grey: Grey) -> _Detail:
     return _Detail((fine - background) * weights, weights)
 
 
-def _lay(
-    proposal: _Proposal, first: _Detail, second: _Detail
-) -> tuple[_Detail, tuple[int, int], Box, float]:
-    """Lay the second panel on the first: it turned, its shift, the overlap, the correlation."""
-    transform = proposal.transform
-    turned = _Detail(turn(second.levels, transform), turn(second.weights, transform))
-    shift = _refine(first, turned, proposal.shift)
-    box = _overlap(first.levels.shape, turned.levels.shape, shift)
-    return turned, shift, box, _agreement(first, turned, box, shift)
-
-
 def _agreement(first: _Detail, turned: _Detail, box: Box, shift: tuple[int, int]) -> float:
-    """Correlate two panels in an overlap, by the median of its blocks; -1 where there is none."""
+    """Correlate two panels in an overlap: the median of blocks of 64 px; -1 where there is none.
+
+    Blocks that are flat or mostly printed on are left out.
+    """
     if min(box.size_px) < LEAST_OVERLAP_PX:
         return -1.0
-    mine, other = _cut(first.levels, turned.levels, box, shift)
-    my_weights, other_weights = _cut(first.weights, turned.weights, box, shift)
-    blocks = _block_correlations(mine, other, my_weights * other_weights)
-    return float(np.median(blocks)) if blocks else -1.0
+    under = box.moved(-shift[0], -shift[1])
+    mine, other = box.cut(first.levels), under.cut(turned.levels)
+    seen = box.cut(first.weights) * under.cut(turned.weights) > 0
+    values = []
+    for top in range(0, mine.shape[0] - _BLOCK // 2 + 1, _BLOCK):
+        for left in range(0, mine.shape[1] - _BLOCK // 2 + 1, _BLOCK):
+            block = Box(top, left, top + _BLOCK, left + _BLOCK)
+            pixels = block.cut(seen)
+            if pixels.mean() < _LEAST_SEEN:
+                continue
+            a, b = block.cut(mine)[pixels], block.cut(other)[pixels]
+            if min(a.std(), b.std()) >= _FLAT:
+                values.append(_correlation(a, b))
+    return float(np.median(values)) if values else -1.0
 
 
 def _agrees_elsewhere(
@@ -389,26 +396,24 @@ def _agrees_elsewhere(
 ) -> bool:
     """Say whether the first panel has the second's best-marked part at other places too."""
     side = min(_TEMPLATE, min(box.size_px) // 2)
-    corners = [
-        (top, left)
+    back = -shift[0], -shift[1]
+    squares = [
+        Box(top, left, top + side, left + side)
         for top in range(box.top, box.bottom - side + 1, side // 2)
         for left in range(box.left, box.right - side + 1, side // 2)
     ]
 
-    def detail(corner: tuple[int, int]) -> float:
-        top, left = corner
-        squares = (
-            first[_square(top, left, side)],
-            turned[_square(top - shift[0], left - shift[1], side)],
-        )
-        return min(float((square**2).sum()) for square in squares)
+    def detail(square: Box) -> float:
+        parts = square.cut(first), square.moved(*back).cut(turned)
+        return min(float((part**2).sum()) for part in parts)
 
-    top, left = max(corners, key=detail)
-    template = turned[_square(top - shift[0], left - shift[1], side)]
-    from_row, from_column = max(0, top - _AROUND), max(0, left - _AROUND)
-    around = first[from_row : top + side + _AROUND, from_column : left + side + _AROUND]
-    likeness = _slide(template, around)
-    row, column = top - from_row, left - from_column
+    best = max(squares, key=detail)
+    around = Box(
+        max(0, best.top - _AROUND), max(0, best.left - _AROUND),
+        best.bottom + _AROUND, best.right + _AROUND,
+    )  # fmt: skip
+    likeness = _slide(best.moved(*back).cut(turned), around.cut(first))
+    row, column = best.top - around.top, best.left - around.left
     here = float(likeness[row, column])
     reach = _ELSEWHERE
     likeness[
@@ -416,10 +421,6 @@ def _agrees_elsewhere(
     ] = -1
     elsewhere = float(likeness.max())
     return elsewhere >= LEAST_CORRELATION and 1 - here > _UNEXPLAINED * (1 - elsewhere)
-
-
-def _square(top: int, left: int, side: int) -> tuple[slice, slice]:
-    return slice(top, top + side), slice(left, left + side)
 
 
 def _square_sums(values: np.ndarray, side: int) -> np.ndarray:
@@ -445,55 +446,24 @@ def _refine(first: _Detail, turned: _Detail, shift: tuple[int, int]) -> tuple[in
     best, best_shift = -2.0, shift
     for row in range(shift[0] - _SEARCH, shift[0] + _SEARCH + 1):
         for column in range(shift[1] - _SEARCH, shift[1] + _SEARCH + 1):
-            box = _overlap(first.levels.shape, turned.levels.shape, (row, column))
+            box = _overlap(first, turned, (row, column))
             if min(box.size_px) < LEAST_OVERLAP_PX:
                 continue
-            middle = _middle(box, 256)
-            value = _correlation(*_cut(first.levels, turned.levels, middle, (row, column)))
+            top = max(box.top, (box.top + box.bottom - _MIDDLE) // 2)
+            left = max(box.left, (box.left + box.right - _MIDDLE) // 2)
+            middle = Box(top, left, min(box.bottom, top + _MIDDLE), min(box.right, left + _MIDDLE))
+            other = middle.moved(-row, -column)
+            value = _correlation(middle.cut(first.levels), other.cut(turned.levels))
             if value > best:
                 best, best_shift = value, (row, column)
     return best_shift
 
 
-def _middle(box: Box, most: int) -> Box:
-    top = max(box.top, (box.top + box.bottom - most) // 2)
-    left = max(box.left, (box.left + box.right - most) // 2)
-    return Box(top, left, min(box.bottom, top + most), min(box.right, left + most))
-
-
-def _overlap(shape: tuple[int, ...], other: tuple[int, ...], shift: tuple[int, int]) -> Box:
+def _overlap(first: _Detail, turned: _Detail, shift: tuple[int, int]) -> Box:
     """Return the part of the first panel that the second covers; empty or negative where none."""
+    (height, width), (rows, columns) = first.levels.shape, turned.levels.shape
     top, left = max(0, shift[0]), max(0, shift[1])
-    return Box(top, left, min(shape[0], other[0] + shift[0]), min(shape[1], other[1] + shift[1]))
-
-
-def _cut(
-    first: np.ndarray, turned: np.ndarray, box: Box, shift: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    mine = first[box.top : box.bottom, box.left : box.right]
-    other = turned[
-        box.top - shift[0] : box.bottom - shift[0], box.left - shift[1] : box.right - shift[1]
-    ]
-    return mine, other
-
-
-def _block_correlations(
-    mine: Float32[np.ndarray, "height width"],
-    other: Float32[np.ndarray, "height width"],
-    weights: Float32[np.ndarray, "height width"],
-) -> list[float]:
-    """Correlate blocks of 64 px; those that are flat or mostly printed on are left out."""
-    values = []
-    for top in range(0, mine.shape[0] - _BLOCK // 2 + 1, _BLOCK):
-        for left in range(0, mine.shape[1] - _BLOCK // 2 + 1, _BLOCK):
-            part = (slice(top, top + _BLOCK), slice(left, left + _BLOCK))
-            seen = weights[part] > 0
-            if seen.mean() < _LEAST_SEEN:
-                continue
-            a, b = mine[part][seen], other[part][seen]
-            if min(a.std(), b.std()) >= _FLAT:
-                values.append(_correlation(a, b))
-    return values
+    return Box(top, left, min(height, rows + shift[0]), min(width, columns + shift[1]))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

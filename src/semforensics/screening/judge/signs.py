@@ -39,6 +39,20 @@ EQUAL_LIMIT = 2.0
 """Neighbours that are equal for each that is one level darker, or lighter: up to 1.1 for raw
 pixels, 1.9 after a change of tone, from 2 on after a median, from 2.4 on for denoised files."""
 
+_CLAUSES = {
+    "jpeg": (JPEG_LIMIT, "its pixels show the steps of JPEG compression"),
+    "peak": (PEAK_LIMIT, "its pixels show the regular pattern of interpolation"),
+    "grid_peak": (
+        GRID_PEAK_LIMIT,
+        "its pixels show a regular pattern, as blocks of JPEG or interpolation leave it",
+    ),
+    "equal": (
+        EQUAL_LIMIT,
+        "its pixels repeat their neighbours, as a median filter or denoising makes them",
+    ),
+}
+"""Signs from strong to weak: the number above which each speaks, and how it is told."""
+
 _BLOCK = 8
 _FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (2, 2))
 _STEPS = np.arange(2, 41)  # of quantisation; 1 is quality 100, which changes next to nothing
@@ -62,14 +76,9 @@ def why_not_native(
         spectrum_db: `references.spectrum_of(panel)` where it is known already.
     """
     signs = measure(panel, references, spectrum_db)
-    if signs["jpeg"] > JPEG_LIMIT:
-        return "its pixels show the steps of JPEG compression"
-    if signs["peak"] > PEAK_LIMIT:
-        return "its pixels show the regular pattern of interpolation"
-    if signs["grid_peak"] > GRID_PEAK_LIMIT:
-        return "its pixels show a regular pattern, as blocks of JPEG or interpolation leave it"
-    if signs["equal"] > EQUAL_LIMIT:
-        return "its pixels repeat their neighbours, as a median filter or denoising makes them"
+    for name, (limit, clause) in _CLAUSES.items():
+        if signs[name] > limit:
+            return clause
     if signs["fineness_db"] < references.fineness_db:
         return (
             "it has less fine detail than native pixels of the training domain, as after resampling"

@@ -25,16 +25,16 @@ from semforensics.screening.judge.signs import why_not_native
 from semforensics.screening.records import Finding, Grey, Verdict
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rule:
     """A model and how it decides."""
 
     model: ScreeningModel
-    alpha: float
+    alpha: float = 0.05
     """Share of reals, like those the model knows, that may be suspected."""
-    prevalence: float
+    prevalence: float = 0.5
     """Share of generated panels among those screened; moves the predictive value alone."""
-    pooling: str
+    pooling: str = "mean"
     """Of the logits of a panel's tiles: mean, median or max."""
 
     def __post_init__(self) -> None:

@@ -85,7 +85,8 @@ def read_input(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refu
             yield Refusal(name, "", None, reason)
             return
         data = path.read_bytes()
-        side_car = _side_car_of(path)
+        text = find_side_car(path)
+        side_car = text.read_bytes().decode("utf-8", "replace") if text else None
     except OSError as error:
         reason = f"cannot be read: {error.strerror or type(error).__name__}"
         yield Refusal(name, "", None, reason)
@@ -192,12 +193,12 @@ def _decoding() -> Iterator[None]:
             raise InputError(f"cannot be decoded: {reason}") from error
 
 
-def _side_car_of(path: Path) -> str | None:
-    """Read the text that Hitachi's and JEOL's programs write beside an image."""
+def find_side_car(path: Path) -> Path | None:
+    """Find the text that Hitachi's and JEOL's programs write beside an image."""
     for ending in (".txt", ".TXT"):
         text = path.with_suffix(ending)
         if text != path and text.is_file() and text.stat().st_size <= SIDE_CAR_MB * 1e6:
-            return text.read_bytes().decode("utf-8", "replace")
+            return text
     return None
 
 

@@ -59,7 +59,7 @@ def split_panels(
     label = ("a label printed into it, if there is one, is left in",) if len(boxes) > 1 else ()
     for index, box in enumerate(boxes):
         name = "" if len(boxes) == 1 else _letter(index)
-        grey = picture.grey[box.top : box.bottom, box.left : box.right]
+        grey = box.cut(picture.grey)
         try:
             panel = _panel(name, box, grey, least_px, info_bar)
             panels.append(replace(panel, notes=panel.notes + label))
@@ -131,7 +131,7 @@ def _parts(grey: Grey) -> Iterator[Box]:
 def _is_one_with_bar(grey: Grey, box: Box) -> bool:
     """Say whether a part is one image above an info bar, whose black rows are no gutters."""
     try:
-        top = find_info_bar(grey[box.top : box.bottom, box.left : box.right])
+        top = find_info_bar(box.cut(grey))
     except UnsureError:
         return False
     if top is None or top < PART_PX:
@@ -141,10 +141,11 @@ def _is_one_with_bar(grey: Grey, box: Box) -> bool:
 
 def _cut(grey: Grey, box: Box) -> list[Box]:
     """Cut a part along its gutters of one direction, rows first; margins of the pieces go too."""
-    part = grey[box.top : box.bottom, box.left : box.right]
+    part = box.cut(grey)
     for axis in (0, 1):
         lines = part if axis == 0 else part.T
-        spans = _spans(_abrupt(lines, _is_gutter(lines)))
+        between = _runs(~_abrupt(lines, _is_gutter(lines)))
+        spans = [(a, b) for a, b in between if b - a >= PART_PX]
         if len(spans) > 1:
             pieces = [
                 Box(box.top + a, box.left, box.top + b, box.right)
@@ -158,7 +159,7 @@ def _cut(grey: Grey, box: Box) -> list[Box]:
 
 def _trimmed(grey: Grey, box: Box) -> Box:
     """Cut off margins."""
-    part = grey[box.top : box.bottom, box.left : box.right]
+    part = box.cut(grey)
     top, bottom = _ends(_is_gutter(part))
     left, right = _ends(_is_gutter(part.T))
     if bottom - top < PART_PX or right - left < PART_PX:
@@ -178,8 +179,7 @@ def _is_gutter(part: Grey) -> Bool[np.ndarray, " lines"]:
         is_flat = (np.abs(line - middle) <= noise / 2).mean() >= _LINE_SHARE
         is_line[index] = is_flat and not _BLACK < middle < _WHITE
     # Lines that belong to no strip of the least thickness are of the image.
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_line.astype(np.int8), [0]])))
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+    for start, stop in _runs(is_line):
         if stop - start < GUTTER_PX:
             is_line[start:stop] = False
     return np.asarray(is_line)
@@ -188,8 +188,7 @@ def _is_gutter(part: Grey) -> Bool[np.ndarray, " lines"]:
 def _abrupt(part: Grey, is_gutter: Bool[np.ndarray, " lines"]) -> Bool[np.ndarray, " lines"]:
     """Keep the gutters inside a part from which a picture begins at once, on one side at least."""
     kept = is_gutter.copy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_gutter.astype(np.int8), [0]])))
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+    for start, stop in _runs(is_gutter):
         level = np.median(part[start:stop])
         beside = [line for line in (start - 1, stop) if 0 <= line < len(part)]
         away = [(np.abs(part[line] - level) > _NOISE).mean() for line in beside]
@@ -204,11 +203,10 @@ def _ends(is_gutter: Bool[np.ndarray, " lines"]) -> tuple[int, int]:
     return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
 
 
-def _spans(is_gutter: Bool[np.ndarray, " lines"]) -> list[tuple[int, int]]:
-    """Stretches between gutters that are thick enough to be a part."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[1], is_gutter.astype(np.int8), [1]])))
-    spans = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    return [(start, stop) for start, stop in spans if stop - start >= PART_PX]
+def _runs(mask: Bool[np.ndarray, " lines"]) -> list[tuple[int, int]]:
+    """List the stretches of lines for which a mask is true: begin, and end left out."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _letter(index: int) -> str:
