@@ -14,7 +14,6 @@ from semforensics.detector.perturbations import AXES, GRID, Perturbation
 from semforensics.params import RobustnessParams
 from semforensics.trials.metrics import wilson_interval
 from semforensics.trials.robustness import (
-    Outcome,
     classify,
     count_biased,
     measure_cell,
@@ -50,13 +49,15 @@ def measured(trained: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path
     return output
 
 
-def outcome(logits: list[float], verdicts: str, inside: str = "") -> Outcome:
+def outcome(logits: list[float], verdicts: str, inside: str = "") -> pd.DataFrame:
     """Verdicts by their first letters; all inside unless said otherwise."""
     names = {"c": "consistent", "i": "inconclusive", "a": "ai-suspected"}
-    return Outcome(
-        np.array(logits, dtype=np.float32),
-        np.array([names[letter] for letter in verdicts]),
-        np.array([letter == "y" for letter in inside or "y" * len(logits)]),
+    return pd.DataFrame(
+        {
+            "logit": np.array(logits, dtype=np.float32),
+            "verdict": [names[letter] for letter in verdicts],
+            "is_inside": [letter == "y" for letter in inside or "y" * len(logits)],
+        }
     )
 
 
@@ -135,7 +136,7 @@ def test_remarks_tell_fragility_from_bias() -> None:
     suspicious = outcome([*reals + 3, *fakes + 3], letters)
     rows = table(count, count)
 
-    def remark_of(after: Outcome, case: str) -> str:
+    def remark_of(after: pd.DataFrame, case: str) -> str:
         return measure_cell(before, after, case, rows, 0.0, 0)["remark"]
 
     assert remark_of(blurred, "both") == "fragile"
@@ -201,8 +202,8 @@ def test_outside_the_domain_nothing_is_decided(trained: Folders) -> None:
 
     found = classify(trained.under_test(), flat)
 
-    assert not found.is_inside.any()
-    assert set(found.verdicts) == {"inconclusive"}
+    assert not found["is_inside"].any()
+    assert set(found["verdict"]) == {"inconclusive"}
 
 
 def test_the_stage_writes_the_promised_files(measured: Path) -> None:

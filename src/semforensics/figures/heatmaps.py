@@ -1,6 +1,7 @@
 """Numbers of many processings as heat maps: one line each, in coloured squares."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -32,13 +33,13 @@ class _Column:
 
     name: str
     head: str
-    best: float
-    worst: float
-    style: str
-    """How it is written: `percent`, `share` (three digits) or `signed`."""
+    best: float = 0
+    worst: float = 1
+    style: Literal["percent", "share", "signed"] = "percent"
+    """How it is written: a share with three digits; a signed number is coloured by its size."""
 
     def badness(self, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Map values to 0 … 1, the worst; of a signed number the size counts."""
+        """Map values to 0 … 1, the worst."""
         sizes = np.abs(values) if self.style == "signed" else values
         return np.asarray(((sizes - self.best) / (self.worst - self.best)).clip(0, 1))
 
@@ -51,32 +52,33 @@ class _Column:
                 return f"{100 * value:.0f}"
             case "signed":
                 return "0" if abs(value) < 0.0005 else f"{value:+.3f}"
-        return f"{value:.3f}"
+            case "share":
+                return f"{value:.3f}"
 
 
 _TWO_SIDED = (
-    _Column("false_positive_rate", "false\npositives", 0, 1, "percent"),
-    _Column("true_positive_rate", "true\npositives", 1, 0, "percent"),
-    _Column("auroc", "\nAUROC", 1, 0.5, "share"),
-    _Column("decided", "\ndecided", 1, 0, "percent"),
-    _Column("false_alarms_of_decided", "false alarms\nof decided", 0, 1, "percent"),
+    _Column("false_positive_rate", "false\npositives"),
+    _Column("true_positive_rate", "true\npositives", best=1, worst=0),
+    _Column("auroc", "\nAUROC", best=1, worst=0.5, style="share"),
+    _Column("decided", "\ndecided", best=1, worst=0),
+    _Column("false_alarms_of_decided", "false alarms\nof decided"),
 )
 _ONE_SIDED = (
-    _Column("reals_false_positive_rate", "reals: false\npositives", 0, 1, "percent"),
-    _Column("reals_auroc_change", "reals: change\nof AUROC", 0, 0.5, "signed"),
-    _Column("fakes_true_positive_rate", "fakes: true\npositives", 1, 0, "percent"),
-    _Column("fakes_auroc_change", "fakes: change\nof AUROC", 0, 0.5, "signed"),
+    _Column("reals_false_positive_rate", "reals: false\npositives"),
+    _Column("reals_auroc_change", "reals: change\nof AUROC", worst=0.5, style="signed"),
+    _Column("fakes_true_positive_rate", "fakes: true\npositives", best=1, worst=0),
+    _Column("fakes_auroc_change", "fakes: change\nof AUROC", worst=0.5, style="signed"),
 )
+_POOLINGS = ("mean", "median", "max")
 _ALARMS = (
-    _Column("flagged", "tiles above\nthreshold", 0, 1, "percent"),
-    _Column("decided", "tiles\ndecided", 1, 0, "percent"),
-    _Column("false_alarms", "tiles\nsuspected", 0, 1, "percent"),
-    _Column("flagged_mean", "mean above\nthreshold", 0, 1, "percent"),
-    _Column("false_alarms_mean", "mean\nsuspected", 0, 1, "percent"),
-    _Column("flagged_median", "median above\nthreshold", 0, 1, "percent"),
-    _Column("false_alarms_median", "median\nsuspected", 0, 1, "percent"),
-    _Column("flagged_max", "max above\nthreshold", 0, 1, "percent"),
-    _Column("false_alarms_max", "max\nsuspected", 0, 1, "percent"),
+    _Column("flagged", "tiles above\nthreshold"),
+    _Column("decided", "tiles\ndecided", best=1, worst=0),
+    _Column("false_alarms", "tiles\nsuspected"),
+    *(
+        _Column(f"{name}_{pooling}", f"{pooling}{head}")
+        for pooling in _POOLINGS
+        for name, head in (("flagged", " above\nthreshold"), ("false_alarms", "\nsuspected"))
+    ),
 )
 
 
@@ -121,7 +123,7 @@ def false_alarm_heatmap(counted: pd.DataFrame, *, source: str) -> Figure:
     keys = ["kind", "set"]
     tiles = counted[counted["level"] == "tile"].set_index(keys)
     table = tiles[["n_images", "flagged", "decided", "false_alarms"]].copy()
-    for pooling in ("mean", "median", "max"):
+    for pooling in _POOLINGS:
         part = counted[counted["pooling"] == pooling].set_index(keys)
         table[f"flagged_{pooling}"] = part["flagged"]
         table[f"false_alarms_{pooling}"] = part["false_alarms"]

@@ -111,7 +111,6 @@ def explain(
         seed,
         device,
     )
-    claim = join_results([compactness[direction]["verdict"] for direction in DIRECTIONS])
     summary = {
         "detector": name,
         "network": meta["network"],
@@ -120,16 +119,7 @@ def explain(
         "n_real": len(classes["real"].images),
         "n_fake": len(classes["fake"].images),
         "n_groups": test.num_groups,
-        "map_px": list(classes["real"].maps["own_class"].shape[-2:]),
-        "claim": "half of a map's mass lies in fewer pixels for reals than for fakes",
-        "verdict": claim,
-        **compactness,
-        "randomised": {
-            "images_per_class": params.num_images,
-            "rank_correlation_max": MAX_CORRELATION,
-            "passed": control.passed,
-            "steps": control.steps,
-        },
+        **_findings(classes, compactness, control, params.num_images),
     }
     source = f"{meta['network']}, detector {name}, data: {meta['data']}"
     with atomic_folder(plots) as folder:
@@ -144,7 +134,7 @@ def explain(
     passed = "do" if control.passed else "DO NOT"
     zero = ", ".join(found.note(c) for c, found in classes.items())
     return (
-        f"{name}: {zero} everywhere; reals compact, fakes broad: {claim}; "
+        f"{name}: {zero} everywhere; reals compact, fakes broad: {summary['verdict']}; "
         f"maps {passed} depend on the weights; in {plots}"
     )
 
@@ -166,6 +156,27 @@ def explain_classes(
             spread(len(images), num_shown),
         )
     return classes
+
+
+def _findings(
+    classes: dict[ImageClass, Explained],
+    compactness: dict[str, dict[str, Any]],
+    control: Control,
+    num_images: int,
+) -> dict[str, Any]:
+    """Return the numbers of the summary, and whether the claim holds in both directions."""
+    return {
+        "map_px": list(classes["real"].maps["own_class"].shape[-2:]),
+        "claim": "half of a map's mass lies in fewer pixels for reals than for fakes",
+        "verdict": join_results([numbers["verdict"] for numbers in compactness.values()]),
+        **compactness,
+        "randomised": {
+            "images_per_class": num_images,
+            "rank_correlation_max": MAX_CORRELATION,
+            "passed": control.passed,
+            "steps": control.steps,
+        },
+    }
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -31,7 +31,7 @@ from semforensics.figures.style import save_figure, source_line
 from semforensics.micrographs.crop import cut, read_image_area
 from semforensics.params import CropParams, FalseAlarmsParams
 from semforensics.trials.benign import read_benign_listing
-from semforensics.trials.robustness import Images, classify, process, rate
+from semforensics.trials.robustness import classify, process, rate
 from semforensics.trials.under_test import DetectorUnderTest
 
 _NEW, _KNOWN = "new", "known"
@@ -119,7 +119,7 @@ def processed_tiles(tested: DetectorUnderTest) -> pd.DataFrame:
     for cell in track(cells, "processed", console=console, disable=not console.is_terminal):
         changed = process(cell, images, files, tested.corpus.seed)
         name = f"{cell.axis}: {cell.level}"
-        parts.append(_score(tested, changed, {"kind": "processed", "set": name, **about}))
+        parts.append(classify(tested, changed).assign(kind="processed", set=name, **about))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -146,7 +146,7 @@ def foreign_tiles(
             refused.append(about | {"reason": str(error).removeprefix(f"{folder / file}: ")})
             continue
         tiles = torch.from_numpy(np.stack(cuts)[:, None])
-        parts.append(_score(tested, tiles, {"kind": "foreign", **about}))
+        parts.append(classify(tested, tiles).assign(kind="foreign", **about))
     table = pd.DataFrame(refused, columns=_REFUSED)
     for name in sorted({name for name, _ in files} - {part["set"].iloc[0] for part in parts}):
         reasons = table.loc[table["set"] == name, "reason"]
@@ -155,19 +155,6 @@ def foreign_tiles(
             f"{reasons.iloc[0]}"
         )
     return pd.concat(parts, ignore_index=True), table
-
-
-def _score(tested: DetectorUnderTest, tiles: Images, about: dict[str, Any]) -> pd.DataFrame:
-    """Return one row per tile: what it is, and what the detector says of it."""
-    outcome = classify(tested, tiles)
-    return pd.DataFrame(
-        about
-        | {
-            "logit": outcome.logits,
-            "verdict": outcome.verdicts,
-            "is_inside": outcome.is_inside,
-        }
-    )
 
 
 def known_groups(splits: Path) -> set[str]:

@@ -7,14 +7,13 @@ image is processed once; the three cases select from the same logits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, UInt8
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -44,24 +43,6 @@ _WORST = {
     "false_alarms_of_decided": "max",
 }
 """The rates of the metrics file, and which end of each is the worst."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the detector says of some images."""
-
-    logits: Float[np.ndarray, " n"]
-    verdicts: Shaped[np.ndarray, " n"]
-    is_inside: Bool[np.ndarray, " n"]
-    """Whether an image is inside the training domain."""
-
-    def where(self, chosen: Bool[np.ndarray, " n"], other: "Outcome") -> "Outcome":
-        """Take the chosen images from here, the rest from another outcome of the same images."""
-        return Outcome(
-            np.where(chosen, self.logits, other.logits),
-            np.where(chosen, self.verdicts, other.verdicts),
-            np.where(chosen, self.is_inside, other.is_inside),
-        )
 
 
 def measure_robustness(
@@ -119,7 +100,7 @@ def measure_grid(tested: DetectorUnderTest, test: LabelledImages) -> pd.DataFram
     files = test.table["file"].tolist()
     original = classify(tested, test.images)
 
-    def row(cell: Perturbation, changed: Outcome, case: Processed) -> dict[str, Any]:
+    def row(cell: Perturbation, changed: pd.DataFrame, case: Processed) -> dict[str, Any]:
         numbers = measure_cell(original, changed, case, test.table, threshold, seed)
         return {"axis": cell.axis, "level": cell.level} | numbers
 
@@ -152,17 +133,22 @@ def process(
     return torch.from_numpy(changed[:, None])
 
 
-def classify(tested: DetectorUnderTest, images: Images) -> Outcome:
-    """Score images and decide on each; outside the domain the verdict is inconclusive."""
+def classify(tested: DetectorUnderTest, images: Images) -> pd.DataFrame:
+    """Score images and decide on each; outside the domain the verdict is inconclusive.
+
+    Returns:
+        One row per image: logit, verdict, is_inside (the training domain).
+    """
     detector = tested.detector
     logits = detector.logits(images)
     is_inside = detector.domain.is_inside(images)
-    return Outcome(logits, decide(*detector.p_values(logits), tested.alpha, is_inside), is_inside)
+    verdicts = decide(*detector.p_values(logits), tested.alpha, is_inside)
+    return pd.DataFrame({"logit": logits, "verdict": verdicts, "is_inside": is_inside})
 
 
 def measure_cell(
-    original: Outcome,
-    changed: Outcome,
+    original: pd.DataFrame,
+    changed: pd.DataFrame,
     processed: Processed,
     table: pd.DataFrame,
     threshold: float,
@@ -171,7 +157,7 @@ def measure_cell(
     """Return all numbers of a cell in one of its cases.
 
     Args:
-        original: Of the images as they were.
+        original: As `classify` returns it, of the images as they were.
         changed: Of the same images, all of them processed.
         processed: Which class counts as processed.
         table: One row per image, as in `LabelledImages`.
@@ -187,27 +173,28 @@ def measure_cell(
     is_fake = (table["class"] == "fake").to_numpy()
     groups = table["group"].to_numpy()
     chosen = {"both": np.ones_like(is_fake), "fakes": is_fake, "reals": ~is_fake}[processed]
-    outcome = changed.where(chosen, original)
-    called = outcome.logits > threshold
-    decided = outcome.verdicts != "inconclusive"
-    suspected = outcome.verdicts == "ai-suspected"
-    shift = outcome.logits.astype(np.float64) - original.logits
+    outcome = original.copy()
+    outcome.loc[chosen] = changed.loc[chosen]
+    before, logits = original["logit"].to_numpy(), outcome["logit"].to_numpy()
+    called = logits > threshold
+    decided = (outcome["verdict"] != "inconclusive").to_numpy()
+    suspected = (outcome["verdict"] == "ai-suspected").to_numpy()
+    is_inside = outcome["is_inside"].to_numpy()
+    shift = logits.astype(np.float64) - before
     rng = np.random.default_rng(seed)
-    change, low, high = paired_difference(
-        outcome.logits, original.logits, is_fake, groups, _RESAMPLES, rng
-    )
+    change, low, high = paired_difference(logits, before, is_fake, groups, _RESAMPLES, rng)
     return {
         "processed": processed,
         **rate("false_positive_rate", called[~is_fake]),
         **rate("true_positive_rate", called[is_fake]),
-        "auroc": auroc(outcome.logits, is_fake),
+        "auroc": auroc(logits, is_fake),
         "auroc_change": change,
         "auroc_change_low": low,
         "auroc_change_high": high,
         "logit_shift_real": shift[~is_fake].mean(),
         "logit_shift_fake": shift[is_fake].mean(),
-        "inside_real": outcome.is_inside[~is_fake].mean(),
-        "inside_fake": outcome.is_inside[is_fake].mean(),
+        "inside_real": is_inside[~is_fake].mean(),
+        "inside_fake": is_inside[is_fake].mean(),
         "decided": decided.mean(),
         "decided_real": decided[~is_fake].mean(),
         "decided_fake": decided[is_fake].mean(),
