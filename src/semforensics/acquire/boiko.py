@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def acquire_boiko(
     client: Client | None = None,
     num_images: Mapping[int, int] = NUM_IMAGES,
 ) -> list[dict[str, Any]]:
-    """Bring the micrographs of the records into `raw/<record>/`, and give what is known of each.
+    """Bring the micrographs of the records into `raw/<record>/`; return what is known of each.
 
     Args:
         params: Which records.
@@ -64,26 +65,25 @@ def acquire_boiko(
         download_all([*images, description], folder, client)
         described = read_description(folder / description.name)
         (raw / str(record)).mkdir(parents=True)
-        for image in images:
-            _link(folder / image.name, raw / str(record) / image.name)
-        rows += [describe_image(record, image.name, described) for image in images]
-        _report_unknown(record, [i.name for i in images], described)
+        names = [image.name for image in images]
+        for name in names:
+            _link(folder / name, raw / str(record) / name)
+        rows += [describe_image(record, name, described) for name in names]
+        _report_unknown(record, names, described)
     return rows
 
 
 def sort_files(
     record: int, files: list[RemoteFile], num_images: int
 ) -> tuple[list[RemoteFile], RemoteFile]:
-    """Tell the micrographs, sorted by name, from the description.
+    """Divide the files into the micrographs, sorted by name, and the description.
 
     Raises:
         InputError: A name appears twice, or the numbers are not those of the publication.
     """
-    names = [file.name.casefold() for file in files]
-    raise_problems(
-        sorted({name for name in names if names.count(name) > 1}),
-        f"names of record {record} stand for several files",
-    )
+    names = Counter(file.name.casefold() for file in files)
+    twice = sorted(name for name, count in names.items() if count > 1)
+    raise_problems(twice, f"names of record {record} belong to several files")
     images = sorted((f for f in files if f.name.endswith(".tif")), key=lambda file: file.name)
     descriptions = [file for file in files if file.name.endswith(_DESCRIPTION)]
     if len(images) != num_images or len(descriptions) != 1:
@@ -162,21 +162,21 @@ def describe_image(
             f"record {record}: {name}, expected "
             "<id>-<sample>-<area>-<magnification>-<ordered|disordered>.tif"
         )
-    said = described.get(Path(name).stem.casefold(), {})
-    row = {"file": f"{record}/{name}", "kv": said.get("kv"), "wd_mm": said.get("wd_mm")}
+    known = described.get(Path(name).stem.casefold(), {})
+    row = {"file": f"{record}/{name}", "kv": known.get("kv"), "wd_mm": known.get("wd_mm")}
     return row | parsed.row() | {"licence": LICENCE}
 
 
 def _report_unknown(
     record: int, names: list[str], described: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Tell how many micrographs the description leaves out, or describes unlike their names."""
+    """Print how many micrographs the description leaves out, or describes unlike their names."""
     pairs = [(parse_name(name), described.get(Path(name).stem.casefold())) for name in names]
-    unknown = sum(said is None for _, said in pairs)
+    unknown = sum(row is None for _, row in pairs)
     other = sum(
-        (name.sample, name.magnification_k) != (said["sample"], said["magnification_k"])
-        for name, said in pairs
-        if name and said
+        (name.sample, name.magnification_k) != (row["sample"], row["magnification_k"])
+        for name, row in pairs
+        if name and row
     )
     if unknown == len(names):
         raise InputError(

@@ -41,7 +41,7 @@ def describe_files(raw: Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
     for row in track(ordered, "Describing"):
         try:
             described.append({**row, **measure_file(raw / str(row["file"]))})
-        except ValueError as error:
+        except InputError as error:
             problems.append(str(error))
     raise_problems(problems, "files are not TIFF, PNG or JPEG images")
     return described

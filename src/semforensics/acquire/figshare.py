@@ -1,7 +1,7 @@
 """A client for figshare's API v2: the files of a record, whole or not at all.
 
-It is a good guest: a few downloads at a time, longer waits after every failure and as long as the
-server asks, and nothing is fetched twice: files whose MD5 already matches are left alone.
+It spares the server: a few downloads at a time, waits that grow with every failure and are as long
+as the server asks, and nothing is fetched twice: files whose MD5 already matches are left alone.
 """
 
 import hashlib
@@ -107,15 +107,14 @@ def list_record(record: int, client: Client) -> list[RemoteFile]:
     with _session() as session:
         for page in range(1, 1000):
             query = {"page": page, "page_size": client.page_size}
-            ask = partial(_get_json, session, url, query, client)
-            entries = _persist(ask, url, client)
+            entries = _persist(partial(_get_json, session, url, query, client), url, client)
             if not isinstance(entries, list):
                 raise InputError(f"{url}, page {page}: {type(entries).__name__}, expected a list")
             known = len(found)
             for entry in entries:
                 try:
                     file = parse_entry(entry)
-                except ValueError as error:
+                except InputError as error:
                     problems.append(str(error))
                 else:
                     found.setdefault(file.file_id, file)
@@ -190,7 +189,7 @@ def download_all(files: list[RemoteFile], folder: Path, client: Client) -> None:
         try:
             for future in as_completed(futures):
                 error = None if future.cancelled() else future.exception()
-                if isinstance(error, ValueError):
+                if isinstance(error, InputError):
                     problems.append(str(error))
                 elif error is not None:
                     raise error

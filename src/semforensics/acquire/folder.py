@@ -25,7 +25,7 @@ def list_folder(
 
     Args:
         folder: Where the micrographs lie.
-        listing: CSV to write; what `groups` says of a file stands in further columns.
+        listing: CSV to write; what `groups` says of a file is in further columns.
         params: Which files are selected.
         groups: CSV with the columns `file` and `group`, and where known `sample`, `area`,
             `magnification_k`, `kv`, `wd_mm`, `label`; None: groups come from the file names.

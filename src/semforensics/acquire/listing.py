@@ -18,7 +18,7 @@ from semforensics.core.tables import LISTING_COLUMNS, is_below
 
 
 def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Say whether the parts of a path match those of a glob; `**` stands for any folders."""
+    """Say whether the parts of a path match those of a glob; `**` matches any number of folders."""
     match pattern:
         case []:
             return not parts

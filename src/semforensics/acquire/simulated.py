@@ -1,6 +1,6 @@
 """The simulated micrograph set: palladium on carbon, as in Boiko et al. 2020, with no download.
 
-Constants of the scene, the instrument and the info bar stand in their modules, with their reasons.
+Constants of the scene, the instrument and the info bar are in their modules, with their reasons.
 They imitate the published set and are never tuned on a detector's results.
 """
 

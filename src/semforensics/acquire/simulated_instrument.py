@@ -354,7 +354,7 @@ def distort_by_scan(signal: Floats, rng: np.random.Generator) -> Floats:
 
 
 def cubic_weights(t: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the Catmull-Rom weights of the samples at -1, 0, 1, 2 for a place between 0 and 1."""
+    """Return the Catmull-Rom weights of the samples at -1, 0, 1, 2 for t between 0 and 1."""
     return (  # type: ignore[return-value]  # numpy's stubs widen float32 scalars
         t * (t * (1 - np.float32(0.5) * t) - np.float32(0.5)),
         1 + t * t * (np.float32(1.5) * t - np.float32(2.5)),

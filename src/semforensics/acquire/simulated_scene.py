@@ -1,7 +1,7 @@
 """The scene in front of the simulated microscope: layered carbon with palladium particles on it.
 
 Everything is in nanometres around the centre of the area and independent of any pixel grid, so that
-views at several magnifications show one and the same place. After ARTIMAGEN (Cizmar et al.,
+views at several magnifications show one and the same area. After ARTIMAGEN (Cizmar et al.,
 Scanning 30, 381, 2008), which imitates gold on carbon; ours adds flakes, defect lines and the two
 arrangements of particles of Boiko et al. (Scientific Data 7, 101, 2020).
 """
@@ -362,7 +362,7 @@ def _string_along(
 
 
 def _scatter_strays(rng: np.random.Generator, median_nm: float) -> tuple[Points, Points]:
-    """Scatter a few single particles between the lines; give centres and diameters in nm."""
+    """Scatter a few single particles between the lines; return centres and diameters in nm."""
     count = rng.poisson(np.prod(EXTENT_NM) / rng.uniform(2500, 9000))
     return rng.uniform(-0.5, 0.5, (count, 2)) * EXTENT_NM, _diameters(rng, 0.9 * median_nm, count)
 
@@ -398,11 +398,11 @@ def _cumulative(values: Points, first: NDArray[np.int_], owner: NDArray[np.int_]
 
 
 def _unwarp(centres: Points, warp: tuple[NoiseTile, NoiseTile], warp_nm: float) -> Points:
-    """Find the places that the warp displaces to the given ones, by fixed-point iteration."""
-    places = centres
+    """Find the positions that the warp displaces to the given ones, by fixed-point iteration."""
+    positions = centres
     for _ in range(4):
-        places = centres - warp_nm * np.stack([tile.at(places) for tile in warp], axis=1)
-    return places
+        positions = centres - warp_nm * np.stack([tile.at(positions) for tile in warp], axis=1)
+    return positions
 
 
 def _without_overlap(centres: Points, diameters: Points, *, share: float) -> NDArray[np.bool_]:

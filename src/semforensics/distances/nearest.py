@@ -2,7 +2,7 @@
 
 Sah, "From Synthesis to Discrimination" (M.Tech. thesis, IIT Gandhinagar, 2024), plots the minima of
 the reals and calls the smallest of them a mean. Here minimum, mean, median and quartiles of the
-minima and the mean over all pairs stand under their own names.
+minima and the mean over all pairs have names that say so.
 """
 
 from dataclasses import dataclass

@@ -47,7 +47,7 @@ def plot(
         distances: Holds `<gan>_per_real.csv`, `<gan>_per_fake.csv`, `<gan>_memorisation.csv` and
             `<gan>_suspicious.csv`.
         figures: Folder to write.
-        data: Where the reals come from; stands in every figure.
+        data: Where the reals come from; printed in every figure.
 
     Returns:
         The number of figures.

@@ -106,7 +106,7 @@ def quality(
         others: Reals of which none is among them.
         fakes: Where there are more of them than of `others`, the first ones count for precision,
             recall, density and coverage, which depend on the number of images.
-        space: What the features are; stands in the keys.
+        space: What the features are; part of the keys.
         rng: Draws the subsets of KID.
 
     Returns:

@@ -96,8 +96,8 @@ def _crop_stems(files: list[str]) -> list[str]:
 
 
 def _crop_name(stem: str, top: int, left: int, params: CropParams) -> str:
-    place = f"_y{top:04d}_x{left:04d}" if params.geometry == "tiles" else ""
-    return f"{stem}{place}.png"
+    position = f"_y{top:04d}_x{left:04d}" if params.geometry == "tiles" else ""
+    return f"{stem}{position}.png"
 
 
 def read_image_area(path: Path, params: CropParams) -> Grey:

@@ -1,8 +1,9 @@
 """Find the info bar that a microscope prints below the image.
 
 A bar is a strip across the whole width, at the bottom edge, that begins abruptly within one row,
-and whose rows are mostly of one grey level, with text of another. What has only some of these marks
-is refused rather than guessed at: rows of a bar left in a crop would tell reals from fakes.
+and whose rows are mostly of one grey level, with text of another. What has only some of these
+features is refused rather than guessed at: rows of a bar left in a crop would tell reals from
+fakes.
 """
 
 import numpy as np
@@ -21,7 +22,7 @@ RISE = 0.3
 STEP = 0.15
 """Step of the share of background that image rows do not make; real micrographs: up to 0.11."""
 CROWDED = 0.5
-"""Share of background in an image, from which on a bar of that grey level does not stand out."""
+"""Share of background in an image, from which on a bar of that grey level is not distinct."""
 TEXT = 0.001
 """Least share of a bar's pixels that are text."""
 TEXT_CONTRAST = 48
@@ -159,7 +160,7 @@ def _with_border(grey: Grey, top: int) -> int:
 
 
 def _with_margin(grey: Grey, top: int) -> int:
-    """Cut at 4:3 where the bar stands inside a larger area that begins there."""
+    """Cut at 4:3 where the bar is drawn inside a larger area that begins there."""
     height, width = grey.shape
     field = width * 3 // 4
     is_inset = _shares(grey, _background(grey), TOLERANCES[0])[-1] < TEXT_ROW

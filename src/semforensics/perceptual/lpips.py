@@ -292,7 +292,7 @@ class Embedding:
 def _weighted_first(lpips: LPIPS) -> LPIPS:
     """Copy a distance with the channels of weight 0 behind the others, so that a slice drops them.
 
-    The order of a layer's channels is nobody's business but that of the next convolution.
+    Only the next convolution depends on the order of a layer's channels; it is permuted alike.
     """
     sorted_lpips = copy.deepcopy(lpips)
     before, heads = None, iter(sorted_lpips.lin)

