@@ -35,17 +35,23 @@ def stage_names() -> list[str]:
 def command_body(command: str) -> list[ast.FunctionDef]:
     """The function of the command line behind a command, and the methods of its arguments.
 
-    Those that it calls on arguments of its module's dataclasses, and that these call in turn.
+    Those that it calls on arguments of the command line's dataclasses, and that these call in turn.
     """
+    frame = classes_of(ast.parse(FRAME.read_text()))
     for path in COMMANDS.glob("*.py"):
         tree = ast.parse(path.read_text())
-        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+        classes = frame | classes_of(tree)
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == command.replace("-", "_"):
                 assert [ast.unparse(d) for d in node.decorator_list] == ["PANEL.command"]
                 kinds = {a.arg: ast.unparse(a.annotation) for a in node.args.args}
                 return [node, *methods_called(node, kinds, classes)]
     raise AssertionError(f"{COMMANDS} has no command {command}")
+
+
+def classes_of(tree: ast.Module) -> dict[str, ast.ClassDef]:
+    """The classes of a module."""
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def methods_called(

@@ -21,6 +21,8 @@ from semforensics.params import DetectorName, GanName, Params, read_params
 if TYPE_CHECKING:
     import torch
 
+    from semforensics.core.training import Setup
+
 InDir = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
 InFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 OutPath = Annotated[Path, typer.Argument()]
@@ -78,6 +80,12 @@ class DeviceRun(Run):
 @dataclass(frozen=True)
 class TrainingRun(ScratchRun, DeviceRun):
     """A run that trains networks, and is resumed where it was killed."""
+
+    def setup(self, p: Params, *folders: str) -> "Setup":
+        """Return how to train; `folders` lead to the state of the unfinished training."""
+        from semforensics.core.training import Setup
+
+        return Setup(p.seed, self.scratch.joinpath(*folders), self.device)
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,30 @@ if TYPE_CHECKING:
     import torch
 
     from semforensics.detector.corpus import Corpus
+    from semforensics.generators.common.reals import RealCrops
     from semforensics.trials.under_test import DetectorUnderTest
 
 PANEL = Panel("Run the pipeline")
 
 
 @dataclass(frozen=True)
-class Images:
-    """Where the images of a run are."""
+class Reals:
+    """Where the real images of a run are."""
 
     cropped: InDir
     splits: InFile
+
+    def crops(self, p: Params) -> "RealCrops":
+        """Return those that a generator may learn from."""
+        from semforensics.generators.common.reals import RealCrops
+
+        return RealCrops(self.cropped, self.splits, p.protocol)
+
+
+@dataclass(frozen=True)
+class Images(Reals):
+    """Where all images of a run are."""
+
     fakes: InDir
 
     def corpus(self, p: Params) -> "Corpus":
@@ -151,8 +164,7 @@ def fetch_backbones(pretrained: OutPath, run: ScratchRun) -> str:
 @PANEL.command
 def train_gan(
     gan: Gan,
-    cropped: InDir,
-    splits: InFile,
+    reals: Reals,
     pretrained: InDir,
     checkpoints: OutPath,
     plots: OutPath,
@@ -164,18 +176,16 @@ def train_gan(
     thousands of real images shown: kimg = iterations * batch / 1000. So 1000 kimg at batch 16,
     which the thesis prints as 1000 iterations, are 62500 of them.
     """
-    from semforensics.core.training import Setup
-    from semforensics.generators.common.reals import RealCrops
     from semforensics.generators.train_gan import train_gan
 
     p = run.params
     return train_gan(
-        RealCrops(cropped, splits, p.protocol),
+        reals.crops(p),
         pretrained,
         checkpoints,
         plots,
-        params=getattr(run.params.train_gan, gan),
-        setup=Setup(p.seed, run.scratch / "train_gan" / gan, run.device),
+        params=getattr(p.train_gan, gan),
+        setup=run.setup(p, "train_gan", gan),
     )
 
 
@@ -240,20 +250,16 @@ def plot(
 
 
 @PANEL.command
-def train_autoencoders(
-    cropped: InDir, splits: InFile, autoencoders: OutPath, run: TrainingRun
-) -> str:
+def train_autoencoders(reals: Reals, autoencoders: OutPath, run: TrainingRun) -> str:
     """Train small encoder-decoders, whose reconstructions of reals are fakes of another kind."""
-    from semforensics.core.training import Setup
     from semforensics.generators.autoencoders.training import train_autoencoders
-    from semforensics.generators.common.reals import RealCrops
 
     p = run.params
     return train_autoencoders(
-        RealCrops(cropped, splits, p.protocol),
+        reals.crops(p),
         autoencoders,
         params=p.train_autoencoders,
-        setup=Setup(p.seed, run.scratch / "train_autoencoders", run.device),
+        setup=run.setup(p, "train_autoencoders"),
     )
 
 
@@ -283,18 +289,13 @@ def resynthesise(
 
 
 @PANEL.command
-def train_diffusion(cropped: InDir, splits: InFile, checkpoint: OutPath, run: TrainingRun) -> str:
+def train_diffusion(reals: Reals, checkpoint: OutPath, run: TrainingRun) -> str:
     """Train a small diffusion model; with 0 steps it is off."""
-    from semforensics.core.training import Setup
-    from semforensics.generators.common.reals import RealCrops
     from semforensics.generators.diffusion.training import train_diffusion
 
     p = run.params
     return train_diffusion(
-        RealCrops(cropped, splits, p.protocol),
-        checkpoint,
-        params=p.train_diffusion,
-        setup=Setup(p.seed, run.scratch / "train_diffusion", run.device),
+        reals.crops(p), checkpoint, params=p.train_diffusion, setup=run.setup(p, "train_diffusion")
     )
 
 
