@@ -184,11 +184,15 @@ def stack_crops(paths: Iterable[Path]) -> UInt8[np.ndarray, "n height width"]:
         InputError: As for `read_crop`; or a crop is not as large as the first.
     """
     images: list[np.ndarray] = []
+    first = None
     for path in paths:
         image = read_crop(path)
-        if images and image.shape != images[0].shape:
+        if first and image.shape != images[0].shape:
             (height, width), (rows, columns) = image.shape, images[0].shape
-            raise InputError(f"{path}: {width}x{height} px, expected {columns}x{rows} px")
+            raise InputError(
+                f"{path}: {width}x{height} px, expected {columns}x{rows} px as {first}"
+            )
+        first = first or path
         images.append(image)
     return np.stack(images)
 

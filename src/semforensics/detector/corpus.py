@@ -17,14 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.core.images import read_crop
+from semforensics.core.images import stack_crops
 from semforensics.core.tables import read_splits
 from semforensics.detector.networks import MIN_SIZE_PX
 from semforensics.micrographs.split import split_by_file
@@ -266,23 +265,14 @@ def load_images(table: pd.DataFrame) -> LabelledImages:
             grey PNG files.
         FileNotFoundError: A file is missing.
     """
-    paths = [Path(path) for path in table["path"]]
-    first = read_crop(paths[0])
-    height, width = first.shape
+    images = stack_crops(map(Path, table["path"]))
+    height, width = images.shape[1:]
     if height % 2 or width % 2 or min(height, width) < MIN_SIZE_PX:
         raise InputError(
-            f"{paths[0]}: {width}x{height} px, expected even sides of at least {MIN_SIZE_PX} px"
+            f"{table['path'].iloc[0]}: {width}x{height} px, expected even sides of at least "
+            f"{MIN_SIZE_PX} px"
         )
-    images = np.empty((len(paths), 1, height, width), dtype=np.uint8)
-    for index, path in enumerate(paths):
-        image = read_crop(path)
-        if image.shape != first.shape:
-            raise InputError(
-                f"{path}: {image.shape[1]}x{image.shape[0]} px, expected {width}x{height} px as "
-                f"{paths[0]}"
-            )
-        images[index, 0] = image
-    return LabelledImages(table, torch.from_numpy(images))
+    return LabelledImages(table, torch.from_numpy(images[:, None]))
 
 
 def load_test_images(table: pd.DataFrame, meta: dict[str, Any]) -> LabelledImages:

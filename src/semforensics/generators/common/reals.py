@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.core.images import read_crop, to_unit_range
+from semforensics.core.images import stack_crops, to_unit_range
 from semforensics.core.tables import read_splits
 from semforensics.params import Protocol
 
@@ -44,15 +44,11 @@ def load_reals(files: list[Path]) -> UInt8[Tensor, "n_real 1 side side"]:
     """
     if not files:
         raise InputError("no training images")
-    images: list[Tensor] = []
-    for path in files:
-        grey = torch.from_numpy(read_crop(path).copy())
-        side = images[0].shape[-1] if images else grey.shape[-1]
-        if grey.shape != (side, side):
-            height, width = grey.shape
-            raise InputError(f"{path}: {height}x{width} px, expected {side}x{side} px")
-        images.append(grey[None])
-    return torch.stack(images)
+    images = torch.from_numpy(stack_crops(files))
+    height, width = images.shape[1:]
+    if height != width:
+        raise InputError(f"{files[0]}: {width}x{height} px, expected a square")
+    return images[:, None]
 
 
 def take(
