@@ -1,6 +1,8 @@
 """What every test shares."""
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,23 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real micrographs or parity tensors at {folder.name}/ beside the checkout")
     return folder
+
+
+@pytest.fixture
+def change_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], None]]:
+    """Change a module of the package, given by its file, as the stamps of trainings see it."""
+    from semforensics.core import source
+
+    copy = tmp_path / "changed_source"
+    shutil.copytree(source.SOURCE / "semforensics", copy / "semforensics")
+
+    def change(file: str) -> None:
+        monkeypatch.setattr(source, "SOURCE", copy)
+        path = copy / "semforensics" / file
+        path.write_text(path.read_text() + "# changed\n")
+        source.hash_source.cache_clear()
+
+    yield change
+    source.hash_source.cache_clear()

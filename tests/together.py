@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from semforensics.core import distributed
-from semforensics.core.training import fingerprint
+from semforensics.core.training import Training, TrainingState, fingerprint
 from semforensics.detector import training as classifier
 from semforensics.generators.fastgan import training as fastgan
 from semforensics.generators.stylegan2_ada import training as stylegan2_ada
@@ -45,15 +45,16 @@ def watch(module: Any, name: str, root: Path, where: str, dies_at: int) -> None:
 
 def watch_classifier(root: Path, where: str, dies_at: int) -> None:
     """The same after every epoch of the classifier."""
-    keep = classifier._keep
+    save = Training.save
 
-    def watched(scratch: Path, stamp: str, network: Any, optimizer: Any, losses: Any) -> None:
-        if where == "classifier" and len(losses) > dies_at and not distributed.is_first():
-            os.kill(os.getpid(), signal.SIGKILL)
-        keep(scratch, stamp, network, optimizer, losses)
-        leave_digest(root, "classifier", network.state_dict() | optimizer.state_dict())
+    def watched(training: Training, state: TrainingState) -> None:
+        if isinstance(state, classifier.ClassifierState):
+            if where == "classifier" and state.iteration > dies_at and not distributed.is_first():
+                os.kill(os.getpid(), signal.SIGKILL)
+            leave_digest(root, "classifier", state.state_dict())
+        save(training, state)
 
-    classifier._keep = watched
+    Training.save = watched
 
 
 def main(root: Path, where: str = "", dies_at: int = -1) -> None:

@@ -32,12 +32,14 @@ def make_root(root: Path) -> Path:
     return root
 
 
-def together(checkout: Path, *arguments: object) -> tuple[int, str, float]:
-    """Run the trainings in two processes; give exit code, what was said and the time."""
+def together(
+    checkout: Path, *arguments: object, script: str = "together.py"
+) -> tuple[int, str, float]:
+    """Run trainings in two processes; return exit code, what was said and the time."""
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "tests/together.py", *map(str, arguments)],
-        cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)},
+        [sys.executable, f"tests/{script}", *map(str, arguments)],
+        cwd=checkout, env=os.environ | {"PYTHONPATH": f"{checkout}{os.pathsep}{checkout / 'src'}"},
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     return done.returncode, done.stderr, time.monotonic() - start
@@ -73,7 +75,7 @@ def test_two_processes_train_as_one_and_survive_their_deaths(root: Path, tmp_pat
         assert not [path for path in outputs(killed) if path.startswith(name)]
     code, said, _ = together(root, killed)
     assert code == 0, said
-    assert "resumed after epoch" in said
+    assert "resuming at epoch" in said
     assert outputs(killed) == outputs(whole)
 
     # Against a single process: the same first losses but for the statistics over a batch.
@@ -83,6 +85,20 @@ def test_two_processes_train_as_one_and_survive_their_deaths(root: Path, tmp_pat
         ours, theirs = (rows_of(place / "plots/losses.csv") for place in (whole / name, alone.root))
         for key in ("loss_g", "logit_real"):
             assert ours[0][key] == pytest.approx(theirs[0][key], rel=0.2, abs=0.2), (name, key)
+
+
+@pytest.mark.timeout(240)
+def test_the_others_wait_for_the_process_that_writes(root: Path, tmp_path: Path) -> None:
+    """States and snapshots may take longer to write than a step may take."""
+    patient, impatient = make_root(tmp_path / "one"), make_root(tmp_path / "two")
+
+    code, said, _ = together(root, patient / "fastgan", script="slow_writing.py")
+    assert code == 0, said
+    assert (patient / "fastgan/checkpoints/generator.safetensors").is_file()
+
+    code, said, _ = together(root, impatient / "fastgan", "impatient", script="slow_writing.py")
+    assert code == 1, "without waiting, this test shows nothing"
+    assert "Timed out" in said or "timeout" in said.lower(), said
 
 
 @pytest.mark.timeout(120)

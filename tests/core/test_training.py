@@ -1,6 +1,5 @@
 """An unfinished training is resumed by the training it belongs to only; others say why not."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import torch
 from tests.generators.conftest import setup_in
 
-from semforensics.core import source
 from semforensics.core.training import (
     EndlessPermutations,
     MeasuredState,
@@ -257,31 +255,22 @@ def test_another_torch_is_another_training(
 
 
 def test_a_change_of_reachable_code_is_another_training(
-    saved: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    saved: Path, change_source: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A changed file counts where the training's module can import it, and only there."""
-    shutil.copytree(source.SOURCE / "semforensics", tmp_path / "src/semforensics")
-    monkeypatch.setattr(source, "SOURCE", tmp_path / "src")
-    source.hash_source.cache_clear()
     stamp = training_in(saved).stamp
 
-    for name, counts in (
+    for file, counts in (
         ("generators/stylegan2_ada/losses.py", False),
         ("params.py", False),
         ("perceptual/lpips.py", True),
     ):
-        path = tmp_path / "src/semforensics" / name
-        path.write_text(path.read_text() + "# changed\n")
-        source.hash_source.cache_clear()
-        assert (training_in(saved).stamp != stamp) == counts, name
+        change_source(file)
+        assert (training_in(saved).stamp != stamp) == counts, file
     resumed(training_in(saved))
 
     said = capsys.readouterr().err
     assert said == f"the unfinished training in {saved} belongs to other code: starting anew\n"
-    source.hash_source.cache_clear()
 
 
 def test_saves_are_as_far_apart_as_asked_for(tmp_path: Path) -> None:

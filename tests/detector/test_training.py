@@ -1,6 +1,7 @@
 """The classifier learns what it should, nothing where there is nothing, and the same every time."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from semforensics.core.checkpoints import load_checkpoint
+from semforensics.core.training import Setup
 from semforensics.detector import training
 from semforensics.detector.calibration import choose_threshold, fit_temperature
 from semforensics.detector.corpus import LabelledImages
@@ -42,7 +44,7 @@ def train(
     network = fresh_network()
     losses = train_network(
         network, train_set, labelled(10, 99),
-        params=recipe(**changes), seed=0, scratch=scratch, device=CPU,
+        params=recipe(**changes), setup=Setup(0, scratch, CPU),
     )  # fmt: skip
     return network, losses
 
@@ -199,6 +201,57 @@ def test_the_state_of_another_training_is_not_used(tmp_path: Path, change: str) 
 
     _, clean = train(data, tmp_path / "own", **options)
     assert mixed == clean
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("code", "other code"),
+        ("torch", f"torch {torch.__version__} (now 9.9.9)"),
+        ("numpy", f"numpy {np.__version__} (now 9.9.9)"),
+        ("empty", "state.pt is not the state of a training"),
+    ],
+)
+def test_a_state_that_does_not_belong_starts_the_training_anew(
+    tmp_path: Path,
+    change_source: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    reason: str,
+) -> None:
+    """Killed before, resumed after a change of code or libraries, or a damaged file: a new one."""
+    train(labelled(8, 0), tmp_path / "s", epochs=1)
+
+    match change:
+        case "code":
+            change_source("detector/augment.py")
+        case "torch" | "numpy":
+            monkeypatch.setattr({"torch": torch, "numpy": np}[change], "__version__", "9.9.9")
+        case "empty":
+            (tmp_path / "s/state.pt").write_bytes(b"")
+    _, losses = train(labelled(8, 0), tmp_path / "s", epochs=2)
+
+    said = capsys.readouterr().err
+    assert f"{reason}: starting anew" in said
+    assert "resuming" not in said
+    _, whole = train(labelled(8, 0), tmp_path / "whole", epochs=2)
+    assert losses == whole
+
+
+def test_a_state_of_a_gpu_is_read_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state whose tensors were saved on a GPU goes on where there is none."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        train(labelled(8, 0), tmp_path / "s", epochs=1)
+
+    _, losses = train(labelled(8, 0), tmp_path / "s", epochs=2)
+
+    assert "resuming at epoch 1" in capsys.readouterr().err
+    _, whole = train(labelled(8, 0), tmp_path / "whole", epochs=2)
+    assert losses == whole
 
 
 def test_the_model_says_where_it_comes_from(folders: Folders, tmp_path: Path) -> None:

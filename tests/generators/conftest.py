@@ -176,7 +176,7 @@ class Place:
             self.root / "checkpoints",
             self.root / "plots",
             params=params,
-            setup=setup_in(self.root / "scratch", **more),
+            setup=setup_in(**({"scratch": self.root / "scratch"} | more)),
         )
 
     def outputs(self) -> dict[str, bytes]:

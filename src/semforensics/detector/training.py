@@ -7,13 +7,10 @@ limits of the training domain. An epoch or a seed chosen for its validation scor
 too good.
 """
 
-import hashlib
-import json
 import math
 import platform
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +19,22 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from semforensics.core import distributed
 from semforensics.core.checkpoints import save_checkpoint
-from semforensics.core.device import bf16_is_emulated, seed_everything
+from semforensics.core.device import seed_everything
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.files import atomic_folder
 from semforensics.core.images import to_unit_range
-from semforensics.core.live import live_curves
+from semforensics.core.training import (
+    Setup,
+    Training,
+    TrainingState,
+    clear_scratch,
+    make_stamp,
+    note_emulation,
+)
 from semforensics.detector.augment import augment
 from semforensics.detector.calibration import (
     choose_threshold,
@@ -55,7 +57,16 @@ from semforensics.detector.perturbations import apply_to_all, find
 from semforensics.detector.scoring import score_images, seed_file
 from semforensics.params import TrainClassifierParams
 
-Losses = list[dict[str, int | float]]
+Losses = list[dict[str, float]]
+
+
+@dataclass(kw_only=True)
+class ClassifierState(TrainingState):
+    """All that changes while a classifier is trained, from one epoch to the next."""
+
+    unit = "epoch"
+    network: NPRNetwork
+    optimizer: torch.optim.Adam
 
 
 def train_classifier(
@@ -97,27 +108,18 @@ def train_classifier(
     train = load_images(draw_training_split(table, "train", seed))
     validation = load_images(draw_training_split(table, "validation", seed))
     check_same_size(train, validation)
-    if params.precision == "bfloat16" and bf16_is_emulated(device):
-        _say(f"note: {device} emulates bfloat16; float32 is faster here")
+    note_emulation(params.precision, device)
 
     networks: list[NPRNetwork] = []
     curves: list[Losses] = []
-    scratches = [scratch / f"training_{index}" for index in range(params.num_seeds)]
-    for index, own_scratch in enumerate(scratches):
-        seed_everything(seed + index)
-        network = to_device(build_network(params.network, params.channels), device)
-        curves.append(
-            train_network(
-                network,
-                train,
-                validation,
-                params=params,
-                seed=seed + index,
-                scratch=own_scratch,
-                device=device,
-            )
-        )
-        networks.append(network)
+    setups = [
+        Setup(seed + index, scratch / f"training_{index}", device)
+        for index in range(params.num_seeds)
+    ]
+    for setup in setups:
+        seed_everything(setup.seed)
+        networks.append(to_device(build_network(params.network, params.channels), device))
+        curves.append(train_network(networks[-1], train, validation, params=params, setup=setup))
     if not distributed.is_first():
         return ""
     rng = np.random.default_rng(seed)
@@ -160,8 +162,8 @@ def train_classifier(
         domain.save(folder / DOMAIN_FILE)
         _write_losses(curves[:1], folder / "losses.csv")
         _write_losses(curves[1:], folder / "losses_seeds.csv", first_seed=seed + 1)
-    for own_scratch in scratches:
-        shutil.rmtree(own_scratch)
+    for setup in setups:
+        clear_scratch(setup.scratch)
     return _summary(name, classifier, meta | readings[0], curves)
 
 
@@ -169,6 +171,7 @@ def _write_losses(curves: list[Losses], path: Path, first_seed: int | None = Non
     """Write losses per epoch; where a first seed is given, the seeds of the curves before them."""
     names = ["epoch", "train_loss", "validation_loss", "validation_accuracy"]
     table = pd.DataFrame([line for losses in curves for line in losses], columns=names)
+    table = table.astype({"epoch": int})
     if first_seed is not None:
         seeds = [first_seed + index for index, losses in enumerate(curves) for _ in losses]
         table.insert(0, "seed", seeds)
@@ -193,15 +196,13 @@ def train_network(
     validation: LabelledImages,
     *,
     params: TrainClassifierParams,
-    seed: int,
-    scratch: Path,
-    device: torch.device,
+    setup: Setup,
 ) -> Losses:
     """Train a network for all its epochs.
 
-    Every epoch draws from a generator of its own, seeded by `seed` and its number, so a training
-    that was killed goes on from its last whole epoch in `scratch` and ends with the same bytes.
-    Of several processes each augments whole batches and computes its share.
+    Every epoch draws from a generator of its own, seeded by the training's seed and its number, so
+    a training that was killed goes on from its last whole epoch and ends with the same bytes. Of
+    several processes each augments whole batches and computes its share.
 
     Returns:
         Per epoch: the mean training loss, and loss and accuracy (at 0.5, one phase) on validation.
@@ -209,8 +210,7 @@ def train_network(
     Raises:
         InputError: There are more processes than images in a batch.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=params.lr)
-    is_fake = train.is_fake.float()
+    device, is_fake = setup.device, train.is_fake.float()
     num_batches = math.ceil(len(train.images) / params.batch)
     smallest = len(train.images) // num_batches
     if smallest < distributed.num_processes():
@@ -218,20 +218,17 @@ def train_network(
             f"train_classifier.batch: batches of {smallest} images, fewer than the "
             f"{distributed.num_processes()} processes"
         )
-    stamp = _stamp(params, train, validation, seed, device)
-    losses = _resume(scratch, stamp, network, optimizer, params.epochs)
-
-    quiet = not (sys.stderr.isatty() and distributed.is_first())
-    with (
-        Progress(console=Console(stderr=True), disable=quiet) as progress,
-        live_curves(scratch, resumed=len(losses) > 0) as show,
-    ):
-        task = progress.add_task("training", total=params.epochs, completed=len(losses))
-        for epoch in range(len(losses) + 1, params.epochs + 1):
-            rng = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    optimizer = torch.optim.Adam(network.parameters(), lr=params.lr)
+    state = ClassifierState(network=network, optimizer=optimizer)
+    training = _begin(params, train, validation, setup)
+    training.resume(state, params.epochs)
+    with training.progress(state, params.epochs) as show:
+        while state.iteration < params.epochs:
+            state.iteration += 1
+            rng = torch.Generator().manual_seed(setup.seed * 1_000_003 + state.iteration)
             network.train()
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(params, epoch)
+                group["lr"] = learning_rate(params, state.iteration)
 
             # One pass in random order. Batches are of equal size up to one image, never larger than
             # `batch`: a last one of few images would give batch norm poor statistics.
@@ -258,19 +255,24 @@ def train_network(
                 distributed.average_buffers(network)
                 total += distributed.average(loss.detach()).item() * len(batch)
 
-            # Once per epoch: look at the validation split, log, keep the state.
-            losses.append(
-                {
-                    "epoch": epoch,
-                    "train_loss": total / len(is_fake),
-                    **validate(network, validation, device),
-                }
-            )
-            show(epoch, losses[-1])
-            _keep(scratch, stamp, network, optimizer, losses)
-            progress.update(task, advance=1, description=_describe(losses[-1]))
+            # Once per epoch: score the validation split, log, keep the state.
+            row = {"train_loss": total / len(is_fake), **validate(network, validation, device)}
+            state.rows.append({"epoch": float(state.iteration), **row})
+            show(row, " ".join(f"{name} {value:.3f}" for name, value in row.items()))
+            training.save(state)
     network.eval()
-    return losses
+    return state.rows
+
+
+def _begin(
+    params: TrainClassifierParams, train: LabelledImages, validation: LabelledImages, setup: Setup
+) -> Training:
+    """Open the frame of a training."""
+    # What is left out changes the number of epochs, or nothing before the calibration.
+    settings = params.model_dump(exclude={"epochs", "num_seeds", "calibrate_on", "domain_quantile"})
+    settings |= {"seed": setup.seed, "tables": [fingerprint(s.table) for s in (train, validation)]}
+    stamp = make_stamp(__name__, settings, train.images, validation.images, device=setup.device)
+    return Training("classifier", setup, stamp)
 
 
 def learning_rate(params: TrainClassifierParams, epoch: int) -> float:
@@ -342,81 +344,3 @@ def calibrate(
             },
         }
     return found
-
-
-def _describe(losses: dict[str, int | float]) -> str:
-    return (
-        f"loss {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}, "
-        f"accuracy {losses['validation_accuracy']:.3f}"
-    )
-
-
-def _stamp(
-    params: TrainClassifierParams,
-    train: LabelledImages,
-    validation: LabelledImages,
-    seed: int,
-    device: torch.device,
-) -> str:
-    """Hash all that decides the course of a training, but not how long it goes on."""
-    digest = hashlib.sha256()
-    for part in (train, validation):
-        digest.update(fingerprint(part.table).encode())
-        digest.update(part.images.numpy().tobytes())
-    recipe = params.model_dump(exclude={"epochs", "num_seeds", "calibrate_on", "domain_quantile"})
-    machine = [device.type, torch.get_num_threads(), torch.__version__, distributed.num_processes()]
-    digest.update(json.dumps([recipe, seed, machine], sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def _state_path(scratch: Path) -> Path:
-    return scratch / "state.pt"
-
-
-def _keep(
-    scratch: Path,
-    stamp: str,
-    network: NPRNetwork,
-    optimizer: torch.optim.Optimizer,
-    losses: Losses,
-) -> None:
-    """Write the state of a training after an epoch."""
-    if not distributed.is_first():
-        return
-    with atomic_file(_state_path(scratch)) as path:
-        torch.save(
-            {
-                "stamp": stamp,
-                "network": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "losses": losses,
-            },
-            path,
-        )
-
-
-def _resume(
-    scratch: Path,
-    stamp: str,
-    network: NPRNetwork,
-    optimizer: torch.optim.Optimizer,
-    epochs: int,
-) -> Losses:
-    """Restore the state of the same training if it was interrupted; give the epochs behind it."""
-    state: dict[str, Any] | None = None
-    if distributed.is_first() and _state_path(scratch).is_file():
-        state = torch.load(_state_path(scratch), weights_only=True)
-    state = distributed.from_first(state)
-    if state is None or state["stamp"] != stamp or len(state["losses"]) > epochs:
-        return []
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    losses: Losses = state["losses"]
-    _say(f"resumed after epoch {len(losses)}")
-    return losses
-
-
-def _say(text: str) -> None:
-    """Tell the user once, however many processes there are."""
-    if distributed.is_first():
-        print(text, file=sys.stderr)

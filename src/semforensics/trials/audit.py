@@ -9,7 +9,6 @@ A red gate does not stop the pipeline: a detector is audited in order to be show
 `release.check_release` is what refuses.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of, write_json
 from semforensics.core.images import read_crop
 from semforensics.core.processing import gaussian_blur, gaussian_noise, jpeg
+from semforensics.core.training import Setup, clear_scratch
 from semforensics.detector.calibration import Labels, Scores
 from semforensics.detector.conformal import calibration_sizes
 from semforensics.detector.corpus import (
@@ -134,7 +134,9 @@ def audit_shortcuts(
         f"data: {meta['data']}"
     )
     _write_plots(plots, gates, pixels, source)
-    shutil.rmtree(scratch, ignore_errors=True)  # nothing is left to resume
+    for number in range(params.num_permutations):  # nothing is left to resume
+        clear_scratch(scratch / f"permutation_{number}")
+    clear_scratch(scratch)
     lines = [f"{'green' if gate.passed else 'RED'}: {gate.name}: {gate.remark}" for gate in gates]
     red = sum(not gate.passed for gate in gates)
     return "\n".join([*lines, f"{tested.name}: {red} of {len(gates)} gates red; in {metrics}"])
@@ -376,10 +378,8 @@ def _train_and_score(
     """Train a network, and score the test split."""
     seed_everything(seed)
     network = to_device(build_network(params.network, params.channels), device)
-    train_network(
-        network, splits["train"], splits["validation"],
-        params=params, seed=seed, scratch=scratch, device=device,
-    )  # fmt: skip
+    setup = Setup(seed, scratch, device)
+    train_network(network, splits["train"], splits["validation"], params=params, setup=setup)
     return score_images(network, splits["test"].images, phases=1, device=device)
 
 

@@ -196,6 +196,47 @@ def test_state_of_other_parameters_is_not_resumed(
     assert "resuming at iteration 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("code", "other code"),
+        ("torch", f"torch {torch.__version__} (now 9.9.9)"),
+        ("garbage", "state.pt is not the state of a training"),
+    ],
+)
+def test_a_state_that_does_not_belong_starts_the_training_anew(
+    make_place: MakePlace,
+    change_source: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    reason: str,
+) -> None:
+    """Killed before, resumed after a change of code or torch, or a damaged file: as never begun."""
+    whole, killed = make_place("whole"), make_place("killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "publish", lambda *_: None)  # as if killed at the end
+        killed.train(tiny(iterations=2))
+    (killed.root / "scratch/notes.txt").write_text("mine")
+
+    match change:
+        case "code":
+            change_source("generators/fastgan/losses.py")
+        case "torch":
+            monkeypatch.setattr(torch, "__version__", "9.9.9")
+        case "garbage":
+            (killed.root / "scratch/state.pt").write_bytes(b"PK" + bytes(500))
+    capsys.readouterr()
+    killed.train(tiny(iterations=2))
+    said = capsys.readouterr().err
+    whole.train(tiny(iterations=2))
+
+    assert f"{reason}: starting anew" in said
+    assert "resuming" not in said
+    assert killed.outputs() == whole.outputs()
+    assert [path.name for path in (killed.root / "scratch").iterdir()] == ["notes.txt"]
+
+
 def test_collapse_is_reported(
     make_place: MakePlace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
