@@ -9,4 +9,4 @@ FLIPS: dict[Flip, tuple[int, ...]] = {
     "up-down": (-2,),
     "both": (-2, -1),
 }
-"""The axes that each turns round; doing so twice gives the image again."""
+"""The axes that each reverses; reversing twice restores the image."""

@@ -135,7 +135,7 @@ def resize_and_back(image: Grey, factor: float) -> Grey:
 
     Args:
         image: Grey levels.
-        factor: Of the side in between, rounded to whole pixels.
+        factor: Of the height and width in between, which are rounded to whole pixels.
 
     Raises:
         InputError: Nothing would be left.

@@ -88,7 +88,7 @@ def rng_of(seed: int, perturbation: Perturbation, file: str) -> np.random.Genera
 
 
 def crop_to_even(image: Grey) -> NewGrey:
-    """Cut the last row or column where a side is odd."""
+    """Cut the last row or column where their number is odd."""
     height, width = image.shape
     return image[: height // 2 * 2, : width // 2 * 2]
 
@@ -110,7 +110,7 @@ def shifted_jpeg(image: Grey, quality: int, shift_px: int) -> NewGrey:
 
 
 def resize(image: Grey, factor: float, kernel: Kernel) -> NewGrey:
-    """Resample to `factor` times the size, rounded down to even sides.
+    """Resample to `factor` times the size, rounded down to even height and width.
 
     Args:
         image: Grey levels 0 … 255.
@@ -166,7 +166,7 @@ def rotate(image: Grey, degrees: float) -> NewGrey:
 
 
 def match_spectrum(image: Grey, donor: Grey) -> Grey:
-    """Give an image the azimuthally averaged power spectrum of another, as Durall et al. 2020 do.
+    """Match the azimuthally averaged power spectrum to that of another image (Durall et al. 2020).
 
     Phases stay; each ring of spatial frequencies, one cycle per image wide, is scaled as a whole.
 
@@ -186,7 +186,7 @@ def match_spectrum(image: Grey, donor: Grey) -> Grey:
 
 
 def _rings(shape: tuple[int, ...]) -> Int[np.ndarray, "height width"]:
-    """Number the spatial frequencies by their distance from zero, in cycles per shorter side."""
+    """Number the spatial frequencies by their distance from zero, in cycles per shorter edge."""
     rows, columns = (np.fft.fftfreq(side) * min(shape) for side in shape)
     radius: Float[np.ndarray, "height width"] = np.hypot(rows[:, None], columns[None, :])
     return radius.round().astype(np.int64)

@@ -16,7 +16,7 @@ _LONGEST_REMARK = 105  # letters in the width of the figure
 
 @styled
 def gates_figure(gates: Sequence[Mapping[str, Any]], *, source: str) -> Figure:
-    """Draw each gate's value with its interval beside its bound, on a scale of its own.
+    """Draw each gate's value and interval beside its bound, each gate on its own scale.
 
     Args:
         gates: `name`, `passed`, `value`, `low`, `high` (None where there was no test), `bound`,

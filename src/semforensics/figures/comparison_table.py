@@ -40,14 +40,14 @@ def comparison_table(
         f"A single baseline beats NPR in {summary['baseline_wins']} of {summary['compared']} "
         f"comparisons, NPR a baseline in {summary['npr_wins']} (the interval of the paired "
         "difference leaves out 0; under-trained columns are not counted).",
-        "## Every row on every column",
+        "## Every detector on every column",
         "**Bold**: beats NPR. ‡: seen in training.",
     ]
-    for row, part in cells[cells["note"] != "control"].groupby("detector", sort=False):
+    for name, part in cells[cells["note"] != "control"].groupby("detector", sort=False):
         wins = differences[differences["better"] == differences["method"]]
-        wins = wins[wins["detector"] == row]
+        wins = wins[wins["detector"] == name]
         beaten = set(zip(wins["method"], wins["column"], strict=True))
-        parts += [f"Learned from {name_of(str(row))}:", _matrix(part, beaten)]
+        parts += [f"Learned from {name_of(str(name))}:", _matrix(part, beaten)]
     controls = cells[cells["note"] == "control"]
     if not controls.empty:
         parts += [
@@ -61,7 +61,7 @@ def comparison_table(
 def _left_out(headline: pd.DataFrame) -> str:
     """Write the mean over the pairs first, then each pair, then the difference of the means."""
     *pairs, mean = dict.fromkeys(zip(headline["detector"], headline["column"], strict=True))
-    names = ["mean", *(f"{name_of(row)} → {name_of(column)}" for row, column in pairs)]
+    names = ["mean", *(f"{name_of(detector)} → {name_of(column)}" for detector, column in pairs)]
     lines = []
     for method, part in headline.groupby("method", sort=False):
         of_pair = part.set_index(["detector", "column"]).to_dict("index")

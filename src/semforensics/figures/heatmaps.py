@@ -84,7 +84,7 @@ _ALARMS = (
 
 @styled
 def two_sided_heatmap(grid: pd.DataFrame, *, source: str) -> Figure:
-    """Draw what becomes of the detector when both classes are processed alike.
+    """Draw the detector's rates when both classes are processed alike.
 
     Args:
         grid: One row per cell and case, as `measure_robustness` writes them.
@@ -96,7 +96,7 @@ def two_sided_heatmap(grid: pd.DataFrame, *, source: str) -> Figure:
 
 @styled
 def one_sided_heatmap(grid: pd.DataFrame, *, source: str) -> Figure:
-    """Draw what becomes of the detector when only reals, or only fakes, are processed.
+    """Draw the detector's rates when only reals, or only fakes, are processed.
 
     Args:
         grid: One row per cell and case, as `measure_robustness` writes them.
@@ -161,18 +161,18 @@ def _draw(
     width = len(halves) * (_NAME_INCH + len(columns) * _SQUARE_INCH)
     height = lines * _LINE_INCH + panels * _HEAD_INCH + 1.3
     figure = Figure(figsize=(width, height))
-    for side, half in enumerate(halves):
+    for index, half in enumerate(halves):
         top = height - 0.85
         for number, (axis, part) in enumerate(half):
             tall = len(part) * _LINE_INCH
-            left = side * width / len(halves) + _NAME_INCH
-            place = (
+            left = index * width / len(halves) + _NAME_INCH
+            bounds = (
                 left / width,
                 (top - tall) / height,
                 (len(columns) * _SQUARE_INCH - 0.12) / width,
                 tall / height,
             )
-            _panel(figure.add_axes(place), axis, part, columns, with_heads=number == 0)
+            _panel(figure.add_axes(bounds), axis, part, columns, with_heads=number == 0)
             top -= tall + _HEAD_INCH
     figure.text(0.12 / width, 1 - 0.25 / height, title, size=12, weight="bold", va="center")
     figure.text(0.12 / width, 0.16 / height, note, size=8, color=NEUTRAL)

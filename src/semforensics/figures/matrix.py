@@ -1,6 +1,5 @@
 """Every detector on every generator, as figures."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ _BAD = LinearSegmentedColormap.from_list("false alarms", ["#FFFFFF", FAKE])
 
 
 def name_of(key: str) -> str:
-    """Return what readers call a method, a row or a column."""
+    """Return what readers call a method, a detector or a column."""
     return NAMES.get(key, key)
 
 
@@ -40,16 +39,16 @@ def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
 
     Args:
         cells: `method`, `detector`, `column`, `note`, `auroc`, `called_fake`, in the order to draw.
-            What `note` calls "seen" stands in brackets, what it calls "left out" in a frame, and
+            What `note` calls "seen" is in brackets, what it calls "left out" is framed, and
             "under-trained" columns have a dagger.
         source: Line that says what the figure shows.
     """
     methods = list(cells["method"].unique())
-    rows = list(cells["detector"].unique())
+    detectors = list(cells["detector"].unique())
     controls = list(cells.loc[cells["note"] == "control", "column"].unique())
     fakes = [name for name in cells["column"].unique() if name not in controls]
     weak = set(cells.loc[cells["note"] == "under-trained", "column"])
-    lines = len(methods) * len(rows)
+    lines = len(methods) * len(detectors)
     figure = Figure(
         figsize=(
             3.2 + 0.85 * (len(fakes) + len(controls)),
@@ -66,11 +65,13 @@ def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
     images = []
     for line, method in zip(panels, methods, strict=True):
         mine = cells[cells["method"] == method].set_index(["detector", "column"])
-        images = [_draw_block(line[0], mine, rows, fakes, "auroc", _GOOD, (0.5, 1))]
+        images = [_draw_block(line[0], mine, detectors, fakes, "auroc", _GOOD, (0.5, 1))]
         if controls:
-            images.append(_draw_block(line[1], mine, rows, controls, "called_fake", _BAD, (0, 1)))
+            images.append(
+                _draw_block(line[1], mine, detectors, controls, "called_fake", _BAD, (0, 1))
+            )
             line[1].set_yticks([])
-        line[0].set_yticks(range(len(rows)), [name_of(row) for row in rows], size=8)
+        line[0].set_yticks(range(len(detectors)), [name_of(one) for one in detectors], size=8)
         line[0].set_title(name_of(method), loc="left", size=10)
     for axes, columns in zip(panels[-1], (fakes, controls), strict=False):
         labels = [name_of(name) + (" †" if name in weak else "") for name in columns]
@@ -85,36 +86,34 @@ def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
         bar.set_label(title, size=8)
         bar.ax.tick_params(labelsize=7)
     figure.supylabel("Learned from", size=9)
-    marks = "Framed: the other GAN, left out of the training; in brackets: seen in training"
-    add_source(figure, marks + ("; †: under-trained" if weak else "") + f"\n{source}")
+    legend = "Framed: the other GAN, left out of the training; in brackets: seen in training"
+    add_source(figure, legend + ("; †: under-trained" if weak else "") + f"\n{source}")
     return figure
 
 
 def _draw_block(
     axes: Axes,
     cells: pd.DataFrame,
-    rows: Sequence[str],
-    columns: Sequence[str],
+    detectors: list[str],
+    columns: list[str],
     value: str,
     colours: LinearSegmentedColormap,
     limits: tuple[float, float],
 ) -> Any:
     """Draw the cells of one method as coloured squares with their numbers."""
-    values = np.array([[cells.loc[(row, column), value] for column in columns] for row in rows])
+    values, notes = (
+        cells[name].unstack().loc[detectors, columns].to_numpy() for name in (value, "note")
+    )
     image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
-    for (line, place), number in np.ndenumerate(values):
-        kind = cells.loc[(rows[line], columns[place]), "note"]
+    for (line, position), number in np.ndenumerate(values):
         strong = (number - limits[0]) / (limits[1] - limits[0]) > 0.6
         text = f"{number:.3f}" if value == "auroc" else f"{100 * number:.0f} %"
-        text = f"({text})" if kind == "seen" else text
+        text = f"({text})" if notes[line, position] == "seen" else text
         colour = "white" if strong else "black"
-        axes.text(place, line, text, ha="center", va="center", size=8, color=colour)
-        if kind == "left out":
-            axes.add_patch(
-                Rectangle(
-                    (place - 0.46, line - 0.44), 0.92, 0.88, fill=False, edgecolor="black", lw=1.8
-                )
-            )
+        axes.text(position, line, text, ha="center", va="center", size=8, color=colour)
+        if notes[line, position] == "left out":
+            corner = (position - 0.46, line - 0.44)
+            axes.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, edgecolor="black", lw=1.8))
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -135,12 +134,12 @@ def leave_one_out_figure(headline: pd.DataFrame, *, source: str) -> Figure:
     figure = Figure(figsize=(7, 1.6 + 0.45 * len(methods)), layout="constrained")
     axes = figure.subplots()
     shades = (FAKE, REAL, NEUTRAL)
-    for index, (row, column) in enumerate(reversed(pairs)):
-        part = headline[(headline["detector"] == row) & (headline["column"] == column)]
+    for index, (detector, column) in enumerate(reversed(pairs)):
+        part = headline[(headline["detector"] == detector) & (headline["column"] == column)]
         part = part.set_index("method").loc[methods]
-        mean = row == "mean"
+        mean = detector == "mean"
         height = np.arange(len(methods)) + 0.22 * ((len(pairs) - 1) / 2 - index)
-        label = "mean" if mean else f"{name_of(row)} to {name_of(column)}"
+        label = "mean" if mean else f"{name_of(detector)} to {name_of(column)}"
         colour = "black" if mean else shades[index % len(shades)]
         axes.hlines(height, part["auroc_low"], part["auroc_high"], color=colour, linewidth=1.2)
         axes.plot(part["auroc"], height, "D" if mean else "o", color=colour, label=label, ms=5)

@@ -1,4 +1,4 @@
-"""The shortcut audit: gates that a detector passes if it judges images, not their history.
+"""The shortcut audit: gates that a detector passes if it scores images, not their history.
 
 1. One-sided processing. Processing one class alone costs hardly more than processing both.
 2. Controls. Noise, and reals with random phases, are neither real nor fake: "inconclusive".

@@ -64,7 +64,7 @@ def read_benign_listing(
             dict(zip(table["set"] + ": " + table["file"], table["sha256"], strict=True)),
             {f"{name}: {file}": folder / file for name, file in present},
         ),
-        f"files of {folder} differ from {listing}; to list them anew, run "
+        f"files of {folder} differ from {listing}; to list them again, run "
         f"`semforensics list-benign {folder} {listing}`",
     )
     return present

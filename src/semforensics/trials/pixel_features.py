@@ -105,7 +105,7 @@ def cross_validated_scores(
     There are at most five folds of whole groups, with about equal shares of fakes. Numbers are
     standardised, constants are dropped. Of each model only the direction counts: intercept and
     length differ from fold to fold by chance, and would order images of different folds that are
-    alike. So features that never vary give every image the same score.
+    alike. So every image has the same score if no feature varies.
 
     Raises:
         InputError: A class has fewer than two groups.

@@ -69,7 +69,7 @@ def tabulate(metrics: Path, out: Path) -> int:
     text = (
         f"Per cent, 95 % interval. Data: {first['data']}, protocol {first['protocol']}, "
         f"{first['network']}; {tested['n_real']} test reals of {tested['n_groups']} groups. "
-        "Accuracies at the threshold of the validation side but for the first column. Last lines: "
+        "Accuracies at the threshold of the validation split but for the first column. Last lines: "
         "the thesis's Table 4.3, threshold not stated, about 450 test images in all.\n\n"
     )
     names = ["learned from", "tested on", *_COLUMNS.values()]
