@@ -30,7 +30,7 @@ from semforensics.screening.read.intake import read_inputs
 from semforensics.screening.records import Limits, Refusal
 from semforensics.screening.screener import Screener
 from semforensics.screening.split.panels import split_panels
-from semforensics.trials.metrics import wilson_interval
+from semforensics.trials.intervals import wilson_interval
 
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "data/released/real_subset"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tests.detector.conftest import Folders, write_data
 
-from semforensics.trials.columns import CONTROLS, MADE_OF_REALS, list_columns, note
+from semforensics.trials.columns import CONTROLS, MADE_OF_REALS, Unseen, list_columns, note
 
 
 @pytest.fixture
@@ -29,10 +29,12 @@ def list_all(folders: Folders) -> pd.DataFrame:
     return folders.corpus().list_images(("fastgan",))
 
 
-def columns_of(folders: Folders, **changes: object) -> dict[str, object]:
+def columns_of(
+    folders: Folders, max_images: int = 100, under_trained: bool = True
+) -> dict[str, object]:
     """List columns by name."""
-    options = {"max_images": 100, "under_trained": True, "seed": 0} | changes
-    found = list_columns(list_all(folders), folders.fakes.parent / "unseen", **options)
+    unseen = Unseen(folders.fakes.parent / "unseen", under_trained)
+    found = list_columns(list_all(folders), unseen, max_images=max_images, seed=0)
     return {column.name: column for column in found}
 
 

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import average_precision_score
 from tests.detector.conftest import Folders, original, write_data
 
 from semforensics.core.files import sha256_of
 from semforensics.params import CompareDetectorsParams
 from semforensics.trials.baselines import BASELINES
+from semforensics.trials.columns import Unseen
 from semforensics.trials.compare import (
     MEAN,
     compare,
@@ -22,13 +24,8 @@ from semforensics.trials.compare import (
     measure_cell,
 )
 from semforensics.trials.detectors import METHODS, cross_fitted
-from semforensics.trials.metrics import (
-    auroc,
-    average_precision,
-    percentile_interval,
-    stratified_resamples,
-    wilson_interval,
-)
+from semforensics.trials.intervals import percentile_interval, stratified_resamples, wilson_interval
+from semforensics.trials.metrics import auroc
 
 CPU = torch.device("cpu")
 NAMES = ("fastgan", "stylegan2_ada")
@@ -70,9 +67,9 @@ def run(folders: Folders, output: Path) -> tuple[str, dict[str, Any]]:
     """Run the stage; its lines and metrics."""
     root = folders.cropped.parent
     lines = compare_detectors(
-        root / "classifiers", folders.corpus(), root / "unseen", output / "m.json",
+        root / "classifiers", folders.corpus(), Unseen(root / "unseen", True), output / "m.json",
         output / "plots", params=CompareDetectorsParams(max_images=15, bootstrap_resamples=200),
-        max_false_positive_rate=0.05, phases=4, under_trained=True, device=CPU,
+        phases=4, device=CPU,
     )  # fmt: skip
     return lines, json.loads((output / "m.json").read_text())
 
@@ -180,9 +177,10 @@ def test_no_classifier_is_no_comparison(trained: Folders, tmp_path: Path) -> Non
     """An empty folder of classifiers is named."""
     with pytest.raises(FileNotFoundError, match="no classifier of fastgan"):
         compare_detectors(
-            tmp_path, trained.corpus(), tmp_path, tmp_path / "m.json", tmp_path / "plots",
+            tmp_path, trained.corpus(), Unseen(tmp_path, True), tmp_path / "m.json",
+            tmp_path / "plots",
             params=CompareDetectorsParams(max_images=15, bootstrap_resamples=200),
-            max_false_positive_rate=0.05, phases=1, under_trained=True, device=CPU,
+            phases=1, device=CPU,
         )  # fmt: skip
 
 
@@ -210,7 +208,7 @@ def test_a_cell_is_the_mean_over_seeds() -> None:
     areas = [auroc(one, is_fake) for one in scores]
     assert cell["auroc"] == pytest.approx(np.mean(areas))
     assert cell["auroc_sd"] == pytest.approx(abs(areas[0] - areas[1]) / np.sqrt(2))
-    precisions = [average_precision(one, is_fake) for one in scores]
+    precisions = [average_precision_score(is_fake, one) for one in scores]
     assert cell["average_precision"] == pytest.approx(np.mean(precisions))
     called = [(first > 0.5)[is_fake].sum(), (second > -0.25)[is_fake].sum()]
     assert cell["called_fake"] == pytest.approx(sum(called) / 100)

@@ -1,4 +1,4 @@
-"""Detectors of a row see its images alone, each once, and keep to the bound on false positives."""
+"""Methods of a detector see its images alone, and keep to the bound on false positives."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tests.detector.conftest import original, upsampled
 
 from semforensics.detector.networks import build_network
 from semforensics.detector.scoring import score_images
-from semforensics.trials.baselines import BASELINES, fit_baseline, measure_features
-from semforensics.trials.detectors import METHODS, fit_row, measure_images
+from semforensics.trials.baselines import BASELINES, fit_features, measure_features
+from semforensics.trials.detectors import METHODS, fit_methods, measure_images
 
 CPU = torch.device("cpu")
 NETWORK = build_network("npr_tiny", 1).eval()
@@ -84,29 +84,28 @@ def test_pick_and_join_keep_the_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(halves.logits[key], logits)
 
 
-def test_a_row_is_fitted_on_its_images_alone(tmp_path: Path) -> None:
+def test_methods_are_fitted_on_their_images_alone(tmp_path: Path) -> None:
     """Scores are those of baselines fitted by themselves; thresholds keep to their bound."""
     train, validation = write(tmp_path / "a", 24, 0), write(tmp_path / "b", 20, 1)
     foreign = write(tmp_path / "c", 10, 2).assign(**{"class": "real"})
     fresh = write(tmp_path / "d", 10, 3)
     learned, held_out = measure(pd.concat([foreign, train]), networks={}), measure(validation)
 
-    row = fit_row(
+    fitted = fit_methods(
         "fastgan", [0.5, -0.5], train, validation, learned, held_out, max_false_positive_rate=0.1
     )
 
-    scores = row.score(measure(fresh))
+    scores = fitted.score(measure(fresh))
     assert set(scores) == set(METHODS)
     assert scores["npr"].shape == (2, 20)
     is_fake = (train["class"] == "fake").to_numpy()
     for name in BASELINES:
-        alone = fit_baseline(
-            name, read(train), is_fake, train["group"].to_numpy(dtype=str), tile_px=16
-        )
-        np.testing.assert_allclose(scores[name][0], alone.score(read(fresh)), atol=1e-5)
-    np.testing.assert_array_equal(row.thresholds["npr"], [0.5, -0.5])
+        own, new = (measure_features(name, read(table), 16) for table in (train, fresh))
+        alone = fit_features(name, own, is_fake, train["group"].to_numpy(dtype=str))
+        np.testing.assert_allclose(scores[name][0], alone.score(new), atol=1e-5)
+    np.testing.assert_array_equal(fitted.thresholds["npr"], [0.5, -0.5])
     reals = (validation["class"] == "real").to_numpy()
     for name in BASELINES:
-        called = row.score(held_out)[name][0] > row.thresholds[name]
+        called = fitted.score(held_out)[name][0] > fitted.thresholds[name]
         assert called[reals].mean() <= 0.1
         assert called[~reals].mean() > 0.9

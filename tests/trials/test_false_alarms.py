@@ -21,7 +21,7 @@ from semforensics.trials.false_alarms import (
     pool_images,
     summarise,
 )
-from semforensics.trials.metrics import wilson_interval
+from semforensics.trials.intervals import wilson_interval
 
 CPU = torch.device("cpu")
 ALPHA = 0.2  # the validation split has 6 images of each class

@@ -10,7 +10,7 @@ from sklearn.metrics import (
 )
 from tests.detector.conftest import made_up
 
-from semforensics.trials.metrics import wilson_interval
+from semforensics.trials.intervals import wilson_interval
 from semforensics.trials.numbers import (
     Number,
     best_of_table,

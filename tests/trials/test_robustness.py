@@ -12,7 +12,7 @@ from tests.detector.conftest import Folders, labelled, write_data
 from semforensics.core.errors import InputError
 from semforensics.detector.perturbations import AXES, GRID, Perturbation
 from semforensics.params import RobustnessParams
-from semforensics.trials.metrics import wilson_interval
+from semforensics.trials.intervals import wilson_interval
 from semforensics.trials.robustness import (
     classify,
     count_biased,

@@ -385,19 +385,18 @@ def compare_detectors(
     run: DeviceRun,
 ) -> str:
     """Test every detector on every generator, and the baselines beside them."""
+    from semforensics.trials.columns import Unseen
     from semforensics.trials.compare import compare_detectors
 
     p = run.params
     return compare_detectors(
         classifiers,
         images.corpus(p),
-        unseen,
+        Unseen(unseen, p.generate_diffusion.under_trained),
         metrics,
         plots,
         params=p.compare_detectors,
-        max_false_positive_rate=p.train_classifier.max_false_positive_rate,
         phases=p.evaluate_classifier.phases,
-        under_trained=p.generate_diffusion.under_trained,
         device=run.device,
     )
 

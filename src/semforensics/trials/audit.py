@@ -45,7 +45,8 @@ from semforensics.detector.training import train_network
 from semforensics.figures.audit import audit_markdown, gates_figure
 from semforensics.figures.style import save_figure
 from semforensics.params import AuditShortcutsParams, TrainClassifierParams
-from semforensics.trials.metrics import auroc, paired_difference, wilson_interval
+from semforensics.trials.intervals import paired_difference, wilson_interval
+from semforensics.trials.metrics import auroc
 from semforensics.trials.pixel_features import feature_table, pixel_features
 from semforensics.trials.under_test import DetectorUnderTest
 

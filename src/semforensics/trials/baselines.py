@@ -16,101 +16,31 @@ Features are standardised by the training images. The strength of regularisation
 error in a cross-validation by group among the training images; nothing else is chosen by data.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from scipy.fft import dctn
-from sklearn.linear_model import LogisticRegression
 
 from semforensics.core.errors import InputError
+from semforensics.detector.calibration import Labels
 from semforensics.distances.spectra import radial_power_spectra
+from semforensics.trials.linear import Features, Groups, LinearModel, fit_logistic, fit_ridge
 
 BaselineName = Literal["spectrum", "dct", "srm", "noise"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 Images = UInt8[np.ndarray, "n height width"]
 Tiles = UInt8[np.ndarray, "tiles side side"]
-Features = Float[np.ndarray, "n features"]
-Labels = Bool[np.ndarray, " n"]
-Groups = Shaped[np.ndarray, " n"]
-Scores = Float32[np.ndarray, " n"]
 
 TILE_PX = 64
-FOLDS = 5
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
-"""Of the regularisation: of logistic regression in its own units, of the ridge in units of the mean
-squared length of the features. Where one group of reals leaves nothing to hold out, 1."""
 
 _CHUNK_TILES = 64  # bounds memory; never changes a feature beyond rounding
-_MAX_STEPS = 10_000  # of the optimiser; some hundreds are usual
 _ROUNDING = 1 / 12  # variance of rounding to whole grey levels: power below it means nothing
 _MEDIAN_OF_NORMAL = 0.674490  # of the size of a standard normal number
 _BLOCK_PX = 8  # of the noise's variance against its mean
-
-
-@dataclass(frozen=True)
-class LinearModel:
-    """A linear score of standardised features, positive for fakes."""
-
-    mean: Float[np.ndarray, " features"]
-    scale: Float[np.ndarray, " features"]
-    weights: Float[np.ndarray, " features"]
-    bias: float
-    strength: float
-    """Of the regularisation, as it was chosen."""
-
-    def score(self, features: Features) -> Scores:
-        """Score images by their features."""
-        standard = (features.astype(np.float64) - self.mean) / self.scale
-        return np.asarray(standard @ self.weights + self.bias, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """One of the four, fitted."""
-
-    name: BaselineName
-    tile_px: int
-    model: LinearModel
-
-    def score(self, images: Images) -> Scores:
-        """Score images: higher means more likely fake. A logit; of `dct` about -1 and 1.
-
-        Args:
-            images: Grey levels, of any size that holds a tile.
-
-        Raises:
-            InputError: There are no images, or they hold no tile.
-        """
-        return self.model.score(measure_features(self.name, images, self.tile_px))
-
-
-def fit_baseline(
-    name: BaselineName,
-    images: Images,
-    is_fake: Labels,
-    groups: Groups,
-    *,
-    tile_px: int = TILE_PX,
-) -> Baseline:
-    """Fit a baseline to training images.
-
-    Args:
-        name: Which one.
-        images: Grey levels.
-        is_fake: The class of each.
-        groups: The group of each; the cross-validation never divides one.
-        tile_px: Side of the tiles.
-
-    Raises:
-        InputError: A class is empty, or the images hold no tile.
-    """
-    features = measure_features(name, images, tile_px)
-    return Baseline(name, tile_px, fit_features(name, features, is_fake, groups))
 
 
 def measure_features(
@@ -133,7 +63,7 @@ def measure_features(
     step = max(1, _CHUNK_TILES // count)
     parts = []
     for start in range(0, n, step):
-        tiles = cut_tiles(images[start : start + step], tile_px)
+        tiles = spread_tiles(images[start : start + step], tile_px)
         match name:
             case "spectrum":
                 features = _spectrum(tiles)
@@ -147,8 +77,8 @@ def measure_features(
     return np.concatenate(parts).astype(np.float32)
 
 
-def cut_tiles(images: Images, tile_px: int) -> Tiles:
-    """Cut as many tiles as fit side by side, the rest of the image divided among the gaps.
+def spread_tiles(images: Images, tile_px: int) -> Tiles:
+    """Cut as many tiles as fit without overlap, with equal gaps before, between and after them.
 
     Returns:
         The tiles of the first image row by row, then those of the second, ...
@@ -188,7 +118,7 @@ def _cosines(tiles: Tiles) -> Features:
 
 
 # Section II-A of the paper, the filters of its figure 1: each predicts a pixel from its neighbours
-# and gives what is left. Odd orders point in eight directions, the second order lies along four
+# and returns what is left. Odd orders point in eight directions, the second order lies along four
 # lines, edges are the halves of squares.
 _DIRECTIONS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 _ORDERS = (
@@ -242,7 +172,7 @@ _SYMMETRY = _symmetry()
 
 
 def _residuals(tiles: Tiles) -> Features:
-    """Give, of each filter's residual: log variance, skewness, log kurtosis, shares of pairs.
+    """Return, of each filter's residual: log variance, skewness, log kurtosis, shares of pairs.
 
     Pairs are neighbours along rows and along columns, quantised and truncated as in the paper, but
     in steps of the residual's own standard deviation (the paper: of fixed grey levels), since the
@@ -366,102 +296,3 @@ def fit_features(
     if name == "dct":
         return fit_ridge(features, is_fake, groups)
     return fit_logistic(features, is_fake, groups)
-
-
-def fit_logistic(features: Features, is_fake: Labels, groups: Groups) -> LinearModel:
-    """Fit a logistic regression whose strength has the least cross-validated log loss.
-
-    Raises:
-        InputError: A class is empty.
-    """
-    mean, scale = _moments(features, is_fake)
-    standard = (features.astype(np.float64) - mean) / scale
-    folds = group_folds(is_fake, groups)
-    losses = dict.fromkeys(STRENGTHS, 0.0)
-    for fold in range(int(folds.max()) + 1):
-        held_out = folds == fold
-        model = _logistic()
-        for strength in sorted(STRENGTHS, reverse=True):  # from the easy to the hard: warm starts
-            model.set_params(C=1 / strength).fit(standard[~held_out], is_fake[~held_out])
-            logits = model.decision_function(standard[held_out])
-            losses[strength] += np.logaddexp(0, np.where(is_fake[held_out], -logits, logits)).sum()
-    strength = _least(losses, folds)
-    model = _logistic().set_params(C=1 / strength).fit(standard, is_fake)
-    return LinearModel(mean, scale, model.coef_[0], float(model.intercept_[0]), strength)
-
-
-def _logistic() -> LogisticRegression:
-    return LogisticRegression(max_iter=_MAX_STEPS, tol=1e-3, warm_start=True)
-
-
-def fit_ridge(features: Features, is_fake: Labels, groups: Groups) -> LinearModel:
-    """Fit a ridge regression of the class, -1 or 1, with the least cross-validated squared error.
-
-    Solved among images instead of features, which are more: one decomposition serves all strengths.
-
-    Raises:
-        InputError: A class is empty.
-    """
-    mean, scale = _moments(features, is_fake)
-    standard = (features.astype(np.float64) - mean) / scale
-    products = standard @ standard.T
-    unit = float(np.trace(products)) / len(products)
-    target = np.where(is_fake, 1.0, -1.0)
-    folds = group_folds(is_fake, groups)
-    errors = dict.fromkeys(STRENGTHS, 0.0)
-    for fold in range(int(folds.max()) + 1):
-        held_out = folds == fold
-        values, vectors = np.linalg.eigh(products[np.ix_(~held_out, ~held_out)])
-        centre = target[~held_out].mean()
-        along = vectors.T @ (target[~held_out] - centre)
-        across = products[np.ix_(held_out, ~held_out)] @ vectors
-        for strength in STRENGTHS:
-            predicted = across @ (along / (values + strength * unit)) + centre
-            errors[strength] += np.square(predicted - target[held_out]).sum()
-    strength = _least(errors, folds)
-    centre = target.mean()
-    regular = products + strength * unit * np.eye(len(products))
-    weights = standard.T @ np.linalg.solve(regular, target - centre)
-    return LinearModel(mean, scale, weights, float(centre), strength)
-
-
-def _moments(
-    features: Features, is_fake: Labels
-) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, " features"]]:
-    """Return mean and standard deviation of each feature; of one that never changes, 1."""
-    if is_fake.all() or not is_fake.any():
-        raise InputError(f"{is_fake.sum()} fakes of {len(is_fake)} images, both classes are needed")
-    deviation = features.std(axis=0, dtype=np.float64)
-    return features.mean(axis=0, dtype=np.float64), np.where(deviation > 1e-9, deviation, 1.0)
-
-
-def _least(losses: dict[float, float], folds: Int[np.ndarray, " n"]) -> float:
-    """Choose the strength of least loss, the stronger of two; without folds 1."""
-    if (folds < 0).all():
-        return 1.0
-    return min(sorted(losses, reverse=True), key=lambda strength: losses[strength])
-
-
-def group_folds(is_fake: Labels, groups: Groups) -> Int[np.ndarray, " n"]:
-    """Divide images into folds, every group whole, both classes in each as evenly as they go.
-
-    Groups that hold reals are dealt out first, the largest first, each to the fold of the fewest
-    reals; then those of fakes alone, each to the fold of the fewest fakes.
-
-    Returns:
-        The fold of each image, at most 5 and at most as many as groups of either class; -1 for all
-        where that is less than two.
-    """
-    names, index = np.unique(groups, return_inverse=True)
-    reals = np.bincount(index, ~is_fake, len(names)).astype(int)
-    fakes = np.bincount(index, is_fake, len(names)).astype(int)
-    count = min(FOLDS, int((reals > 0).sum()), int((fakes > 0).sum()))
-    if count < 2:
-        return np.full(len(groups), -1)
-    totals = np.zeros((2, count), dtype=int)
-    fold_of = np.empty(len(names), dtype=int)
-    for group in np.lexsort((np.arange(len(names)), -fakes, -reals)):
-        fold = int(np.argmin(totals[0] if reals[group] else totals[1]))
-        fold_of[group] = fold
-        totals[:, fold] += (reals[group], fakes[group])
-    return fold_of[index]

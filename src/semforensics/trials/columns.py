@@ -1,6 +1,6 @@
 """What every detector is tested on: the columns of the cross-generator matrix.
 
-A column is a set of images of one origin beside as many reals of the test split. Fakes of the GANs
+A column is a set of images of one origin, with as many reals of the test split. Fakes of the GANs
 are those of the test split. The other fakes no detector has learned from: a diffusion model, the
 simulator, and re-synthesis of test reals by an autoencoder or by one up-sampler alone. Reals that
 were denoised or resized are negative controls: nothing in them is generated.
@@ -30,14 +30,14 @@ UNSEEN: tuple[str, ...] = ("diffusion", *get_args(Resynthesis), "simulator", *CO
 
 @dataclass(frozen=True)
 class Column:
-    """One origin of images, and the reals they are told from."""
+    """Images of one origin, and the reals they are compared with."""
 
     name: str
     under_trained: bool
-    """The generator had too little training to count; the column stands outside the headline."""
+    """The generator had too little training to count; the column is left out of the headline."""
     table: pd.DataFrame
-    """Rows as in `LabelledImages`, half of them reals. Controls stand as fakes here, though they
-    are none: they are to be told from their originals."""
+    """Rows as in `LabelledImages`, half of them reals. Controls are listed as fakes, though they
+    are none, to be compared with their originals."""
     size_px: tuple[int, int]
     """Height and width common to both: the larger are cut to it."""
 
@@ -47,16 +47,25 @@ class Column:
         return self.name in CONTROLS
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """Images of kinds that no detector learned from."""
+
+    folder: Path
+    """Holds a folder of PNG files per further column. A missing or empty one: no column."""
+    under_trained: bool
+    """Whether the diffusion model is; its column is then left out of the headline."""
+
+
 def list_columns(
-    table: pd.DataFrame, unseen: Path, *, max_images: int, under_trained: bool, seed: int
+    table: pd.DataFrame, unseen: Unseen, *, max_images: int, seed: int
 ) -> list[Column]:
     """List the columns for which there are images.
 
     Args:
         table: All reals and the fakes of the GANs with their splits, as `list_images` gives them.
-        unseen: Holds a folder of PNG files per further column. A missing or empty one: no column.
+        unseen: The other images.
         max_images: Reals of a column, and its other images, at most.
-        under_trained: Whether the diffusion model is.
         seed: Of the draw; reals are drawn evenly over their groups.
 
     Raises:
@@ -69,7 +78,7 @@ def list_columns(
         if name in GANS:
             others = tested[tested["generator"] == name]
         else:
-            others = _list_unseen(unseen / name, reals)
+            others = _list_unseen(unseen.folder / name, reals)
         if others.empty:
             continue
         count = min(max_images, len(reals), len(others))
@@ -81,7 +90,7 @@ def list_columns(
         both = pd.concat([drawn_reals, drawn], ignore_index=True)[list(table.columns)]
         shapes = [read_crop(Path(rows["path"].iloc[0])).shape for rows in (drawn_reals, drawn)]
         size_px = (min(h for h, _ in shapes), min(w for _, w in shapes))
-        columns.append(Column(name, under_trained and name == "diffusion", both, size_px))
+        columns.append(Column(name, unseen.under_trained and name == "diffusion", both, size_px))
     return columns
 
 

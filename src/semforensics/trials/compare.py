@@ -1,16 +1,16 @@
 """Every detector on every generator: the matrix, and who wins where.
 
-Rows are training sides, columns are what is tested. The headline leaves one generator out: trained
-on one GAN, tested on the other, never on its own. Differences between detectors are paired: both
-see the same resamples of the same images.
+Rows are the detectors, by what they learned from; columns are what is tested. The headline leaves
+one generator out: trained on one GAN, tested on the other. Differences between detectors are
+paired: both see the same resamples of the same images.
 
 Intervals are 95 %. Those of AUROC and of its differences come from a bootstrap over groups: reals
 by group, with whatever was made of them; other fakes by image. The same seed draws the same groups
 in every column, so that means over columns are resampled as one. Those of shares are Wilson's.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,69 +21,50 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, atomic_folder
-from semforensics.detector.corpus import (
-    DETECTORS,
-    Corpus,
-    draw_training_split,
-    generators_of,
-)
+from semforensics.core.files import atomic_folder, write_json
+from semforensics.core.tables import write_table
+from semforensics.detector.corpus import DETECTORS, Corpus, draw_training_split, generators_of
+from semforensics.detector.networks import NPRNetwork
 from semforensics.detector.scoring import MODEL_FILE, load_classifier, model_files
 from semforensics.figures.comparison_table import comparison_table
 from semforensics.figures.matrix import detector_matrix, leave_one_out_figure
 from semforensics.figures.style import save_figure, source_line
 from semforensics.params import CompareDetectorsParams
 from semforensics.trials.baselines import BASELINES, TILE_PX
-from semforensics.trials.columns import GANS, Column, list_columns, note
-from semforensics.trials.detectors import (
-    METHODS,
-    Measured,
-    RowDetectors,
-    fit_row,
-    measure_images,
-)
-from semforensics.trials.metrics import (
-    auroc,
-    aurocs,
-    average_precision,
-    percentile_interval,
-    stratified_resamples,
-    wilson_interval,
-)
+from semforensics.trials.columns import GANS, Column, Unseen, list_columns, note
+from semforensics.trials.detectors import METHODS, Measured, Methods, fit_methods, measure_images
+from semforensics.trials.intervals import percentile_interval, stratified_resamples, wilson_interval
+from semforensics.trials.metrics import aurocs, average_precisions
 
 MEAN = "mean"
-"""In the tables, where a row or column would stand: over all pairs that leave a generator out."""
+"""In the tables, in place of a detector or column: over all pairs that leave a generator out."""
 
 Cell = dict[str, Any]
 Resampled = dict[tuple[str, str, str], Float[np.ndarray, " resamples"]]
-"""AUROC in every resample, by method, row and column."""
+"""AUROC in every resample, by method, detector and column."""
 
 
 def compare_detectors(
     classifiers: Path,
     corpus: Corpus,
-    unseen: Path,
+    unseen: Unseen,
     metrics: Path,
     plots: Path,
     *,
     params: CompareDetectorsParams,
-    max_false_positive_rate: float,
     phases: int,
-    under_trained: bool,
     device: torch.device,
 ) -> str:
     """Fit the baselines, test all detectors on all columns, and write metrics, tables and figures.
 
     Args:
-        classifiers: Holds a folder per row; rows without a model are left out.
+        classifiers: Holds a folder per detector; those without a model are left out.
         corpus: The images. Its seed is that of the draws and the resamples.
-        unseen: Holds a folder per further column.
+        unseen: Images that no detector learned from.
         metrics: JSON file to write: the headline.
         plots: Folder to write: cells.csv, differences.csv, table.md, matrix.png, leave_one_out.png.
         params: Images per column, and resamples.
-        max_false_positive_rate: Of the classifiers' thresholds, and of the baselines'.
         phases: Phases of the 2x2 grid that the networks average.
-        under_trained: The diffusion model is; its column is marked and stands outside the headline.
         device: Where to score.
 
     Returns:
@@ -93,123 +74,141 @@ def compare_detectors(
         InputError: Images changed splits since a classifier was trained, or have no common size.
         FileNotFoundError: There are no classifiers, or images are missing.
     """
-    rows = [row for row in DETECTORS if (classifiers / row / MODEL_FILE).is_file()]
-    if not rows:
-        raise FileNotFoundError(f"{classifiers}: no classifier of {', '.join(DETECTORS)}")
-    networks, metas = {}, {}
-    for row in rows:
-        for index, name in enumerate(model_files(classifiers / row)):
-            networks[row, index], metas[row, index] = load_classifier(
-                classifiers / row, device, name
-            )
-
-    # Which images: those that the classifiers learned from, and the columns.
-    seed = corpus.seed
-    trains, validations = {}, {}
-    for row in rows:
-        table = corpus.list_images_of(metas[row, 0], row)
-        if metas[row, 0]["seed"] != seed:  # else the draw of test fakes might be another
-            raise InputError(
-                f"{classifiers / row}: trained with seed {metas[row, 0]['seed']}, found {seed}"
-            )
-        trains[row] = draw_training_split(table, "train", seed)
-        validations[row] = draw_training_split(table, "validation", seed)
-    tested = tuple(gan for gan in GANS if any(gan in generators_of(row) for row in rows))
+    trained = read_trained(classifiers, corpus, device)
+    tested = tuple(gan for gan in GANS if any(gan in generators_of(n) for n in trained.trains))
     columns = list_columns(
-        corpus.list_images(tested),
-        unseen,
-        max_images=params.max_images,
-        under_trained=under_trained,
-        seed=seed,
+        corpus.list_images(tested), unseen, max_images=params.max_images, seed=corpus.seed
     )
-
-    # Learn: every baseline in every row, from the images of the row's networks.
-    height, width = metas[rows[0], 0]["size_px"]
     tile_px = min(TILE_PX, *(side for column in columns for side in column.size_px))
     measure = partial(measure_images, tile_px=tile_px, phases=phases, device=device)
-    learned = measure(pd.concat(trains.values()), {}, size_px=(height, width))
-    calibrated = measure(pd.concat(validations.values()), networks, size_px=(height, width))
-    detectors = {
-        row: fit_row(
-            row,
-            [metas[r, i]["thresholds"][str(phases)] for r, i in networks if r == row],
-            trains[row],
-            validations[row],
+    fitted = _fit(trained, measure, str(phases))
+    cells, resampled = _test(
+        fitted, trained.networks, columns, measure, params.bootstrap_resamples, corpus.seed
+    )
+
+    headline, differences = leave_one_out(cells, resampled), compare(cells, resampled)
+    summary = {
+        "protocol": corpus.protocol,
+        "data": trained.meta["data"],
+        "network": trained.meta["network"],
+        "bootstrap_resamples": params.bootstrap_resamples,
+        "tile_px": tile_px,
+        **summarise(cells, headline, differences),
+    }
+    source = source_line("all detectors", trained.meta["data"])
+    with atomic_folder(plots) as folder:
+        write_table(cells, folder / "cells.csv")
+        write_table(differences, folder / "differences.csv")
+        (folder / "table.md").write_text(comparison_table(cells, headline, differences, summary))
+        save_figure(detector_matrix(cells, source=source), folder / "matrix.png")
+        if not headline.empty:
+            figure = leave_one_out_figure(headline, source=source)
+            save_figure(figure, folder / "leave_one_out.png")
+    write_json(metrics, summary)
+    return _lines(summary)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All classifiers with the images that they learned from and were calibrated on."""
+
+    networks: dict[tuple[str, int], NPRNetwork]
+    """By detector and number of the training."""
+    metas: dict[tuple[str, int], dict[str, Any]]
+    trains: dict[str, pd.DataFrame]
+    """By detector, as is the next."""
+    validations: dict[str, pd.DataFrame]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What training wrote beside the first model."""
+        return next(iter(self.metas.values()))
+
+
+def read_trained(classifiers: Path, corpus: Corpus, device: torch.device) -> Trained:
+    """Load the classifiers of all trainings, and list their images.
+
+    Raises:
+        InputError: A classifier was trained on other images or with another seed.
+        FileNotFoundError: There are no classifiers.
+    """
+    trained = Trained({}, {}, {}, {})
+    for name in DETECTORS:
+        folder = classifiers / name
+        if not (folder / MODEL_FILE).is_file():
+            continue
+        for index, file in enumerate(model_files(folder)):
+            network, meta = load_classifier(folder, device, file)
+            trained.networks[name, index], trained.metas[name, index] = network, meta
+        if meta["seed"] != corpus.seed:  # else test fakes might be drawn otherwise
+            raise InputError(f"{folder}: trained with seed {meta['seed']}, found {corpus.seed}")
+        table = corpus.list_images_of(meta, name)
+        trained.trains[name] = draw_training_split(table, "train", corpus.seed)
+        trained.validations[name] = draw_training_split(table, "validation", corpus.seed)
+    if not trained.trains:
+        raise FileNotFoundError(f"{classifiers}: no classifier of {', '.join(DETECTORS)}")
+    return trained
+
+
+def _fit(trained: Trained, measure: Callable[..., Measured], phases: str) -> dict[str, Methods]:
+    """Fit the baselines and the stack of every detector, on the images of its networks."""
+    height, width = trained.meta["size_px"]
+    learned = measure(pd.concat(trained.trains.values()), {}, size_px=(height, width))
+    calibrated = measure(
+        pd.concat(trained.validations.values()), trained.networks, size_px=(height, width)
+    )
+    return {
+        name: fit_methods(
+            name,
+            [meta["thresholds"][phases] for (n, _), meta in trained.metas.items() if n == name],
+            trained.trains[name],
+            trained.validations[name],
             learned,
             calibrated,
-            max_false_positive_rate=max_false_positive_rate,
+            max_false_positive_rate=trained.meta["params"]["max_false_positive_rate"],
         )
-        for row in rows
+        for name in trained.trains
     }
 
-    # Test: every column is measured once for all detectors; reals once for all columns of a size.
+
+def _test(
+    fitted: Mapping[str, Methods],
+    networks: dict[tuple[str, int], NPRNetwork],
+    columns: list[Column],
+    measure: Callable[..., Measured],
+    resamples: int,
+    seed: int,
+) -> tuple[pd.DataFrame, Resampled]:
+    """Test every method of every detector on every column.
+
+    Every column is measured once for all methods, reals once for all columns of a size.
+
+    Returns:
+        One row per cell, and its AUROC in every resample.
+    """
     cells: list[Cell] = []
     resampled: Resampled = {}
     reals: dict[tuple[int, int], Measured] = {}
     all_reals = pd.concat([c.table[c.table["class"] == "real"] for c in columns])
     for column in columns:
-        if column.size_px not in reals:
-            reals[column.size_px] = measure(all_reals, networks, size_px=column.size_px)
-        others = column.table[column.table["class"] == "fake"]
-        measured = reals[column.size_px].join(measure(others, networks, size_px=column.size_px))
-        _test_column(
-            column, detectors, measured, params.bootstrap_resamples, seed, cells, resampled
-        )
-
-    table = pd.DataFrame(cells)
-    headline, differences = leave_one_out(table, resampled), compare(table, resampled)
-    meta = metas[rows[0], 0]
-    summary = {
-        "protocol": corpus.protocol,
-        "data": meta["data"],
-        "network": meta["network"],
-        "bootstrap_resamples": params.bootstrap_resamples,
-        "tile_px": tile_px,
-        **summarise(table, headline, differences),
-    }
-    source = source_line("all detectors", meta["data"])
-    with atomic_folder(plots) as folder:
-        for name, rows_of in (("cells", table), ("differences", differences)):
-            rows_of.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-        (folder / "table.md").write_text(comparison_table(table, headline, differences, summary))
-        save_figure(detector_matrix(table, source=source), folder / "matrix.png")
-        if not headline.empty:
-            figure = leave_one_out_figure(headline, source=source)
-            save_figure(figure, folder / "leave_one_out.png")
-    with atomic_file(metrics) as path:
-        path.write_text(json.dumps(summary, indent=2) + "\n")
-    return _lines(summary)
-
-
-def _test_column(
-    column: Column,
-    detectors: Mapping[str, RowDetectors],
-    measured: Measured,
-    resamples: int,
-    seed: int,
-    cells: list[Cell],
-    resampled: Resampled,
-) -> None:
-    """Add the cells of all detectors on one column."""
-    is_fake = (column.table["class"] == "fake").to_numpy()
-    groups = column.table["group"].to_numpy(dtype=str)
-    rng = np.random.default_rng(seed)  # the same in every column: groups of reals are drawn first
-    weights = stratified_resamples(groups, is_fake, resamples, rng)
-    images = measured.pick(column.table["path"])
-    for row, detector in detectors.items():
-        for method, scores in detector.score(images).items():
-            numbers, values = measure_cell(scores, detector.thresholds[method], is_fake, weights)
-            resampled[method, row, column.name] = values
-            cells.append(
-                {
-                    "method": method,
-                    "detector": row,
-                    "column": column.name,
-                    "note": note(generators_of(row), column),
-                    **numbers,
-                    "n_groups": len(set(groups[~is_fake])),
-                }
-            )
+        size_px, table = column.size_px, column.table
+        if size_px not in reals:
+            reals[size_px] = measure(all_reals, networks, size_px=size_px)
+        others = measure(table[table["class"] == "fake"], networks, size_px=size_px)
+        images = reals[size_px].join(others).pick(table["path"])
+        is_fake = (table["class"] == "fake").to_numpy()
+        groups = table["group"].to_numpy(dtype=str)
+        rng = np.random.default_rng(seed)  # as in every column: groups of reals are drawn first
+        weights = stratified_resamples(groups, is_fake, resamples, rng)
+        for name, methods in fitted.items():
+            about = {"detector": name, "column": column.name}
+            about["note"] = note(generators_of(name), column)
+            for method, scores in methods.score(images).items():
+                numbers, values = measure_cell(scores, methods.thresholds[method], is_fake, weights)
+                resampled[method, name, column.name] = values
+                n_groups = len(set(groups[~is_fake]))
+                cells.append({"method": method, **about, **numbers, "n_groups": n_groups})
+    return pd.DataFrame(cells), resampled
 
 
 def measure_cell(
@@ -231,7 +230,9 @@ def measure_cell(
         of reals called fake with Wilson's interval around the rounded mean count; beside them the
         standard deviation of AUROC between trainings, none for one. And AUROC in every resample.
     """
-    values = np.array([auroc(one, is_fake) for one in scores])
+    once = np.ones((1, len(is_fake)), dtype=np.int64)
+    values = np.array([aurocs(one, is_fake, once)[0] for one in scores])
+    precisions = [average_precisions(one, is_fake, once)[0] for one in scores]
     resampled = np.mean([aurocs(one, is_fake, weights) for one in scores], axis=0)
     low, high = percentile_interval(resampled)
     cell: Cell = {
@@ -240,7 +241,7 @@ def measure_cell(
         "auroc_high": high,
         "auroc_sd": float(values.std(ddof=1)) if len(values) > 1 else None,
         "n_seeds": len(values),
-        "average_precision": float(np.mean([average_precision(one, is_fake) for one in scores])),
+        "average_precision": float(np.mean(precisions)),
     }
     called = scores > thresholds[:, None]
     for name, chosen in (("called_fake", is_fake), ("reals_called_fake", ~is_fake)):
@@ -264,8 +265,8 @@ def leave_one_out(cells: pd.DataFrame, resampled: Resampled) -> pd.DataFrame:
     for method in METHODS:
         part = cells[(cells["method"] == method) & (cells["note"] == "left out")]
         pairs = list(zip(part["detector"], part["column"], strict=True))
-        parts = [(row, column, [(row, column)]) for row, column in pairs]
-        for row, column, members in [*parts, (MEAN, MEAN, pairs)] if pairs else []:
+        parts = [(name, column, [(name, column)]) for name, column in pairs]
+        for detector, column, members in [*parts, (MEAN, MEAN, pairs)] if pairs else []:
             mine, npr = (
                 np.mean([resampled[name, *pair] for pair in members], axis=0)
                 for name in (method, "npr")
@@ -275,7 +276,7 @@ def leave_one_out(cells: pd.DataFrame, resampled: Resampled) -> pd.DataFrame:
             numbers: Cell = {"auroc": mean, "auroc_low": low, "auroc_high": high}
             if method != "npr":
                 numbers |= _difference(npr_mean - mean, npr - mine)
-            rows.append({"method": method, "detector": row, "column": column, **numbers})
+            rows.append({"method": method, "detector": detector, "column": column, **numbers})
     return pd.DataFrame(rows)
 
 
@@ -295,22 +296,13 @@ def compare(cells: pd.DataFrame, resampled: Resampled) -> pd.DataFrame:
     tested = cells[cells["note"] != "control"]
     npr = tested[tested["method"] == "npr"].set_index(["detector", "column"])["auroc"]
     for cell in tested[tested["method"] != "npr"].to_dict("records"):
-        row, column, method = cell["detector"], cell["column"], cell["method"]
-        values = resampled["npr", row, column] - resampled[method, row, column]
-        numbers = _difference(npr[row, column] - cell["auroc"], values)
+        name, column, method = cell["detector"], cell["column"], cell["method"]
+        gap = resampled["npr", name, column] - resampled[method, name, column]
+        numbers = _difference(npr[name, column] - cell["auroc"], gap)
         better = "npr" if numbers["low"] > 0 else method if numbers["high"] < 0 else "open"
-        rows.append(
-            {
-                "detector": row,
-                "column": column,
-                "note": cell["note"],
-                "method": method,
-                "auroc_npr": npr[row, column],
-                "auroc": cell["auroc"],
-                **numbers,
-                "better": better,
-            }
-        )
+        about = {key: cell[key] for key in ("detector", "column", "note", "method")}
+        values = {"auroc_npr": npr[name, column], "auroc": cell["auroc"]}
+        rows.append({**about, **values, **numbers, "better": better})
     return pd.DataFrame(rows)
 
 
@@ -330,7 +322,7 @@ def summarise(
         AUROC of the network, without controls and under-trained columns; `baseline_wins` and
         `compared`: in how many cells, of how many, a single baseline beats the network, and the
         network a baseline (`npr_wins`); `false_alarms`: the share of each control, and of the
-        reals, that a method calls fake, the largest over the rows.
+        reals, that a method calls fake, the largest over the detectors.
     """
     summary: dict[str, Any] = {"n_real": int(cells["n_real"].max())}
     summary["n_groups"] = int(cells["n_groups"].max())

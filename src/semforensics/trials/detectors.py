@@ -1,10 +1,10 @@
-"""All detectors that learned from one training side: the network, the baselines and their stack.
+"""All methods that learned from one training split: the network, the baselines and their stack.
 
 The baselines see the images that the network was trained on, and no others. Their thresholds come
-from the validation side by the network's rule. The stack is a logistic regression on the scores of
-the network's first seed and of the four baselines. It is fitted on the validation side, where none
-of them was trained; so that side cannot calibrate it any more, and its threshold comes from scores
-that are cross-fitted inside validation, every group scored by a stack that did not see it.
+from the validation split by the network's rule. The stack is a logistic regression on the scores of
+the network's first seed and of the four baselines. It is fitted on the validation split, where none
+of them was trained. That split then cannot calibrate it, so its threshold comes from scores that
+are cross-fitted inside validation: every group is scored by a stack that did not see it.
 """
 
 from collections.abc import Mapping
@@ -20,19 +20,12 @@ from semforensics.detector.calibration import choose_threshold
 from semforensics.detector.corpus import load_images
 from semforensics.detector.networks import NPRNetwork
 from semforensics.detector.scoring import score_images
-from semforensics.trials.baselines import (
-    BASELINES,
-    BaselineName,
-    LinearModel,
-    fit_features,
-    fit_logistic,
-    group_folds,
-    measure_features,
-)
+from semforensics.trials.baselines import BASELINES, BaselineName, fit_features, measure_features
+from semforensics.trials.linear import LinearModel, fit_logistic, group_folds
 
 METHODS = ("npr", *BASELINES, "stack")
 Networks = Mapping[tuple[str, int], NPRNetwork]
-"""By row and number of the training, the first seed's is 0."""
+"""By detector and number of the training, the first seed's is 0."""
 
 _CHUNK_PX = 2**24  # pixels in memory at a time: 1024 images of 128 px, 64 of 512 px
 
@@ -127,24 +120,25 @@ def _centre(images: torch.Tensor, size_px: tuple[int, int], table: pd.DataFrame)
 
 
 @dataclass(frozen=True)
-class RowDetectors:
-    """The detectors of one row, each with the threshold above which an image is called fake."""
+class Methods:
+    """What learned from the images of one detector, and the thresholds of a fake."""
 
-    row: str
+    name: str
+    """Of the detector."""
     num_seeds: int
     baselines: Mapping[BaselineName, LinearModel]
     stack: LinearModel
     thresholds: Mapping[str, Float[np.ndarray, " models"]]
-    """Of every method; the network has one per seed, the others one."""
+    """Of every method, above which it calls an image fake; the network has one per seed."""
 
     def score(self, images: Measured) -> dict[str, Float32[np.ndarray, "models n"]]:
         """Score images with every method; the network has one row per seed, the others one."""
-        scores = _parts(self.row, self.num_seeds, self.baselines, images)
+        scores = _parts(self.name, self.num_seeds, self.baselines, images)
         return scores | {"stack": self.stack.score(_stacked(scores))[None]}
 
 
-def fit_row(
-    row: str,
+def fit_methods(
+    name: str,
     network_thresholds: list[float],
     train: pd.DataFrame,
     validation: pd.DataFrame,
@@ -152,11 +146,11 @@ def fit_row(
     validation_images: Measured,
     *,
     max_false_positive_rate: float,
-) -> RowDetectors:
-    """Fit baselines and stack of a row, and choose their thresholds.
+) -> Methods:
+    """Fit baselines and stack of a detector, and choose their thresholds.
 
     Args:
-        row: Whose networks' logits are taken.
+        name: Of the detector, whose networks' logits are taken.
         network_thresholds: One per seed, as training stored them.
         train: Images as in `LabelledImages`.
         validation: Likewise.
@@ -166,20 +160,18 @@ def fit_row(
     """
     learned = train_images.pick(train["path"])
     is_fake, groups = _labels(train)
-    baselines = {
-        name: fit_features(name, learned.features[name], is_fake, groups) for name in BASELINES
-    }
+    baselines = {b: fit_features(b, learned.features[b], is_fake, groups) for b in BASELINES}
 
     held_out = validation_images.pick(validation["path"])
     is_fake, groups = _labels(validation)
-    scores = _parts(row, len(network_thresholds), baselines, held_out)
+    scores = _parts(name, len(network_thresholds), baselines, held_out)
     stack = fit_logistic(_stacked(scores), is_fake, groups)
     scores["stack"] = cross_fitted(_stacked(scores), is_fake, groups)[None]
     thresholds = {"npr": np.array(network_thresholds)}
-    for name in (*BASELINES, "stack"):
-        reals, fakes = scores[name][0][~is_fake], scores[name][0][is_fake]
-        thresholds[name] = np.array([choose_threshold(reals, fakes, max_false_positive_rate)])
-    return RowDetectors(row, len(network_thresholds), baselines, stack, thresholds)
+    for method in (*BASELINES, "stack"):
+        reals, fakes = scores[method][0][~is_fake], scores[method][0][is_fake]
+        thresholds[method] = np.array([choose_threshold(reals, fakes, max_false_positive_rate)])
+    return Methods(name, len(network_thresholds), baselines, stack, thresholds)
 
 
 def cross_fitted(
@@ -204,13 +196,13 @@ def cross_fitted(
 
 
 def _parts(
-    row: str, num_seeds: int, baselines: Mapping[BaselineName, LinearModel], images: Measured
+    name: str, num_seeds: int, baselines: Mapping[BaselineName, LinearModel], images: Measured
 ) -> dict[str, Float32[np.ndarray, "models n"]]:
-    """Score with the networks of a row and with its baselines."""
-    npr = np.stack([images.logits[row, seed] for seed in range(num_seeds)])
+    """Score with the networks of a detector and with its baselines."""
+    npr = np.stack([images.logits[name, seed] for seed in range(num_seeds)])
     scores: dict[str, Float32[np.ndarray, "models n"]] = {"npr": npr}
-    for name, model in baselines.items():
-        scores[name] = model.score(images.features[name])[None]
+    for baseline, model in baselines.items():
+        scores[baseline] = model.score(images.features[baseline])[None]
     return scores
 
 

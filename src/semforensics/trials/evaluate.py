@@ -5,7 +5,6 @@ detector may abstain. Accuracies stand at a probability of 0.5 (`..._at_half`) a
 that training chose on the validation split.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semforensics.core.files import atomic_file, atomic_folder
+from semforensics.core.files import atomic_folder, write_json
+from semforensics.core.tables import write_table
 from semforensics.detector.calibration import fake_probability
 from semforensics.detector.conformal import calibration_sizes
 from semforensics.detector.corpus import LabelledImages, generators_of
@@ -106,9 +106,8 @@ def evaluate_classifier(
         written |= _tables(detector, tables[0], numbers)
         written |= {"scores": tables[0], "seeds": seeds}
         for name, table in written.items():
-            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    with atomic_file(metrics) as path:
-        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+            write_table(table, folder / f"{name}.csv")
+    write_json(metrics, result)
     return "\n".join(_summary(tested.name, name, result[name]) for name in generators)
 
 
@@ -178,14 +177,13 @@ def _measure_all(
     return numbers, seeds[["training_seed", "generator", "name", "value"]]
 
 
-def _headline(numbers: list[Number], part: pd.DataFrame) -> dict[str, int | float | None]:
-    """Return the numbers of the metrics file; null where nothing could be counted."""
+def _headline(numbers: list[Number], part: pd.DataFrame) -> dict[str, float]:
+    """Return the numbers of the metrics file; not a number where nothing could be counted."""
     by_name = {number.name: number for number in numbers}
-    result: dict[str, int | float | None] = {}
+    result: dict[str, float] = {}
     for name in _HEADLINE:
         number = by_name[name]
-        result[name] = None if math.isnan(number.value) else number.value
-        result |= {f"{name}_low": number.low, f"{name}_high": number.high}
+        result |= {name: number.value, f"{name}_low": number.low, f"{name}_high": number.high}
     return result | {"prevalence": float((part["class"] == "fake").mean())} | _counts(part)
 
 
@@ -249,10 +247,10 @@ def curves(scores: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
     }
 
 
-def _summary(detector: str, generator: str, numbers: dict[str, int | float | None]) -> str:
+def _summary(detector: str, generator: str, numbers: dict[str, float]) -> str:
     def percent(name: str) -> str:
         values = [numbers[name + end] for end in ("", "_low", "_high")]
-        value, low, high = ("-" if v is None else f"{100 * v:.1f}" for v in values)
+        value, low, high = ("-" if math.isnan(v) else f"{100 * v:.1f}" for v in values)
         return f"{value} ({low}-{high})"
 
     calls = ("accuracy", "average_precision", "accuracy_real", "accuracy_fake")

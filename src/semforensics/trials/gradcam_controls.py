@@ -19,7 +19,7 @@ from torch import Tensor
 
 from semforensics.detector.gradcam import SIGNS, ImageClass, explain_images
 from semforensics.detector.networks import NetworkName, NPRNetwork, build_network
-from semforensics.trials.metrics import Interval, cluster_resamples, percentile_interval
+from semforensics.trials.intervals import Interval, cluster_resamples, percentile_interval
 
 STEPS = ("fc1", "layer2", "layer1", "stem")
 """The parts whose weights become random, one after the other, each on top of those before it."""

@@ -1,4 +1,4 @@
-"""All numbers that judge one classifier on one generator, each with its interval and its remark.
+"""All numbers of one classifier on one generator, each with its interval and a remark.
 
 Proportions carry Wilson's interval, which takes images as independent: crops of one group are not,
 so the number of groups stands beside it. The others carry a cluster bootstrap: reals are resampled
@@ -6,11 +6,18 @@ by group, fakes by image, and reconstructions of reals together with their origi
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from semforensics.detector.calibration import Labels, Scores, fake_probability, log_loss_terms
+from semforensics.trials.intervals import (
+    percentile_interval,
+    stratified_resamples,
+    wilson_interval,
+    with_interval,
+)
 from semforensics.trials.metrics import (
     aurocs,
     average_precisions,
@@ -19,15 +26,13 @@ from semforensics.trials.metrics import (
     equal_error_rates,
     equal_mass_bins,
     expected_calibration_errors,
-    percentile_interval,
     posterior,
-    stratified_resamples,
     tprs_at_fpr,
-    wilson_interval,
 )
 
 FALSE_POSITIVE_RATE = 0.01
 _ENOUGH_REALS = 300  # where no false alarm at all bounds their rate to 1 % (the rule of three)
+_TPRS = partial(tprs_at_fpr, max_false_positive_rate=FALSE_POSITIVE_RATE)
 PREVALENCES = (0.01, 0.05, 0.1, 0.5)
 CHOICES = (1, 10, 100)
 
@@ -74,7 +79,6 @@ def measure(
         ]
 
     weights = stratified_resamples(scores["group"].to_numpy(), is_fake, resamples, rng)
-    once = np.ones((1, len(logits)), dtype=np.int64)
     tpr_remark = f"at most {FALSE_POSITIVE_RATE:.0%} of the test reals called fake"
     if (n_real := int((~is_fake).sum())) < _ENOUGH_REALS:
         tpr_remark += f"; {n_real} reals, fewer than {_ENOUGH_REALS}, cannot resolve that rate"
@@ -82,11 +86,9 @@ def measure(
         ("average_precision", average_precisions, f"prevalence {is_fake.mean():.3f}"),
         ("auroc", aurocs, ""),
         ("equal_error_rate", equal_error_rates, ""),
-        ("tpr_at_fpr_1_percent", _tprs, tpr_remark),
+        ("tpr_at_fpr_1_percent", _TPRS, tpr_remark),
     ):
-        values = metric(logits, is_fake, weights)
-        value = float(metric(logits, is_fake, once)[0])
-        numbers.append(Number(name, value, *percentile_interval(values), remark))
+        numbers.append(Number(name, *with_interval(metric, logits, is_fake, weights), remark))
 
     for suffix, z in (("", logits / temperature), ("_uncalibrated", logits)):
         for name, terms, unit in (
@@ -95,10 +97,9 @@ def measure(
         ):
             interval = percentile_interval(weights @ terms / weights.sum(axis=1))
             numbers.append(Number(f"{name}{suffix}", float(terms.mean()), *interval, unit))
-        value = float(expected_calibration_errors(z, is_fake, once)[0])
-        interval = percentile_interval(expected_calibration_errors(z, is_fake, weights))
+        value = with_interval(expected_calibration_errors, z, is_fake, weights)
         remark = "15 bins of equal mass; resampling adds to it, so the interval lies high"
-        numbers.append(Number(f"ece{suffix}", value, *interval, remark))
+        numbers.append(Number(f"ece{suffix}", *value, remark))
     return numbers + _of_verdicts(scores, is_fake)
 
 
@@ -124,10 +125,6 @@ def _proportion(name: str, chosen: Labels) -> Number:
         return Number(name, np.nan, 0.0, 1.0, "none to count")
     interval = wilson_interval(int(chosen.sum()), len(chosen))
     return Number(name, float(chosen.mean()), *interval, f"of {len(chosen)}")
-
-
-def _tprs(scores: Scores, is_fake: Labels, weights: np.ndarray) -> np.ndarray:
-    return tprs_at_fpr(scores, is_fake, weights, FALSE_POSITIVE_RATE)
 
 
 def arrays(scores: pd.DataFrame) -> tuple[Scores, Labels]:
@@ -205,7 +202,7 @@ def best_of_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def predictive_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Say what a call is worth where fakes are rare: Bayes' rule on the rates of the test side.
+    """Say what a call is worth where fakes are rare: Bayes' rule on the rates of the test split.
 
     Args:
         scores: Test reals and the test fakes of one generator.

@@ -12,7 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from semforensics.core.errors import InputError
 from semforensics.detector.calibration import Labels, Scores
-from semforensics.trials.metrics import auroc, aurocs, percentile_interval, stratified_resamples
+from semforensics.trials.intervals import stratified_resamples, with_interval
+from semforensics.trials.metrics import aurocs
 
 Groups = Shaped[np.ndarray, " n"]
 
@@ -88,11 +89,11 @@ def feature_table(
     for name in ("all", *features.columns):
         chosen = features if name == "all" else features[[name]]
         scores = cross_validated_scores(chosen, is_fake, groups, seed)
-        low, high = percentile_interval(aurocs(scores, is_fake, weights))
+        numbers = with_interval(aurocs, scores, is_fake, weights)
         means = ["", ""]
         if name != "all":
             means = [f"{chosen.loc[fake, name].mean():.4g}" for fake in (~is_fake, is_fake)]
-        rows.append([name, auroc(scores, is_fake), low, high, *means])
+        rows.append([name, *numbers, *means])
     columns = ["feature", "auroc", "auroc_low", "auroc_high", "real", "fake"]
     return pd.DataFrame(rows, columns=columns)
 

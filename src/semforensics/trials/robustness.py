@@ -26,7 +26,8 @@ from semforensics.detector.verdict import decide
 from semforensics.figures.heatmaps import one_sided_heatmap, two_sided_heatmap
 from semforensics.figures.style import save_figure, source_line
 from semforensics.params import RobustnessParams
-from semforensics.trials.metrics import auroc, paired_difference, wilson_interval
+from semforensics.trials.intervals import paired_difference, wilson_interval
+from semforensics.trials.metrics import auroc
 from semforensics.trials.under_test import DetectorUnderTest
 
 Images = UInt8[Tensor, "n 1 height width"]
