@@ -56,14 +56,7 @@ def measure_file(path: Path) -> dict[str, str | int]:
     with path.open("rb") as file:
         start = file.read(26)
     try:
-        if start.startswith(_TIFF_STARTS):
-            width, height, bits = _read_tiff_header(path)
-        elif start.startswith(_PNG_START):
-            width, height, bits = _read_png_header(start)
-        elif start.startswith(_JPEG_START):
-            width, height, bits = _read_jpeg_header(path)
-        else:
-            raise InputError("empty" if not start else "not a TIFF, PNG or JPEG file")
+        width, height, bits = _read_header(path, start)
     # The readers raise whatever a broken header makes them stumble over.
     except Exception as error:
         raise InputError(f"{path}: {error or type(error).__name__}") from error
@@ -78,29 +71,25 @@ def measure_file(path: Path) -> dict[str, str | int]:
     }
 
 
-def _read_tiff_header(path: Path) -> tuple[int, int, int]:
-    """Width, height and bits per sample of the first page."""
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages.first
-        return int(page.imagewidth), int(page.imagelength), int(page.bitspersample)
-
-
-def _read_png_header(start: bytes) -> tuple[int, int, int]:
-    """Width, height and bits per sample from the first 26 bytes."""
-    if len(start) < 26 or start[12:16] != b"IHDR":
-        raise InputError("a PNG file without a header")
-    width, height, bits, colour = struct.unpack(">IIBB", start[16:26])
-    palette = 3
-    return width, height, 8 if colour == palette else bits
-
-
-def _read_jpeg_header(path: Path) -> tuple[int, int, int]:
-    """Width, height and bits per sample; Pillow reads JPEG files of 8 bits only."""
-    with warnings.catch_warnings():
-        # Nothing is decoded here; the step that decodes has its own bound.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path, formats=["JPEG"]) as image:
-            return image.width, image.height, 8
+def _read_header(path: Path, start: bytes) -> tuple[int, int, int]:
+    """Return width, height and bits per sample; `start` holds the first 26 bytes of the file."""
+    if start.startswith(_TIFF_STARTS):
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            return int(page.imagewidth), int(page.imagelength), int(page.bitspersample)
+    if start.startswith(_PNG_START):
+        if len(start) < 26 or start[12:16] != b"IHDR":
+            raise InputError("a PNG file without a header")
+        width, height, bits, colour = struct.unpack(">IIBB", start[16:26])
+        palette = 3
+        return width, height, 8 if colour == palette else bits
+    if start.startswith(_JPEG_START):
+        with warnings.catch_warnings():
+            # Nothing is decoded here; the step that decodes has its own bound.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["JPEG"]) as image:
+                return image.width, image.height, 8  # Pillow reads JPEG files of 8 bits only
+    raise InputError("not a TIFF, PNG or JPEG file" if start else "empty")
 
 
 def write_catalogue(rows: Iterable[Row], path: Path) -> int:
