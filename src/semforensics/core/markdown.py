@@ -1,6 +1,7 @@
 """Tables as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -14,3 +15,17 @@ def markdown_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """
     table = pd.DataFrame(list(lines), columns=list(names), dtype=str)
     return table.to_markdown(index=False, tablefmt="github", disable_numparse=True) + "\n"
+
+
+def with_interval(numbers: Mapping[Any, Any], name: str, *, percent: bool = False) -> str:
+    """Write a number with its interval, such as "0.912 (0.870-0.951)".
+
+    Args:
+        numbers: Hold the number under `name`, its interval under `<name>_low` and `<name>_high`.
+        name: Of the number.
+        percent: Write a share in per cent, with one digit; else with three digits.
+    """
+    value, low, high = (numbers[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if percent:
+        return f"{100 * value:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+    return f"{value:.3f} ({low:.3f}-{high:.3f})"

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from semforensics.core.markdown import markdown_table
+from semforensics.core.markdown import markdown_table, with_interval
 from semforensics.figures.style import NEUTRAL, add_source, styled
 
 # Bluish green and vermilion of Okabe and Ito's palette. The words say the same.
@@ -64,12 +64,7 @@ def audit_markdown(
         for gate in gates
     ]
     of_pixels = [
-        [
-            row["feature"],
-            f"{row['auroc']:.3f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})",
-            row["real"],
-            row["fake"],
-        ]
+        [row["feature"], with_interval(row, "auroc"), row["real"], row["fake"]]
         for row in pixel_features.to_dict("records")
     ]
     parts = [

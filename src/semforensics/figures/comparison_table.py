@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from semforensics.core.markdown import markdown_table
+from semforensics.core.markdown import markdown_table, with_interval
 from semforensics.figures.matrix import name_of
 
 _MARKS = {"seen": " ‡", "under-trained": " (under-trained)"}
@@ -65,7 +65,7 @@ def _left_out(headline: pd.DataFrame) -> str:
     lines = []
     for method, part in headline.groupby("method", sort=False):
         of_pair = part.set_index(["detector", "column"]).to_dict("index")
-        values = [_interval(of_pair[pair]) for pair in (mean, *pairs)]
+        values = [with_interval(of_pair[pair], "auroc") for pair in (mean, *pairs)]
         lines.append([name_of(str(method)), *values, _difference(of_pair[mean], str(method))])
     return markdown_table(["detector", *names, "NPR less it, mean"], lines)
 
@@ -81,7 +81,7 @@ def _matrix(part: pd.DataFrame, beaten: set[tuple[str, str]]) -> str:
     lines = []
     for column, here in part.groupby("column", sort=False):
         of_method = here.set_index("method").to_dict("index")
-        values = [_interval(of_method[method]) for method in methods]
+        values = [with_interval(of_method[method], "auroc") for method in methods]
         bold = [
             f"**{value}**" if (method, column) in beaten else value
             for method, value in zip(methods, values, strict=True)
@@ -95,23 +95,14 @@ def _controls(controls: pd.DataFrame) -> str:
     for _, part in controls.groupby(["detector", "method"], sort=False):
         cells = part.to_dict("records")
         first = cells[0]
-        reals = _share(first, "reals_called_fake")
-        shares = [_share(cell, "called_fake") for cell in cells]
+        reals = with_interval(first, "reals_called_fake", percent=True)
+        shares = [with_interval(cell, "called_fake", percent=True) for cell in cells]
         lines.append([name_of(first["detector"]), name_of(first["method"]), reals, *shares])
     names = [name_of(column) for column in controls["column"].unique()]
     return markdown_table(["learned from", "detector", "reals", *names], lines)
-
-
-def _interval(cell: Record) -> str:
-    return f"{cell['auroc']:.3f} ({cell['auroc_low']:.3f}-{cell['auroc_high']:.3f})"
 
 
 def _difference(cell: Record, method: str) -> str:
     if method == "npr":
         return ""
     return f"{cell['difference']:+.3f} ({cell['low']:+.3f} to {cell['high']:+.3f})"
-
-
-def _share(cell: Record, name: str) -> str:
-    value, low, high = (100 * cell[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:.1f} ({low:.1f}-{high:.1f})"

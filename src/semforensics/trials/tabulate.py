@@ -12,7 +12,7 @@ from typing import Any
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, read_json
-from semforensics.core.markdown import markdown_table
+from semforensics.core.markdown import markdown_table, with_interval
 
 _COLUMNS = {
     "accuracy_at_half": "accuracy at 0.5",
@@ -88,15 +88,14 @@ def _lines(metrics: dict[str, Any]) -> list[list[str]]:
     tests = _tests(metrics)
     learned = _NAMES.get(metrics["detector"], metrics["detector"])
     lines = [
-        [learned, _NAMES.get(name, name), *(_cell(numbers, column) for column in _COLUMNS)]
+        [
+            learned,
+            _NAMES.get(name, name),
+            *(with_interval(numbers, column, percent=True) for column in _COLUMNS),
+        ]
         for name, numbers in tests.items()
     ]
     if len(tests) > 1:
         means = [fmean(numbers[column] for numbers in tests.values()) for column in _COLUMNS]
         lines.append([learned, "mean", *(f"{100 * mean:.1f}" for mean in means)])
     return lines
-
-
-def _cell(numbers: dict[str, float], column: str) -> str:
-    value, low, high = (100 * numbers[f"{column}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:.1f} ({low:.1f}-{high:.1f})"
