@@ -1,8 +1,8 @@
 """What the steps of a screening hand to each other: pictures, panels, findings.
 
 A submission is a list of inputs (files, folders, archives). Each input holds pictures, each picture
-one or more panels. What is found of a panel stands in three places that are never mixed: the
-verdict of the detector, the evidence beside it, and the provenance of the file.
+one or more panels. What is found of a panel has three parts that are never mixed: the verdict of
+the detector, the evidence shown with it, and the provenance of the file.
 """
 
 from dataclasses import dataclass, field
@@ -80,14 +80,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a file says of its own origin. No tag is not guilt, and no tag is proof."""
+    """What a file says of its origin. A missing tag is no guilt, and a tag is no proof."""
 
     file_format: str
     """Of the file that held the samples, such as "PNG" or "JPEG"; of a PDF's image, its filter."""
     instrument: dict[str, str] = field(default_factory=dict)
     """Settings that a microscope wrote into the file, by their own names."""
     instrument_source: str | None = None
-    """Where they stood, such as "TIFF tag 34682 (FEI/Thermo)" or "side-car x.txt (Hitachi)"."""
+    """Where they were, such as "TIFF tag 34682 (FEI/Thermo)" or "side-car x.txt (Hitachi)"."""
     software: dict[str, str] = field(default_factory=dict)
     """Tags that programs write: Software, CreatorTool, EXIF and PNG text, by their names."""
     c2pa: str = "not looked for"
@@ -172,7 +172,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What stands beside a verdict and does not change it. Parts that were not asked for are None.
+    """What is shown with a verdict and does not change it. Parts that were not asked for are None.
 
     `reencoded`: name of a processing → logit and verdict after it. `tile_logits` and `grad_cam`:
     maps. `residual`: the NPR residual around a stretch of the panel, as grey levels to look at.

@@ -1,6 +1,6 @@
-"""Unfinished work of a screening on disk, so that a run that was killed goes on where it stopped.
+"""Unfinished work of a screening on disk, so that a run that was killed can continue.
 
-Everything is keyed by what it follows from: the bytes of the file, the place in it, the settings
+Everything is keyed by what it follows from: the bytes of the file, the location in it, the settings
 and the model. Files are written whole or not at all. They hold what is confidential, pixels too:
 whoever makes a store removes it when the report is written.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_file, sha256_of
+from semforensics.core.files import atomic_file, read_json, sha256_of, write_json
 from semforensics.screening.read.intake import find_side_car
 from semforensics.screening.records import Grey, GreyOfAnySize, Picture, Refusal
 
@@ -81,15 +81,15 @@ class Store:
             except BlockingIOError as error:
                 raise InputError(
                     f"{self.folder}: another screening is at work there; wait for it, or give this"
-                    " one a folder of its own"
+                    " one another folder"
                 ) from error
             yield self
 
     def picture_key(self, picture: Picture) -> str:
-        """Name a picture by its bytes, its place, what is known of it, and the settings."""
+        """Name a picture by its bytes, its location, what is known of it, and the settings."""
         known = (picture.is_lossy, picture.is_resampled, picture.notes, picture.grey.shape)
-        place = (picture.path, picture.location, picture.sha256)
-        return _digest((self.stamp, place, known, asdict(picture.provenance)))
+        where = (picture.path, picture.location, picture.sha256)
+        return _digest((self.stamp, where, known, asdict(picture.provenance)))
 
     def input_key(self, path: Path, name: str) -> str:
         """Name an input file by its bytes, its name and the text beside it, and the settings."""
@@ -112,17 +112,13 @@ class Store:
                 for index, panel in enumerate(one.panels):
                     with atomic_file(self._panel(one.key, index)) as temporary:
                         np.save(temporary, panel)
-                with atomic_file(self._fragment(one.key)) as temporary:  # last: all is there
-                    temporary.write_text(json.dumps(one.fragment), encoding="utf-8")
+                write_json(self._fragment(one.key), one.fragment)  # last: all is there
             pictures.append(one.key if isinstance(one, Judged) else one)
-        record = InputRecord(tuple(pictures), tuple(refusals))
-        with atomic_file(self._record(key)) as temporary:
-            temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
+        write_json(self._record(key), asdict(InputRecord(tuple(pictures), tuple(refusals))))
 
     def read_fragment(self, key: str) -> dict[str, Any]:
         """Return the fragment of a picture that has been judged."""
-        fragment: dict[str, Any] = json.loads(self._fragment(key).read_text(encoding="utf-8"))
-        return fragment
+        return read_json(self._fragment(key))
 
     def read_panel(self, key: str, index: int) -> Grey:
         """Return the grey levels of a panel of a picture that has been judged."""
@@ -130,10 +126,9 @@ class Store:
 
     def read_record(self, key: str) -> InputRecord | None:
         """Return what is known of an input; None where it is not done."""
-        path = self._record(key)
-        if not path.is_file():
+        if not self._record(key).is_file():
             return None
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(self._record(key))
         refusals = tuple(Refusal(**refusal) for refusal in values["refusals"])
         return InputRecord(tuple(values["pictures"]), refusals)
 

@@ -1,4 +1,4 @@
-"""What stands beside a verdict, for a reader to look at; none of it changes the verdict."""
+"""The evidence that a report shows with a verdict. None of it changes the verdict."""
 
 from collections.abc import Iterator, Mapping
 

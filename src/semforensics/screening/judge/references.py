@@ -222,7 +222,7 @@ def _basis(count: int) -> Float[np.ndarray, "count cells"]:
 
 
 def _fingerprints(windows: Windows, count: int = FREQUENCIES) -> Fingerprints:
-    """Take the signs of the lowest frequencies of windows; in the place of the mean stands 1."""
+    """Take the signs of the lowest frequencies of windows; the sign of the mean is set to 1."""
     basis = _basis(count)
     signs = np.where(basis @ windows @ basis.T >= 0, 1, -1).astype(np.int8)
     signs[:, 0, 0] = 1

@@ -193,18 +193,14 @@ def _look_at(
     """Return the first hypothesis that holds, else whether one failed for recurring elsewhere."""
     recurs = False
     for proposal in hypotheses:
-        transform = proposal.transform
-        turned = _Detail(turn(second.levels, transform), turn(second.weights, transform))
-        shift = _refine(first, turned, proposal.shift)
-        box = _overlap(first, turned, shift)
-        correlation = _agreement(first, turned, box, shift)
+        turned, shift, box, correlation = _lay(proposal, first, second)
         if correlation < LEAST_CORRELATION:
             continue
         if _agrees_elsewhere(first.levels, turned.levels, box, shift):
             recurs = True
             continue
         names = panels[proposal.first][0], panels[proposal.second][0]
-        return Reuse(*names, TRANSFORMS[transform], box, round(correlation, 4)), False
+        return Reuse(*names, TRANSFORMS[proposal.transform], box, round(correlation, 4)), False
     return None, recurs
 
 
@@ -363,6 +359,17 @@ def _high_passed(grey: Grey) -> _Detail:
         for sigma in (_SMOOTH, _BACKGROUND)
     )
     return _Detail((fine - background) * weights, weights)
+
+
+def _lay(
+    proposal: _Proposal, first: _Detail, second: _Detail
+) -> tuple[_Detail, tuple[int, int], Box, float]:
+    """Lay the second panel on the first: it turned, its shift, the overlap, the correlation."""
+    transform = proposal.transform
+    turned = _Detail(turn(second.levels, transform), turn(second.weights, transform))
+    shift = _refine(first, turned, proposal.shift)
+    box = _overlap(first, turned, shift)
+    return turned, shift, box, _agreement(first, turned, box, shift)
 
 
 def _agreement(first: _Detail, turned: _Detail, box: Box, shift: tuple[int, int]) -> float:

@@ -36,7 +36,7 @@ class Member:
     """Fit to be shown: no control characters, not endless."""
     data: bytes
     side_car: str | None
-    """The text beside it, of the same name but for the ending."""
+    """The text beside it: a member of the same name with the ending `.txt`."""
 
 
 def is_zip(data: bytes) -> bool:
@@ -109,7 +109,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def _refuse(info: zipfile.ZipInfo) -> None:
-    """Refuse what has no place in a submission."""
+    """Refuse a member that a submission cannot need, or that is dangerous to unpack."""
     if not info.filename:
         raise InputError("a member without a name")
     path = PurePosixPath(info.filename.replace("\\", "/"))

@@ -1,4 +1,4 @@
-"""What a file says of its own origin: evidence beside a verdict, never part of it.
+"""What a file says of its origin: evidence shown with a verdict, never part of it.
 
 Vendors' tags in TIFF: FEI and Thermo Fisher write their settings as text into tags 34680 and 34682,
 Zeiss into 34118; Hitachi and JEOL write a text file beside the image. Anybody can copy such text
@@ -91,7 +91,7 @@ def _software(image: Image.Image) -> dict[str, str]:
                 found[name] = clean(_as_text(image.tag_v2[tag]))
     else:
         if image.format == "PNG":
-            image.load()  # tags may stand behind the pixels
+            image.load()  # tags may follow the pixels
         # EXIF is a TIFF, whose tags may claim the same bytes again and again. Pillow looks for it
         # behind up to two marks.
         exif = image.info.get("exif", b"").removeprefix(_EXIF_MARK).removeprefix(_EXIF_MARK)

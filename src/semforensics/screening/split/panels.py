@@ -5,7 +5,7 @@ level that is white, black or exactly constant, and on one side at least a part 
 figure is cut along its gutters, again and again, until no part has one. Margins of the same kind
 are cut off. Parts that are mostly of one grey level are drawings or text and are not judged. A
 micrograph has noise in every row, so it has no gutters; where its background is clipped to black or
-white, things rise from it little by little. One that stands above its info bar is one part,
+white, things rise from it little by little. One with an info bar below it is one part,
 whatever the bar looks like.
 """
 
