@@ -13,11 +13,13 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from scipy import special
 
 from semforensics.core.processing import jpeg, median
 from semforensics.detector.perturbations import resize
 from semforensics.screening.judge.evidence import RESIDUAL_GAIN, residual
 from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.verdict import Rule
 from semforensics.screening.records import Grey, Picture, Provenance
 from semforensics.screening.screener import Screener
 from semforensics.screening.submission import Options, screen_submission
@@ -152,6 +154,22 @@ def test_the_rule_of_pooling_is_the_one_asked_for(model: ScreeningModel) -> None
     assert logits["max"] > logits["mean"] > logits["median"] - 3
     assert logits["max"] > 5
     assert logits["median"] == pytest.approx(untouched, abs=1.5)
+
+
+@pytest.mark.parametrize("logit", [-700.0, -40.0, 40.0, 700.0])
+def test_probabilities_of_extreme_logits_keep_their_digits(
+    model: ScreeningModel, logit: float
+) -> None:
+    """A probability far below a rounding error of 1 is no 0, and nothing overflows."""
+    inside = np.ones(1, dtype=bool)
+
+    found = Rule(model, alpha=0.1).decide(
+        REAL, np.array([logit]), inside, is_lossy=False, is_resampled=False
+    )
+
+    calibrated = logit / model.detector.temperature
+    assert found.probability == pytest.approx(special.expit(calibrated), rel=1e-12)
+    assert found.probability > 0
 
 
 def test_the_prevalence_moves_the_predictive_value_alone(model: ScreeningModel) -> None:

@@ -10,6 +10,7 @@ shows (`signs`), is inconclusive too: after these most generated images look rea
 stays: processing makes hardly any real suspect.
 """
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from semforensics.core.errors import InputError
-from semforensics.detector.calibration import at_prevalence, fake_probability
+from semforensics.detector.calibration import at_prevalence
 from semforensics.detector.tiling import Pooling, pool
 from semforensics.detector.verdict import decide
 from semforensics.screening.judge.model import ScreeningModel
@@ -101,12 +102,18 @@ class Rule:
             reason,
             n_tiles=len(logits),
             logit=logit,
-            probability=fake_probability(calibrated),
-            predictive_value=fake_probability(at_prevalence(calibrated, self.prevalence)),
+            probability=_probability(calibrated),
+            predictive_value=_probability(at_prevalence(calibrated, self.prevalence)),
             p_real=p_real,
             p_fake=p_fake,
             share_inside=share,
         )
+
+
+def _probability(logit: float) -> float:
+    """Turn a logit into a probability; a small one keeps all its digits."""
+    odds = math.exp(-abs(logit))  # of a large positive number it would overflow
+    return 1 / (1 + odds) if logit >= 0 else odds / (1 + odds)
 
 
 def _known_history(is_lossy: bool, is_resampled: bool) -> str | None:
