@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from semforensics.core.errors import InputError
 from semforensics.detector.corpus import (
     check_same_size,
     contiguous_splits,
@@ -261,3 +262,16 @@ def test_the_fingerprint_is_that_of_released_models(folders: Folders) -> None:
     old = table.rename(columns={"split": "side"})[columns].to_csv(index=False)
 
     assert fingerprint(table) == hashlib.sha256(old.encode()).hexdigest()
+
+
+def test_a_classifier_that_does_not_say_its_images_is_refused(folders: Folders) -> None:
+    """Metadata without the hash of the splits, or of another detector, ends in one sentence."""
+    corpus = folders.corpus()
+    meta = {"detector": "fastgan", "protocol": "clean", "shares": SHARES.model_dump(), "seed": 0}
+    with pytest.raises(InputError, match="does not say its splits_sha256"):
+        corpus.list_images_of(meta)
+
+    whole = meta | {"splits_sha256": fingerprint(corpus.list_images(("fastgan",)))}
+    assert len(corpus.list_images_of(whole, "fastgan")) == 120
+    with pytest.raises(InputError, match="the classifier is fastgan, expected both"):
+        corpus.list_images_of(whole, "both")

@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from semforensics.core.checkpoints import save_checkpoint
+from semforensics.core.errors import InputError
 from semforensics.core.images import read_grey
 from semforensics.detector.domain import (
     Domain,
@@ -162,6 +163,10 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 
     save_checkpoint(path, {"mean": torch.zeros(3)}, {"features": ["mean"], "limits": [1, 1]})
     with pytest.raises(ValueError, match="not a training domain of these statistics"):
+        Domain.load(path)
+
+    save_checkpoint(path, {"mean": torch.zeros(42)}, {"features": feature_names()})
+    with pytest.raises(InputError, match="not a whole training domain"):
         Domain.load(path)
 
 

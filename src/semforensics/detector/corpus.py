@@ -137,6 +137,9 @@ class Corpus:
                 shares; or images changed splits since, so that test images might be among the
                 training images.
         """
+        missing = {"detector", "protocol", "shares", "seed", "splits_sha256"} - meta.keys()
+        if missing:
+            raise InputError(f"the classifier does not say its {min(missing)}; train it again")
         if name is not None and meta["detector"] != name:
             raise InputError(f"the classifier is {meta['detector']}, expected {name}")
         for key, value in (("protocol", self.protocol), ("shares", self.shares.model_dump())):

@@ -54,8 +54,11 @@ class Detector:
             FileNotFoundError: Model or training domain are missing.
         """
         network, meta = load_classifier(folder, device, name)
-        if "calibration" not in meta:
-            raise InputError(f"{folder / name}: a model without calibration; train it again")
+        for key in ("calibration", "thresholds", "temperature"):
+            if str(phases) not in meta.get(key, {}):
+                raise InputError(
+                    f"{folder / name}: a model without {key} of {phases} phases; train it again"
+                )
         return cls(network, meta, Domain.load(folder / DOMAIN_FILE), phases, device)
 
     @property

@@ -1,4 +1,4 @@
-"""The training domain: is an image enough like those of the training to be judged at all?
+"""The training domain: is an image enough like those of the training for a verdict?
 
 Conformal p-values promise something only of images that are exchangeable with the calibration set.
 Two distances in the space of classical image statistics catch those that clearly are not:
@@ -10,8 +10,8 @@ Two distances in the space of classical image statistics catch those that clearl
   neither shows an object. The direction is Fisher's linear discriminant between training images
   and surrogates.
 
-The limits are quantiles of the validation side, the second no higher than its nearest surrogate:
-an image that shows no more than noise is not judged. No pixel of a training image is stored.
+The limits are quantiles of the validation split, the second no higher than its nearest surrogate:
+an image that shows no more than noise gets no verdict. No pixel of a training image is stored.
 """
 
 import math
@@ -28,13 +28,15 @@ from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.errors import InputError
 
 DOMAIN_FILE = "domain.safetensors"
+DOMAIN_ARRAYS = ("mean", "spread", "whitening", "direction")
+"""What a file keeps of a `Domain`, beside its limits."""
 
 Features = Float[np.ndarray, "n f"]
 
 _LEVELS = 3  # the image, its half and its quarter
 _SHRINKAGE = 0.02  # share of the identity in the covariance: 42 features of some hundred images
 _LEAST_SPREAD = 0.01  # of a feature, so that one that never varied is not infinitely strict
-_KEPT = 0.9  # share of the validation side that stays inside however near the surrogates come
+_KEPT = 0.9  # share of the validation split that stays inside however near the surrogates come
 _BATCH_PX = 2**20
 _GREY = 0.05  # grey levels squared: what quantisation leaves, so that flat images have logarithms
 
@@ -199,7 +201,7 @@ class Domain:
         direction /= theirs.mean(axis=0) @ direction
 
         domain = cls(mean, spread, _float32(whitening), _float32(direction), (1.0, 1.0))
-        # Each side leaves out half of what may be left out.
+        # Each of the two leaves out half of what may be left out.
         tail = 0.5 * (1 + quantile)
         unlike, flat = domain._both(validation)
         noise = torch.cat([phase_randomised(validation, rng), shuffled(validation, rng)])
@@ -226,8 +228,7 @@ class Domain:
 
     def save(self, path: Path) -> None:
         """Write the statistics of the statistics; no image can be made out of them."""
-        names = ("mean", "spread", "whitening", "direction")
-        state = {name: torch.from_numpy(getattr(self, name)).float() for name in names}
+        state = {name: torch.from_numpy(getattr(self, name)).float() for name in DOMAIN_ARRAYS}
         save_checkpoint(path, state, {"features": feature_names(), "limits": self.limits})
 
     @classmethod
@@ -243,9 +244,12 @@ class Domain:
         state, meta = load_checkpoint(path)
         if meta.get("features") != feature_names():
             raise InputError(f"{path}: not a training domain of these statistics")
-        arrays = {name: tensor.double().numpy() for name, tensor in state.items()}
-        low, high = meta["limits"]
-        return cls(**arrays, limits=(float(low), float(high)))
+        try:
+            arrays = {name: state[name].double().numpy() for name in DOMAIN_ARRAYS}
+            low, high = meta["limits"]
+            return cls(**arrays, limits=(float(low), float(high)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a whole training domain: {error}") from error
 
 
 def _quantile(values: Float[np.ndarray, " n"], share: float) -> float:

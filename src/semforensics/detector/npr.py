@@ -6,11 +6,16 @@ Generalizable Deepfake Detection", CVPR 2024, arXiv:2312.10461, section 3.2. The
 zero everywhere. Ours differs in one way: an image of odd size is refused with a clear error.
 """
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from semforensics.core.errors import InputError
+
+_Images = TypeVar("_Images", Tensor, np.ndarray)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of the three channels, on a scale of 0 … 1. NPR cancels the means, so only these remain."""
@@ -80,10 +85,18 @@ def phase_crop(
     return images[..., row_shift : row_shift + height, column_shift : column_shift + width]
 
 
+def centre_crop(images: _Images, new_height: int, new_width: int) -> _Images:
+    """Cut images to their centre, from an even row and column on: the 2x2 grid keeps its phase."""
+    height, width = images.shape[-2:]
+    top, left = (height - new_height) // 4 * 2, (width - new_width) // 4 * 2
+    cropped: _Images = images[..., top : top + new_height, left : left + new_width]
+    return cropped
+
+
 def random_phases(
     images: Shaped[Tensor, "batch channels height width"], rng: torch.Generator
 ) -> Shaped[Tensor, "batch channels cropped_height cropped_width"]:
-    """Cut every image to a phase of its own, all four equally likely."""
+    """Cut every image to one of the four phases, all equally likely."""
     picks = torch.randint(len(PHASES), (len(images),), generator=rng).tolist()
     return torch.stack(
         [phase_crop(image, *PHASES[pick]) for image, pick in zip(images, picks, strict=True)]

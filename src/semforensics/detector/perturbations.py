@@ -33,6 +33,7 @@ from semforensics.core.processing import (
 )
 from semforensics.detector.document_chain import annotate, screenshot, through_pdf
 from semforensics.detector.networks import MIN_SIZE_PX
+from semforensics.detector.npr import centre_crop
 
 Grey = UInt8[np.ndarray, "height width"]
 NewGrey = UInt8[np.ndarray, "new_height new_width"]
@@ -140,8 +141,7 @@ def offset(image: Grey, rows: int, columns: int) -> NewGrey:
 def centre(image: Grey, share: float) -> NewGrey:
     """Keep the centre, of `share` times height and width, beginning at even coordinates."""
     height, width = (int(side * share) // 2 * 2 for side in image.shape)
-    top, left = (image.shape[0] - height) // 4 * 2, (image.shape[1] - width) // 4 * 2
-    return image[top : top + height, left : left + width]
+    return centre_crop(image, height, width)
 
 
 def rotate(image: Grey, degrees: float) -> NewGrey:

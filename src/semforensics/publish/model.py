@@ -16,10 +16,10 @@ from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
 from semforensics.core.images import read_crop, stack_crops
 from semforensics.core.tables import read_splits
-from semforensics.detector.domain import DOMAIN_FILE, Domain, feature_names
+from semforensics.detector.domain import DOMAIN_ARRAYS, DOMAIN_FILE, Domain, feature_names
 from semforensics.detector.scoring import MODEL_FILE, load_classifier
 from semforensics.params import PackageModelParams
-from semforensics.screening.judge.model import DOMAIN_ARRAYS, KIND
+from semforensics.screening.judge.model import KIND
 from semforensics.screening.judge.references import References
 
 

@@ -19,6 +19,7 @@ from semforensics.core.errors import InputError
 from semforensics.detector.calibration import choose_threshold
 from semforensics.detector.corpus import load_images
 from semforensics.detector.networks import NPRNetwork
+from semforensics.detector.npr import centre_crop
 from semforensics.detector.scoring import score_images
 from semforensics.trials.baselines import BASELINES, BaselineName, fit_features, measure_features
 from semforensics.trials.linear import LinearModel, fit_logistic, group_folds
@@ -95,7 +96,11 @@ def measure_images(
             raise InputError(
                 f"{chunk['path'].iloc[0]}: images of one size expected; found {shapes}"
             )
-        images = _centre(whole, size_px, chunk)
+        height, width = whole.shape[-2:]
+        if height < size_px[0] or width < size_px[1]:
+            first, wanted = chunk["path"].iloc[0], f"{size_px[1]}x{size_px[0]} px"
+            raise InputError(f"{first}: {width}x{height} px, expected {wanted}")
+        images = centre_crop(whole, *size_px)
         for name, parts in features.items():
             parts.append(measure_features(name, images[:, 0].numpy(), tile_px))
         for key, network in networks.items():
@@ -105,18 +110,6 @@ def measure_images(
         {name: np.concatenate(parts) for name, parts in features.items()},
         {key: np.concatenate(parts) for key, parts in logits.items()},
     )
-
-
-def _centre(images: torch.Tensor, size_px: tuple[int, int], table: pd.DataFrame) -> torch.Tensor:
-    """Cut images to their centre, from an even row and column on: the 2x2 grid keeps its phase."""
-    height, width = images.shape[-2:]
-    new_height, new_width = size_px
-    if height < new_height or width < new_width:
-        raise InputError(
-            f"{table['path'].iloc[0]}: {width}x{height} px, expected {new_width}x{new_height} px"
-        )
-    top, left = (height - new_height) // 4 * 2, (width - new_width) // 4 * 2
-    return images[..., top : top + new_height, left : left + new_width]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from semforensics.core.errors import INSTALL_PIPELINE, InputError
 from semforensics.core.files import sha256_of
 from semforensics.detector.conformal import calibration_sizes
 from semforensics.detector.detector import Detector
-from semforensics.detector.domain import Domain, feature_names
+from semforensics.detector.domain import DOMAIN_ARRAYS, Domain, feature_names
 from semforensics.detector.networks import NetworkName, build_network, to_device
 from semforensics.detector.scoring import MODEL_FILE
 from semforensics.screening.judge.references import References
@@ -32,7 +32,6 @@ RELEASED = Path("data/released/screening_model")
 PACKED = "models"
 """Folder of the released model in an installed package; setup.py puts it there."""
 KIND = "semforensics screening model"
-DOMAIN_ARRAYS = ("mean", "spread", "whitening", "direction")
 
 
 @dataclass(frozen=True)
