@@ -5,6 +5,7 @@ and results are of order 1; 1e-4 leaves room for another order of summation and 
 matrices, where ours are float64.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from semforensics.generators.stylegan2_ada.augment import _draw, augment, draw_at_percentile
+from semforensics.generators.stylegan2_ada.augment import Draws, _draw, augment
 from semforensics.generators.stylegan2_ada.wavelets import band_filters, resampling_filter
 
 TOLERANCE = 1e-4
@@ -40,6 +41,27 @@ class Recorded:
         return values.reshape(shape)  # theirs have axes of length 1
 
 
+class Percentile:
+    """All random numbers at one percentile of their distributions."""
+
+    def __init__(self, percentile: float) -> None:
+        self.percentile = percentile
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return uniform numbers."""
+        return torch.full(shape, self.percentile)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return normal numbers, smaller by sqrt(2), as the public program has them."""
+        return torch.full(shape, 2 * self.percentile - 1).erfinv()
+
+
+def draw_at_percentile(case: dict[str, Any]) -> Draws:
+    """Draw as the public program does when it tests: the second rotation is 0."""
+    draws = _draw(Percentile(case["percentile"]), case["pipe"], 1.0, tuple(case["x"].shape), "free")
+    return replace(draws, rotation_after=torch.zeros(len(case["x"])))
+
+
 @pytest.fixture
 def theirs(shared: Path) -> dict[str, Any]:
     """The reference's record."""
@@ -50,7 +72,7 @@ def theirs(shared: Path) -> dict[str, Any]:
 def test_operations_are_the_references(theirs: dict[str, Any], index: int) -> None:
     """With all random numbers at a percentile every group gives the reference's images."""
     case = [case for case in theirs["cases"] if "percentile" in case][index]
-    draws = draw_at_percentile(case["pipe"], 1.0, case["percentile"], *case["x"].shape)
+    draws = draw_at_percentile(case)
 
     ours = augment(case["x"], draws)
 

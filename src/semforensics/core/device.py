@@ -1,4 +1,4 @@
-"""Where the arithmetic runs, and with how many threads."""
+"""The device that computes, and its number of threads."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from semforensics.core.errors import InputError
 def choose_device(name: str) -> torch.device:
     """Resolve `auto` (CUDA where there is one, else CPU), `cpu`, `cuda` or `cuda:N`.
 
-    Of several processes on one machine, each gets a CUDA device of its own.
+    Of several processes on one machine, each gets its own CUDA device.
 
     Raises:
         InputError: The name is unknown, or CUDA is asked for and there is none.
@@ -42,7 +42,7 @@ def count_cores() -> int:
 
 
 def set_threads(count: int) -> int:
-    """Use `count` CPU threads, all cores for 0, and give the number in use.
+    """Use `count` CPU threads, all cores for 0, and return the number in use.
 
     Of several processes on one machine, 0 is an equal share of the cores for each.
     """

@@ -2,10 +2,10 @@
 
 All processes hold the same networks and draw the random numbers of the whole batch; each computes
 its share of the images, and gradients are averaged before every step. So a step is that of a
-single process, but for two things: statistics over a batch (batch norm, StyleGAN2's minibatch
+single process, with two exceptions: statistics over a batch (batch norm, StyleGAN2's minibatch
 standard deviation) cover a share, and sums are rounded in another order. All that lasts is equal
 everywhere, so the first process alone writes, and one state file resumes them all. Of a single
-process every function here gives its argument back.
+process every function here returns its argument.
 
 Gradients are averaged explicitly, not by DistributedDataParallel, whose hooks do not see the
 gradients that R1 and the path length take.
@@ -57,7 +57,7 @@ def launch(processes: int) -> int:
         how = f"ended with exit code {code}" if code > 0 else f"was killed ({_signal(-code)})"
         print(
             f"error: process {rank} of 0 … {processes - 1} {how}, and the others were stopped; "
-            "started again, a training goes on from its last saved state",
+            "started again, a training is resumed from its last saved state",
             file=sys.stderr,
         )
         return max(code, 1)

@@ -1,6 +1,6 @@
 """The source code that a module can reach: itself and every module of this package it imports.
 
-A training that goes on after a change of its code would mix the results of two programs. So the
+A training that is resumed after a change of its code would mix the results of two programs. So the
 stamp of an unfinished training holds a hash of all source files that it can reach.
 """
 

@@ -1,8 +1,9 @@
 """The frame of every training: its state, how it is saved, resumed, watched and described.
 
-A training that was killed goes on from its state in a scratch folder. The state has a stamp: the
-code that can have an effect on the training, its parameters but for its length, its data, and where
-it ran. Where any of these differ, the training starts anew and says what differs.
+A training that was killed is resumed from its state in a scratch folder. The state has a stamp: the
+code that can have an effect on the training, its parameters except its length, its data, and the
+libraries and the device it ran on. Where any of these differ, the training starts anew and says
+what differs.
 """
 
 import csv
@@ -158,7 +159,7 @@ class MeasuredState(TrainingState):
 def make_stamp(
     module: str, settings: Mapping[str, Any], *data: Tensor, device: torch.device
 ) -> Stamp:
-    """Say what the course of a training depends on, but for its length.
+    """Return all that a training depends on, except its length.
 
     Args:
         module: The training's module, whose source and imports count.
@@ -170,7 +171,7 @@ def make_stamp(
         "code": hash_source(module),
         "parameters": fingerprint(settings),
         "data": fingerprint({}, *data),
-        "torch": str(torch.__version__),  # a class of its own, which a state cannot hold
+        "torch": str(torch.__version__),  # its own class, which a state cannot hold
         "numpy": np.__version__,
         "threads": str(torch.get_num_threads()),
         "processes": str(distributed.num_processes()),
@@ -217,7 +218,7 @@ class Training:
         self.saved_at = time.monotonic()
 
     def resume(self, state: TrainingState, length: int) -> None:
-        """Go on from the state of the same training, or remove it, say why and start anew.
+        """Load the state of the same training, or remove another one and say why.
 
         Args:
             state: A fresh one, into which the saved one is loaded.

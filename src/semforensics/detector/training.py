@@ -200,9 +200,9 @@ def train_network(
 ) -> Losses:
     """Train a network for all its epochs.
 
-    Every epoch draws from a generator of its own, seeded by the training's seed and its number, so
-    a training that was killed goes on from its last whole epoch and ends with the same bytes. Of
-    several processes each augments whole batches and computes its share.
+    Every epoch draws from its own generator, seeded by the training's seed and its number, so
+    a training that was killed is resumed after its last whole epoch and ends with the same bytes.
+    Of several processes each augments whole batches and computes its share.
 
     Returns:
         Per epoch: the mean training loss, and loss and accuracy (at 0.5, one phase) on validation.

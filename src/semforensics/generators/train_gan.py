@@ -18,7 +18,7 @@ def train_gan(
 ) -> str:
     """Train the generator whose parameters these are, and write its average, curves and grids.
 
-    A training that was killed goes on from its state, and ends in the same bytes on the same
+    A training that was killed is resumed from its state, and ends in the same bytes on the same
     machine with the same number of threads.
 
     Args:

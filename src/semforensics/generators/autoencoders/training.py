@@ -68,7 +68,7 @@ def train_autoencoders(
 ) -> str:
     """Train every encoder-decoder of `RECIPES` and write them with their loss curves.
 
-    A training that was killed goes on from its state, and ends in the same bytes on the same
+    A training that was killed is resumed from its state, and ends in the same bytes on the same
     machine with the same number of threads.
 
     Args:

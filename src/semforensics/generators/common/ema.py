@@ -27,14 +27,14 @@ def update(average: nn.Module, live: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def copy_buffers(average: nn.Module, live: nn.Module) -> None:
-    """Return `average` the buffers of `live` as they are."""
+    """Copy the buffers of `live` to `average`."""
     for ours, theirs in zip(average.buffers(), live.buffers(), strict=True):
         ours.copy_(theirs)
 
 
 @torch.no_grad()
 def measure_statistics(network: nn.Module, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
-    """Set the running statistics of all batch normalisations to what a network's inputs give.
+    """Set the running statistics of all batch normalisations to those of a network's inputs.
 
     Only they run in train mode meanwhile; each ends as the mean over the batches of the batch's
     mean and variance. The network is left in eval mode.

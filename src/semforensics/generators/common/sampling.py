@@ -1,6 +1,6 @@
 """One seed, one fake: how a generator is asked for the image of a seed.
 
-Each fake's latent and noise come from a random generator of its own, seeded with the number that is
+Each fake's latent and noise come from its own random generator, seeded with the number that is
 its file name, and each is computed alone, in float32 and eval mode. So it depends on the weights
 and the seed, never on batch mates, batch size or order: kernels may sum in another order for
 another batch size.

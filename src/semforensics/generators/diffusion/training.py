@@ -77,7 +77,7 @@ def train_diffusion(
 ) -> str:
     """Train a diffusion model on cut-outs of the crops and write its average.
 
-    A training that was killed goes on from its state, and ends in the same bytes on the same
+    A training that was killed is resumed from its state, and ends in the same bytes on the same
     machine with the same number of threads. With fewer steps than the state has it starts anew;
     with as many as it has, the state is written out as it is.
 
@@ -148,7 +148,7 @@ def train(
     device = next(state.network.parameters()).device
     with training.progress(state, params.steps) as show:
         while state.iteration < params.steps:
-            # A batch of cut-outs, each with noise of its own and at a time of its own.
+            # A batch of cut-outs, each with its own noise and time.
             indices = state.sampler.take(params.batch)
             x = take(reals, indices, 1, flip=True, rng=state.rng)
             x = cut_out(x, params.size_px, state.rng).to(device)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from semforensics.core.checkpoints import refused_as
 from semforensics.core.errors import InputError
 
 SIZES_PX = (64, 128, 256, 512, 1024)
@@ -52,7 +53,7 @@ class Maps(NamedTuple):
 
 
 class Reconstructions(NamedTuple):
-    """The three images that the decoders give back, each of the small side."""
+    """The three images that the decoders return, each of the small side."""
 
     big: Float[Tensor, "batch channels side side"]
     small: Float[Tensor, "batch channels side side"]
@@ -229,7 +230,7 @@ class GatedNorm(nn.BatchNorm2d):
     """Batch normalisation and a gated linear unit: half of the channels gate the other half."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise; give the first half times the sigmoid of the second."""
+        """Normalise; return the first half times the sigmoid of the second."""
         # Copies, because on slices of a channels-last tensor every operation is several times as
         # slow.
         value, gate = (_channels_last(half) for half in super().forward(x).chunk(2, dim=1))
@@ -388,7 +389,7 @@ class Generator(nn.Module):
             (r"^(feat|se)_(\d+)\.", r"\1.\2."),
             (r"^to_128\.", "to_small."),
         )
-        try:
+        with refused_as("not the weights of a public FastGAN generator"):
             size_px = max(int(name.split(".")[1]) for name in state if name.startswith("feat."))
             nz, double_width, _, _ = state["init.0.weight"].shape
             network = cls(
@@ -399,8 +400,6 @@ class Generator(nn.Module):
                 tanh=size_px == 1024,
             )
             network.load_state_dict(state)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(f"not the weights of a public FastGAN generator: {error}") from error
         return network
 
 
@@ -570,7 +569,7 @@ class Discriminator(nn.Module):
         state = _rename(
             state_dict, (r"^down_(\d+)\.", r"down.\1."), (r"^se_\d+_(\d+)\.", r"se.\1.")
         )
-        try:
+        with refused_as("not the weights of a public FastGAN discriminator"):
             _, channels, kernel, _ = state["down_from_big.0.weight"].shape
             halvings = 0 if kernel == 3 else 1 + ("down_from_big.2.weight" in state)
             network = cls(
@@ -579,10 +578,6 @@ class Discriminator(nn.Module):
                 ndf=state["rf_big.0.weight"].shape[0] // 16,
             )
             network.load_state_dict(state)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"not the weights of a public FastGAN discriminator: {error}"
-            ) from error
         return network
 
 

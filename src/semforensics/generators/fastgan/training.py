@@ -115,7 +115,7 @@ def train(
 def take_step(
     state: FastGANState, reals: Tensor, lpips: LPIPS, params: FastGANParams
 ) -> tuple[Tensor, Tensor]:
-    """Train both networks on one batch; give its reals and fakes, not augmented.
+    """Train both networks on one batch; return its reals and fakes, not augmented.
 
     Of several processes each computes its share of the batch.
     """
@@ -251,7 +251,7 @@ def new_state(
 
 
 def augment_reals(x: Tensor, rng: torch.Generator, *, reference: bool) -> Pair:
-    """Augment reals and give them at both scales."""
+    """Augment reals and return them at both scales."""
     if reference:
         x = diffaugment.augment(x, draw_augmentation(x, rng))
         return Pair(x, F.interpolate(x, size=small_side(x.shape[-1])))
@@ -274,13 +274,13 @@ def _augment_alike(pair: Pair, rng: torch.Generator) -> Pair:
 
 
 def draw_augmentation(x: Tensor, rng: torch.Generator) -> diffaugment.Draws:
-    """Draw for the whole batch, and give what is for the images of this process."""
+    """Draw for the whole batch, and return the part of the images of this process."""
     batch = distributed.whole(len(x))
     return diffaugment.draw(batch, x.shape[-1], rng).of(distributed.share(batch))
 
 
 def draw_margins(logits: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw for the whole batch, and give what is for the logits of this process."""
+    """Draw for the whole batch, and return the part of the logits of this process."""
     count = distributed.whole(logits.numel())
     return losses.draw_margins(count, rng)[distributed.share(count)].to(logits.device)
 
@@ -293,7 +293,7 @@ def targets(reals: Pair, quadrant: int, *, reference: bool) -> tuple[Tensor, Ten
 
 
 def shrink(x: Tensor, side: int) -> Tensor:
-    """Average blocks of pixels, so that nothing aliases; gives `x` where it has this side."""
+    """Average blocks of pixels, so that nothing aliases; returns `x` where it has this side."""
     return F.avg_pool2d(x, x.shape[-1] // side) if x.shape[-1] > side else x
 
 

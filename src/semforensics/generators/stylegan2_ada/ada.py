@@ -3,7 +3,7 @@
 Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020,
 arXiv:2006.06676, section 3: r_t, the mean sign of the logits of reals, rises as the discriminator
 overfits, and p follows it. Ours differs: p has an upper bound, beyond which augmentations leak into
-the fakes (section 2.2 puts it near 0.8 in practice), and says when it stands there.
+the fakes (section 2.2 puts it near 0.8 in practice), and says when it is reached.
 """
 
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class AdaController:
 
     @torch.no_grad()
     def observe(self, logits: Float[Tensor, "..."]) -> None:
-        """Take note of the logits of a batch of reals, on any device, without waiting for it."""
+        """Count the logits of a batch of reals, on any device, without waiting for it."""
         # torch's sign of what is not a number is 0.
         signs = torch.where(logits.isnan(), logits, logits.sign()).double()
         self.signs = self.signs.to(logits.device)

@@ -64,7 +64,7 @@ _NOISE_STD = 0.1
 class Draws:
     """The random numbers of one batch, per image, on the CPU.
 
-    An operation that does not befall an image has the value that changes nothing.
+    An operation that is not applied to an image has the value that changes nothing.
     """
 
     flip: Bool[Tensor, " batch"]
@@ -119,18 +119,6 @@ class _Random:
         return torch.randn(shape, generator=self.rng)
 
 
-class _Percentile:
-    def __init__(self, percentile: float) -> None:
-        self.percentile = percentile
-
-    def uniform(self, *shape: int) -> Tensor:
-        return torch.full(shape, self.percentile)
-
-    def normal(self, *shape: int) -> Tensor:
-        # Without the quantile's factor sqrt(2), as the public program has it.
-        return torch.full(shape, 2 * self.percentile - 1).erfinv()
-
-
 @dataclass(frozen=True)
 class _Dice:
     """Draws for a batch, each number applied to an image with probability p."""
@@ -171,25 +159,13 @@ def draw(
         channels: 1 or 3.
         height: In pixels.
         width: In pixels.
-        rng: A CPU generator. How many numbers it gives does not depend on p.
+        rng: A CPU generator. How many numbers are drawn does not depend on p.
         orientation: Of the data; fixed leaves out what turns an image.
 
     Raises:
         InputError: Another number of channels, or p is negative or not a number.
     """
     return _draw(_Random(rng), kind, p, (batch, channels, height, width), orientation)
-
-
-def draw_at_percentile(
-    kind: Kind, p: float, percentile: float, batch: int, channels: int, height: int, width: int
-) -> Draws:
-    """Set every random number to a percentile of its distribution, for exact tests.
-
-    As the public program does it: normal numbers are smaller by sqrt(2), the second rotation is 0.
-    An operation is applied where the percentile lies below its probability.
-    """
-    draws = _draw(_Percentile(percentile), kind, p, (batch, channels, height, width), "free")
-    return replace(draws, rotation_after=torch.zeros(batch))
 
 
 def _draw(
@@ -199,7 +175,7 @@ def _draw(
     shape: tuple[int, int, int, int],
     orientation: Orientation,
 ) -> Draws:
-    """Draw in the public program's order: an operation's values, then whom it befalls."""
+    """Draw in the public program's order: an operation's values, then the images it applies to."""
     batch, channels, height, width = shape
     if channels not in NUM_CHANNELS:
         raise InputError(f"images of {channels} channels; can augment 1 or 3")

@@ -58,7 +58,7 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Tensor, height: int, width: int) -> Tensor:
         ctx.save_for_backward(grid)
-        # Only the shape of the images matters to the derivative in them; one number stands for all.
+        # Only the shape of the images matters to the derivative in them: one number, expanded.
         images = values.new_zeros(()).expand(*values.shape[:2], height, width)
         bilinear, zeros = 0, 0
         scattered, _ = torch.ops.aten.grid_sampler_2d_backward(

@@ -107,7 +107,7 @@ def penalties_bear_bf16(device_type: str) -> bool:
     large as the result. So a few are tried, on numbers whose sums bfloat16 holds exactly.
 
     Args:
-        device_type: `cpu`; others are taken at their word.
+        device_type: Only `cpu` is tried; others are trusted.
     """
     if device_type != "cpu":
         return True

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from semforensics.core.checkpoints import refused_as
 from semforensics.core.errors import InputError
 from semforensics.generators.stylegan2_ada.resampling import (
     conv_down,
@@ -404,7 +405,7 @@ class Generator(nn.Module):
             InputError: Names or shapes are not those of such a generator.
         """
         state = _without_filters(state_dict)
-        try:
+        with refused_as("not the weights of a public StyleGAN2-ADA generator"):
             width = {
                 int(name.split(".")[1][1:]): weight.shape[0]
                 for name, weight in state.items()
@@ -423,10 +424,6 @@ class Generator(nn.Module):
                 clamp=clamp,
             )
             network.load_state_dict(state)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"not the weights of a public StyleGAN2-ADA generator: {error}"
-            ) from error
         return network
 
 
@@ -461,7 +458,7 @@ class Conv(nn.Module):
         self.down, self.gain, self.clamp = down, gain, clamp
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve [batch, in_channels, height, width]; gives the channels-last layout."""
+        """Convolve [batch, in_channels, height, width]; returns the channels-last layout."""
         if self.bias is None:
             weight = self.weight * (self.scale * self.gain)
             return _pointwise(downsample(x) if self.down else x, weight, None)
@@ -498,7 +495,7 @@ class Down(nn.Module):
         return out if self.skip is None else out + self.skip(x)
 
 
-class Verdict(nn.Module):
+class Head(nn.Module):
     """The discriminator's end: minibatch deviation, then a logit from a 4x4 map."""
 
     def __init__(self, width: int, mbstd_group: int, *, clamp: float | None) -> None:
@@ -586,7 +583,7 @@ class Discriminator(nn.Module):
             if side == size_px:
                 level.fromrgb = Conv(channels, width[side], 1, clamp=clamp)
             self.add_module(f"b{side}", level)
-        self.b4 = Verdict(width[4], mbstd_group, clamp=clamp)
+        self.b4 = Head(width[4], mbstd_group, clamp=clamp)
 
     def forward(self, images: Float[Tensor, "batch channels size size"]) -> Float[Tensor, " batch"]:
         """Return the logits of images in -1 … 1; high for real; float32."""
@@ -611,7 +608,7 @@ class Discriminator(nn.Module):
             InputError: Names or shapes are not those of such a discriminator.
         """
         state = _without_filters(state_dict)
-        try:
+        with refused_as("not the weights of a public StyleGAN2-ADA discriminator"):
             width = {
                 int(name.split(".")[0][1:]): weight.shape[1]
                 for name, weight in state.items()
@@ -630,10 +627,6 @@ class Discriminator(nn.Module):
                 clamp=clamp,
             )
             network.load_state_dict(state)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"not the weights of a public StyleGAN2-ADA discriminator: {error}"
-            ) from error
         return network
 
 

@@ -142,7 +142,7 @@ def train(
 def take_step(
     state: StyleGAN2State, reals: Tensor, params: StyleGAN2Params, configuration: Configuration
 ) -> tuple[Tensor, Tensor]:
-    """Train both networks on one batch; give its reals and fakes, not augmented.
+    """Train both networks on one batch; return its reals and fakes, not augmented.
 
     Of several processes each computes its share of the batch.
     """
@@ -182,7 +182,7 @@ def take_step(
         )
         state.measure({"path_length": lengths.mean()})
 
-    # Discriminator: tell reals from new fakes.
+    # Discriminator: separate reals from new fakes.
     discriminator.requires_grad_(True)
     with autocast:
         with torch.no_grad():
@@ -296,7 +296,7 @@ def draw_styles(
 ) -> tuple[Tensor, list[Tensor]]:
     """Draw styles, of two latents each at times, and noise; tracks the mean style.
 
-    Draws for a whole batch, and gives what is for the images of this process.
+    Draws for a whole batch, and returns the part of the images of this process.
     """
     share = distributed.share(batch)
     z, noises = draw_inputs(generator, batch, rng, share)

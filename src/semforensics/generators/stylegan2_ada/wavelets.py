@@ -74,7 +74,7 @@ def upsampling(side: int, before: int, after: int, like: Tensor) -> Float[Tensor
         side: Samples of the axis.
         before: Samples to reflect at its beginning, at most `side - 1`.
         after: The same at its end.
-        like: Gives dtype and device.
+        like: Has the dtype and the device.
 
     Returns:
         A matrix to `2 * (before + side + after)` samples. Sample 2 i of the doubled axis lies at
@@ -98,7 +98,7 @@ def downsampling(side: int, crop: int, like: Tensor) -> Float[Tensor, "{side} do
     Args:
         side: Samples that are left.
         crop: Samples, of the halved axis, to leave out at either end; at least 3.
-        like: Gives dtype and device.
+        like: Has the dtype and the device.
     """
     taps = resampling_filter().to(like)
     target = torch.arange(side, device=like.device)[:, None]  # [side, 1]
@@ -111,7 +111,7 @@ def downsampling(side: int, crop: int, like: Tensor) -> Float[Tensor, "{side} do
 def band_matrices(
     side: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "4 {side} {side}"]:
-    """Give, for each band, the matrix that filters an axis, reflected at its ends."""
+    """Return, for each band, the matrix that filters an axis, reflected at its ends."""
     filters = band_filters()
     reach = filters.shape[1] // 2
     target = torch.arange(side)[:, None]  # [side, 1]
