@@ -1,9 +1,9 @@
-"""Augment training images: tone, filters, noise, JPEG, turns, phase; each image by its own draws.
+"""Augment training images: tone, filters, noise, JPEG, turns, phase; each image separately.
 
 Reals and fakes alike, so that neither class is known by its processing: a detector that saw clean
 images only takes a denoised, noisier or turned real for a fake. Blur and JPEG follow Wang et al.,
 "CNN-Generated Images Are Surprisingly Easy to Spot... for Now", CVPR 2020, arXiv:1912.11035,
-section 3. Ours differs: one JPEG encoder (Pillow's), chances of their own, and more kinds.
+section 3. Ours differs: one JPEG encoder (Pillow's), separate chances, and more kinds.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,7 @@ _MEDIAN_PX = 3
 
 
 def augment(
-    images: Batch,
-    params: TrainClassifierParams,
-    rng: torch.Generator,
+    images: Batch, params: TrainClassifierParams, rng: torch.Generator
 ) -> UInt8[Tensor, "n 1 new_height new_width"]:
     """Process, turn, flip and shift training images at random, in this order.
 
@@ -40,31 +38,21 @@ def augment(
         params: Chances and strengths. What has no chance draws nothing from `rng`.
         rng: On the CPU.
     """
-    largest = np.log(params.gamma_max)
-    sigma_max, noise_max, lowest = (
-        params.blur_sigma_max,
-        params.noise_sigma_max,
-        params.jpeg_quality_min,
-    )
-    images = _change_some(
-        images, params.tone_chance, rng, lambda x, u: gamma(x, float(np.exp((2 * u - 1) * largest)))
-    )
-    images = _change_some(images, params.median_chance, rng, lambda x, _u: median(x, _MEDIAN_PX))
-    images = _change_some(
-        images, params.blur_chance, rng, lambda x, u: gaussian_blur(x, u * sigma_max)
-    )
+    largest, lowest = np.log(params.gamma_max), params.jpeg_quality_min
+
+    def change(chance: float, function: Callable[[Grey, float], Grey]) -> None:
+        nonlocal images
+        images = _change_some(images, chance, rng, function)
+
+    change(params.tone_chance, lambda x, u: gamma(x, float(np.exp((2 * u - 1) * largest))))
+    change(params.median_chance, lambda x, _u: median(x, _MEDIAN_PX))
+    change(params.blur_chance, lambda x, u: gaussian_blur(x, u * params.blur_sigma_max))
     if params.noise_chance > 0:
-        seed = int(torch.randint(2**62, (), generator=rng))
-        noise = np.random.default_rng(seed)
-        images = _change_some(
-            images, params.noise_chance, rng, lambda x, u: gaussian_noise(x, noise, u * noise_max)
+        noise = np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
+        change(
+            params.noise_chance, lambda x, u: gaussian_noise(x, noise, u * params.noise_sigma_max)
         )
-    images = _change_some(
-        images,
-        params.jpeg_chance,
-        rng,
-        lambda x, u: jpeg(x, lowest + int(u * (101 - lowest))),
-    )
+    change(params.jpeg_chance, lambda x, u: jpeg(x, lowest + int(u * (101 - lowest))))
     if params.turn:
         turns = torch.randint(4, (len(images),), generator=rng).tolist()
         turned = [x.rot90(k, (1, 2)) for x, k in zip(images, turns, strict=True)]
@@ -80,7 +68,7 @@ def augment(
 def _change_some(
     images: Batch, chance: float, rng: torch.Generator, change: Callable[[Grey, float], Grey]
 ) -> Batch:
-    """Change each image with a chance; the function gets a strength of its own from 0 to 1."""
+    """Change each image with a chance; the function gets a random strength from 0 to 1."""
     if chance == 0:
         return images
     chosen = torch.rand(len(images), generator=rng) < chance

@@ -218,32 +218,24 @@ def draw_training_split(table: pd.DataFrame, split: Split, seed: int) -> pd.Data
         InputError: The split has no real for each generator.
     """
     num_generators = table.loc[table["class"] == "fake", "generator"].nunique()
-    num_reals = int(((table["class"] == "real") & (table["split"] == split)).sum())
-    per_generator = min(_fewest_fakes(table, split), num_reals // num_generators)
-    return _draw(table, split, per_generator * num_generators, per_generator, seed)
+    return _draw(table, split, num_generators, seed)
 
 
 def draw_test_split(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Draw reals once and as many fakes of each generator: every generator is tested by itself."""
-    num_reals = int(((table["class"] == "real") & (table["split"] == "test")).sum())
-    count = min(_fewest_fakes(table, "test"), num_reals)
-    return _draw(table, "test", count, count, seed)
+    return _draw(table, "test", 1, seed)
 
 
-def _fewest_fakes(table: pd.DataFrame, split: Split) -> int:
-    fakes = table[(table["class"] == "fake") & (table["split"] == split)]
-    return int(fakes.groupby("generator").size().min())
-
-
-def _draw(
-    table: pd.DataFrame, split: Split, num_reals: int, per_generator: int, seed: int
-) -> pd.DataFrame:
-    if per_generator == 0:
-        raise InputError(f"{split} split: {num_reals} reals, fewer than generators of fakes")
+def _draw(table: pd.DataFrame, split: Split, reals_per_fake: int, seed: int) -> pd.DataFrame:
+    """Draw as many fakes of each generator as can be, and so many times as many reals."""
     of_split = table[table["split"] == split]
-    parts = [draw_evenly(of_split[of_split["class"] == "real"], num_reals, seed)]
-    for _, fakes in of_split[of_split["class"] == "fake"].groupby("generator"):
-        parts.append(draw_evenly(fakes, per_generator, seed))
+    reals, fakes = (of_split[of_split["class"] == c] for c in ("real", "fake"))
+    fewest = int(fakes.groupby("generator").size().min())
+    count = min(fewest, len(reals) // reals_per_fake)
+    if count == 0:
+        raise InputError(f"{split} split: {len(reals)} reals, fewer than generators of fakes")
+    parts = [draw_evenly(reals, count * reals_per_fake, seed)]
+    parts += [draw_evenly(part, count, seed) for _, part in fakes.groupby("generator")]
     drawn = pd.concat(parts).sort_values(["class", "file"], ascending=[False, True])
     return drawn.reset_index(drop=True)
 

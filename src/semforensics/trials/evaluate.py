@@ -69,8 +69,7 @@ def evaluate_classifier(
     """
     detector, meta, alpha = tested.detector, tested.meta, tested.alpha
     detector.check_alpha(alpha)
-    sizes = calibration_sizes(meta["calibration"][str(detector.phases)])
-    n_calibration_real, n_calibration_fake = sizes
+    n_calibration_real, n_calibration_fake = calibration_sizes(detector.calibration)
     others = [
         Detector.load(tested.folder, phases=detector.phases, device=detector.device, name=name)
         for name in model_files(tested.folder)[1:]
