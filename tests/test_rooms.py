@@ -97,3 +97,10 @@ def test_the_tool_prints_what_it_measures(
     assert "functions with docstrings: " in text
     for room in structure.lines_of_rooms():
         assert f"  {room} " in text
+
+
+def test_functions_are_small(structure: ModuleType) -> None:
+    """No function has more than 100 lines or 8 arguments."""
+    large = [f for f in structure.functions() if f.lines > 100 or f.arguments > 8]
+
+    assert large == []
