@@ -101,17 +101,6 @@ def test_models_without_calibration_are_refused(model: Path, tmp_path: Path) -> 
         load(tmp_path / "model", name="seed_1.safetensors")
 
 
-def test_released_models_keep_their_old_names(model: Path, tmp_path: Path) -> None:
-    """A model that calls its detector `row` and its splits `sides` is read as any other."""
-    state, meta = load_checkpoint(model / "model.safetensors")
-    shutil.copytree(model, tmp_path / "old")
-    older = {**meta, "row": meta["detector"], "sides_sha256": meta["splits_sha256"]}
-    del older["detector"], older["splits_sha256"]
-    save_checkpoint(tmp_path / "old/model.safetensors", state, older)
-
-    assert load(tmp_path / "old").meta == load(model).meta
-
-
 def test_p_values_are_the_largest_over_kinds_of_reals_and_generators(
     model: Path, tmp_path: Path
 ) -> None:

@@ -45,14 +45,14 @@ def test_the_released_generators_draw_fakes(pulled: Path, run: Run, gan: str) ->
     assert (read_crop(pulled / "again/000001.png") == second).all()
 
 
-@pytest.mark.parametrize("row", ["fastgan", "stylegan2_ada", "both"])
-def test_the_released_classifiers_say_what_they_were_trained_on(pulled: Path, row: str) -> None:
+@pytest.mark.parametrize("name", ["fastgan", "stylegan2_ada", "both"])
+def test_the_released_classifiers_say_what_they_were_trained_on(pulled: Path, name: str) -> None:
     """The model carries its training domain, protocol and threshold."""
     from semforensics.core.checkpoints import load_checkpoint
 
-    _, meta = load_checkpoint(pulled / RELEASED / f"npr_tiny_{row}.safetensors")
+    _, meta = load_checkpoint(pulled / RELEASED / f"npr_tiny_{name}.safetensors")
 
-    assert meta["row"] == row
+    assert meta["detector"] == name
     assert meta["data"] == "folder"
     assert meta["protocol"] == "clean"
     assert meta["size_px"] == [128, 128]
@@ -77,8 +77,8 @@ def test_the_released_detectors_give_verdicts(pulled: Path, run: Run) -> None:
     fakes = torch.from_numpy(np.stack([read_crop(p) for p in sorted((pulled / "fakes").iterdir())]))
     noise = torch.randint(0, 256, (8, 1, 128, 128), dtype=torch.uint8)
 
-    for row in ("both", "both_pseudo", "fastgan"):
-        detector = Detector.load(folder / row, phases=4, device=torch.device("cpu"))
+    for name in ("both", "both_pseudo", "fastgan"):
+        detector = Detector.load(folder / name, phases=4, device=torch.device("cpu"))
         assert (detector.verdicts(fakes[:, None], 0.05) == "ai-suspected").mean() >= 0.75
         assert set(detector.verdicts(noise, 0.05)) == {"inconclusive"}
     listed = (folder / "README.md").read_text()

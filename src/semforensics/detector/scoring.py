@@ -16,7 +16,6 @@ from semforensics.detector.npr import PHASES, phase_crop
 
 MODEL_FILE = "model.safetensors"
 _SEED_FILE = "seed_{}.safetensors"  # of the trainings after the first
-_RENAMED = {"row": "detector", "sides_sha256": "splits_sha256"}  # in models released so far
 _BATCH_PX = 2**20  # pixels scored at a time: 16 images of 256 px, 256 of 64 px
 
 
@@ -44,9 +43,6 @@ def load_classifier(
     if meta.get("network") not in get_args(NetworkName):
         raise InputError(f"{path}: not a classifier of this project")
     network = build_network(meta["network"], meta["channels"])
-    for old, new in _RENAMED.items():
-        if old in meta:
-            meta[new] = meta.pop(old)
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:
