@@ -2,7 +2,7 @@
 
     python benchmarks/adaptive_augmentation.py CROPPED SPLITS
 
-trains the same small network twice on quarters, 64 px, of the 128 px crops of the training side:
+trains the same small network twice on quarters, 64 px, of the 128 px crops of the training split:
 on 16 of them, evenly chosen, and on all. Writes docs/results/adaptive_augmentation.csv, .png and
 .md. The speed of the augmentation is 125 times the paper's, since the trainings are that short.
 """
@@ -45,7 +45,7 @@ CHANGES = {
 
 
 def quarters(cropped: Path, splits: Path) -> torch.Tensor:
-    """Return the training side's crops cut in four: [n, 1, 64, 64]."""
+    """Return the training split's crops cut in four: [n, 1, 64, 64]."""
     reals = RealCrops(cropped, splits, "clean").load()
     cut = reals.unfold(2, SIZE_PX, SIZE_PX).unfold(3, SIZE_PX, SIZE_PX)  # [n, 1, 2, 2, 64, 64]
     return cut.flatten(0, 3)[:, None].contiguous()
@@ -95,7 +95,7 @@ def describe(rows: pd.DataFrame, params: StyleGAN2Params, seconds: float) -> str
     return f"""# Adaptive augmentation at work
 
 Made by `python benchmarks/adaptive_augmentation.py data/cropped data/splits.csv` after the
-`real_subset` preset: real micrographs, training side, 64 px quarters of the crops. The same network
+`real_subset` preset: real micrographs, training split, 64 px quarters of the crops. The same network
 (channel base {params.channel_base}, batch {params.batch}, {params.kimg:g} kimg, float32, mirrored
 copies) learns from few of them and from all. p may move by 1 in {params.ada_kimg:g} kimg,
 {speed:g} times as fast as in the paper, since these trainings are short. Target of r_t:

@@ -150,7 +150,7 @@ def main() -> None:
     screener = Screener.load(evidence=False)
     reals = read_panels(screener, parser.parse_args().micrographs)
     fakes = dict(generate())
-    test = reals["raw (Boiko et al.), test side"]
+    test = reals["raw (Boiko et al.), test split"]
 
     verdicts = [verdict_row(screener, kind, panels) for kind, panels in sorted(reals.items())]
     verdicts += [verdict_row(screener, f"{g}, new seeds, one tile", p) for g, p in fakes.items()]
@@ -161,11 +161,11 @@ def main() -> None:
         for top in (0, SMALL_PX)
         for left in (0, SMALL_PX, 2 * SMALL_PX)
     ]
-    signs += [sign_row(screener, f"raw, test side, {SMALL_PX} px parts", small)]
+    signs += [sign_row(screener, f"raw, test split, {SMALL_PX} px parts", small)]
     signs += [sign_row(screener, f"{g}, one tile", p) for g, p in fakes.items()]
     both = [panel for panels in fakes.values() for panel in panels]
     for name, change in track(PROCESSED.items(), "processed"):
-        sets = {"raw, test side": test, f"raw, test side, {SMALL_PX} px parts": small}
+        sets = {"raw, test split": test, f"raw, test split, {SMALL_PX} px parts": small}
         for kind, panels in (sets | {"all fakes, one tile": both}).items():
             changed = [(group, change(crop_to_even(grey))) for group, grey in panels]
             if min(changed[0][1].shape) < screener.size_px:
@@ -173,10 +173,10 @@ def main() -> None:
             signs.append(sign_row(screener, f"{kind}, {name}", changed))
             verdicts.append(verdict_row(screener, f"{kind}, {name}", changed))
 
-    own = ("train side", "validation side", "known")
+    own = ("train split", "validation split", "known")
     strangers = {k: p for k, p in reals.items() if not any(word in k for word in own)}
     near = {kind: nearest(screener, panels) for kind, panels in strangers.items()}
-    training = reals["raw (Boiko et al.), train side"]
+    training = reals["raw (Boiko et al.), train split"]
     hidden = planted(screener, training, np.random.default_rng(0))
     border = screener.model.references.nearest
     TABLE.write_text(page(screener, verdicts, signs, near, hidden, border))
@@ -223,7 +223,7 @@ def page(
         markdown_table(SIGNS, signs).strip(),
         "## Near to a training real",
         f"Share of differing bits of the nearest mark; suspicious below {border:.3f}, which was "
-        "learned on the validation side.",
+        "learned on the validation split.",
         markdown_table(["panels", "n", "smallest", "median", "suspicious"], near).strip(),
     ]
     return "\n\n".join(parts) + "\n"
