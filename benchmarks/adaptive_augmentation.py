@@ -95,9 +95,9 @@ def describe(rows: pd.DataFrame, params: StyleGAN2Params, seconds: float) -> str
     return f"""# Adaptive augmentation at work
 
 Made by `python benchmarks/adaptive_augmentation.py data/cropped data/splits.csv` after the
-`real_subset` preset: real micrographs, training split, 64 px quarters of the crops. The same network
-(channel base {params.channel_base}, batch {params.batch}, {params.kimg:g} kimg, float32, mirrored
-copies) learns from few of them and from all. p may move by 1 in {params.ada_kimg:g} kimg,
+`real_subset` preset: real micrographs, training split, 64 px quarters of the crops. The same
+network (channel base {params.channel_base}, batch {params.batch}, {params.kimg:g} kimg, float32,
+mirrored copies) learns from few of them and from all. p may move by 1 in {params.ada_kimg:g} kimg,
 {speed:g} times as fast as in the paper, since these trainings are short. Target of r_t:
 {params.ada_target}; bound of p: {params.ada_p_max}. Strong line of r_t: mean over 10 rows.
 {seconds / 60:.0f} minutes of CPU time, {platform.machine()}, torch {torch.__version__}.

@@ -61,23 +61,23 @@ Panel = tuple[str, np.ndarray]
 def read_panels(screener: Screener, folder: Path) -> dict[str, list[Panel]]:
     """Read the panels of all micrographs, by where they come from."""
     with (RELEASED / "splits.csv").open() as file:
-        sides = {row["group"]: row["side"] for row in csv.DictReader(file)}
+        splits = {row["group"]: row["split"] for row in csv.DictReader(file)}
     found: dict[str, list[Panel]] = defaultdict(list)
     for picture in track(list(read_inputs([folder], Limits())), "reading"):
         if isinstance(picture, Refusal):
             continue
         path = Path(picture.path).relative_to(folder)
         group = describe_name(path.name.replace("_blurred", ""))["group"]
-        side = sides.get(group, "new")
+        split = splits.get(group, "new")
         if path.parts[0] != "boiko-pdc-partial":
             kind = "another material and instrument (Bai et al.)"
         elif "denoised" in path.parts[1]:
-            known = "new groups" if side in ("new", "test") else "known groups"
+            known = "new groups" if split in ("new", "test") else "known groups"
             kind = f"denoised by others (Boiko et al.), {known}"
         elif path.suffix != ".tif":
             kind = "saved as JPEG (Boiko et al.), known group"
         else:
-            kind = f"raw (Boiko et al.), {side} side"
+            kind = f"raw (Boiko et al.), {split} split"
         panels, _ = split_panels(picture, screener.size_px)
         found[kind] += [(group, panel.grey) for panel in panels]
     return found
