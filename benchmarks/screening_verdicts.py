@@ -4,8 +4,8 @@
 
 Needs `dvc pull data/released/screening_model.dvc data/released/real_subset.dvc`. The folder holds
 the micrographs of Boiko et al. 2020 and Bai et al. 2022 as docs/results/detector.md names them.
-Writes docs/results/screening.md. Sides come from the released `splits.csv`: reals of the training
-side make no false-alarm rate.
+Writes docs/results/screening.md. Splits come from the released `splits.csv`: reals of the training
+split make no false-alarm rate.
 """
 
 import argparse

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semforensics.core.processing import gaussian_blur, jpeg
-from semforensics.detector.augment import augment
+from semforensics.detector.augment import augment_crops
 from semforensics.detector.npr import random_phases
 from semforensics.params import TrainClassifierParams
 from tests.detector.conftest import recipe as short_recipe
@@ -36,7 +36,7 @@ def test_no_chance_draws_nothing() -> None:
     expected = random_phases(flipped, expected_rng)
 
     rng = torch.Generator().manual_seed(3)
-    found = augment(reals, recipe(flip=True, random_phase=True), rng)
+    found = augment_crops(reals, recipe(flip=True, random_phase=True), rng)
 
     assert torch.equal(found, expected)
     assert torch.equal(rng.get_state(), expected_rng.get_state())
@@ -49,7 +49,7 @@ def test_the_chance_is_the_share_of_changed_images(name: str) -> None:
     """A chance of 0.3 changes 0.3 of many images, and none of the others by a grey level."""
     batch = images(800, size=16)
 
-    found = augment(batch, recipe(**{name: 0.3}), torch.Generator().manual_seed(0))
+    found = augment_crops(batch, recipe(**{name: 0.3}), torch.Generator().manual_seed(0))
 
     share = changed(batch, found).float().mean()
     # 3 standard deviations of 800 draws; a blur below 0.25 px of sigma changes nothing, nor does a
@@ -67,7 +67,7 @@ def test_the_same_draws_give_the_same_images() -> None:
     params = recipe(flip=True, turn=True, random_phase=True, **chances)
 
     one, two, other = (
-        augment(batch, params, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        augment_crops(batch, params, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
 
     assert torch.equal(one, two)
@@ -81,7 +81,7 @@ def test_blur_comes_before_jpeg() -> None:
     batch = images(8)
     params = recipe(blur_chance=1.0, blur_sigma_max=2.0, jpeg_chance=1.0, jpeg_quality_min=60)
 
-    found = augment(batch, params, torch.Generator().manual_seed(5))
+    found = augment_crops(batch, params, torch.Generator().manual_seed(5))
 
     rng = torch.Generator().manual_seed(5)
     torch.rand(8, generator=rng)
@@ -98,7 +98,7 @@ def test_turns_are_quarters_each_as_likely_as_the_others() -> None:
     """Every image is turned by none to three quarters, its pixels kept."""
     batch = images(400, size=8)
 
-    found = augment(batch, recipe(turn=True), torch.Generator().manual_seed(0))
+    found = augment_crops(batch, recipe(turn=True), torch.Generator().manual_seed(0))
 
     turned = torch.stack([batch.rot90(k, (2, 3)) for k in range(4)])
     is_turn = (turned == found).flatten(2).all(dim=2)
@@ -112,7 +112,7 @@ def test_noise_has_the_strength_that_is_drawn() -> None:
     flat = torch.full((300, 1, 32, 32), 128, dtype=torch.uint8)
     params = recipe(noise_chance=1.0, noise_sigma_max=10.0)
 
-    found = augment(flat, params, torch.Generator().manual_seed(0))
+    found = augment_crops(flat, params, torch.Generator().manual_seed(0))
 
     sigmas = found.float().flatten(1).std(dim=1)
     assert sigmas.max() == pytest.approx(10, abs=0.7)

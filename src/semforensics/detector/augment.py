@@ -23,7 +23,7 @@ Batch = UInt8[Tensor, "n 1 height width"]
 _MEDIAN_PX = 3
 
 
-def augment(
+def augment_crops(
     images: Batch, params: TrainClassifierParams, rng: torch.Generator
 ) -> UInt8[Tensor, "n 1 new_height new_width"]:
     """Process, turn, flip and shift training images at random, in this order.

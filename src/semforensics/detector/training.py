@@ -35,7 +35,7 @@ from semforensics.core.training import (
     make_stamp,
     note_emulation,
 )
-from semforensics.detector.augment import augment
+from semforensics.detector.augment import augment_crops
 from semforensics.detector.calibration import (
     choose_threshold,
     fake_probability,
@@ -235,7 +235,7 @@ def train_network(
             total = 0.0
             for batch in torch.randperm(len(is_fake), generator=rng).tensor_split(num_batches):
                 share = distributed.share(len(batch))
-                images = augment(train.images[batch], params, rng)[share].to(device)
+                images = augment_crops(train.images[batch], params, rng)[share].to(device)
                 targets = is_fake[batch[share]].to(device)
                 images_in_range = to_unit_range(images).contiguous(
                     memory_format=torch.channels_last

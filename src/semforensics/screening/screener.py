@@ -45,7 +45,7 @@ class Screener(Rule):
     """
 
     evidence: bool = True
-    """Whether to gather what is shown beside a verdict, which takes most of the time."""
+    """Whether to collect what is shown beside a verdict, which takes most of the time."""
 
     @cached_property
     def size_px(self) -> int:
@@ -170,14 +170,14 @@ class Screener(Rule):
         if not self.evidence or finding.verdict == "refused":
             return Evidence()
         # Imported here: drawing Grad-CAM needs modules that a screening without maps does not.
-        from semforensics.screening.judge.evidence import gather, processed_copies
+        from semforensics.screening.judge.evidence import collect_evidence, processed_copies
 
         copies = {
             name: self.judge([copy], is_lossy=lossy, is_resampled=resampled)[0]
             for name, copy, lossy, resampled in processed_copies(panel, is_lossy)
         }
         tiles = cut_tiles(panel, self.size_px)
-        return gather(self.model, panel, tiles, self.tile_logits(tiles), copies)
+        return collect_evidence(self.model, panel, tiles, self.tile_logits(tiles), copies)
 
 
 def _picture_of(image: Any) -> Picture:

@@ -36,7 +36,7 @@ def processed_copies(panel: Grey, is_lossy: bool) -> Iterator[tuple[str, Grey, b
         yield f"resized x{factor:g}", copy, is_lossy, True
 
 
-def gather(
+def collect_evidence(
     model: ScreeningModel,
     panel: Grey,
     tiles: UInt8[Tensor, "tiles 1 size size"],
