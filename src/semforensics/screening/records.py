@@ -18,7 +18,7 @@ GreyOfAnySize = UInt8[np.ndarray, "_ _"]
 Pixels = TypeVar("Pixels", bound=np.ndarray)
 """Of any kind: grey levels, or what was computed of them."""
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "AVIF", "GIF", "JPEG2000")
 """Image files that are read, by Pillow's names."""
 
 

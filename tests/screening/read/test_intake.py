@@ -5,12 +5,13 @@ import io
 import os
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from tests.screening.documents import encoded, micrograph, pdf_with, png_header, zipped
 
 from semforensics.screening.read.bombs import MAX_SCANS
@@ -102,9 +103,9 @@ def test_16_bits_become_8_with_a_note(tmp_path: Path) -> None:
         (micrograph().astype(np.int16), {}, "signed or floating-point"),
         (micrograph().astype(np.float32), {}, "signed or floating-point"),
         (
-            np.stack([micrograph()] * 3, -1).astype(np.uint16),
+            np.stack([micrograph(), micrograph(), micrograph(seed=1)], -1).astype(np.uint16),
             {"photometric": "rgb"},
-            "16 bits per colour",
+            "16 bits per colour channel that differ",
         ),
     ],
 )
@@ -131,6 +132,92 @@ def test_transparent_parts_are_laid_on_white_with_a_note(tmp_path: Path) -> None
     assert picture.notes == ("transparent parts were laid on white",)
 
 
+@pytest.mark.parametrize("factor", [257, 256, 16, 1])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_8_bit_samples_in_16_bits_are_read_as_they_were(
+    factor: int, order: str, tmp_path: Path
+) -> None:
+    """What a program did to store 8-bit samples in 16 bits changes no grey level."""
+    wide = micrograph().astype(np.uint16) * factor
+    tifffile.imwrite(tmp_path / "x.tif", wide, byteorder=order)
+
+    picture = only(list(read_inputs([tmp_path / "x.tif"], Limits())))
+
+    np.testing.assert_array_equal(picture.grey, micrograph())
+    assert picture.notes == ("its 16 bits hold samples of 8 bits, which are read as they were",)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_16_bit_colour_of_equal_channels_is_grey(planar: str, tmp_path: Path) -> None:
+    """A grey micrograph that was saved as 16-bit colour is read in full depth."""
+    samples = micrograph().astype(np.uint16) * 100
+    colour = np.stack([samples] * 3, -1 if planar == "contig" else 0)
+    tifffile.imwrite(tmp_path / "x.tif", colour, photometric="rgb", planarconfig=planar)
+    tifffile.imwrite(tmp_path / "grey.tif", samples)
+
+    picture, grey = (
+        only(list(read_inputs([tmp_path / name], Limits()))) for name in ("x.tif", "grey.tif")
+    )
+
+    np.testing.assert_array_equal(picture.grey, grey.grey)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation_counts_in_every_format(
+    kind: str, orientation: int, tmp_path: Path
+) -> None:
+    """A picture is judged as a reader sees it, whatever the container."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(micrograph(), kind, exif=exif, **options)
+    shown = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(micrograph(), "PNG", exif=exif))))
+
+    np.testing.assert_array_equal(only(read(tmp_path, data)).grey, np.array(shown))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "GIF", "JPEG2000"])
+def test_further_formats_are_read_and_known_as_lossy(kind: str, tmp_path: Path) -> None:
+    """Their samples may be others than the instrument's, so nothing is called consistent."""
+    picture = only(read(tmp_path, encoded(micrograph(), kind)))
+
+    assert picture.is_lossy
+    assert np.abs(picture.grey.astype(int) - micrograph()).mean() < 12
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    """The note says that there were more."""
+    first, second = (Image.fromarray(micrograph(seed=n)) for n in range(2))
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=[second])
+
+    picture = only(read(tmp_path, buffer.getvalue()))
+
+    assert picture.notes == ("an animation: the first frame was read",)
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
+def test_a_long_text_or_profile_is_no_reason_to_refuse_a_picture(kind: str, tmp_path: Path) -> None:
+    """Pillow refuses PNG files whose texts are long; pixels do not depend on them."""
+    packed = zlib.compress(bytes(2_000_000))
+    content = b"x\0\1\0\0\0" + packed if kind == "iTXt" else b"x\0\0" + packed
+    chunk = kind.encode() + content
+    text = len(content).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4)
+    png = encoded(micrograph(), "PNG")
+
+    picture = only(read(tmp_path, png[:33] + text + png[33:]))
+
+    np.testing.assert_array_equal(picture.grey, micrograph())
+
+
+def test_huge_pictures_are_refused_in_plain_words(tmp_path: Path) -> None:
+    """The reason names our limit, and no attack."""
+    assert reason(read(tmp_path, png_header(20_000, 20_000))) == (
+        "too large: more than 64 megapixels"
+    )
+
+
 PNG = encoded(micrograph(), "PNG")
 JPEG = encoded(micrograph(), "JPEG")
 TIFF = encoded(micrograph(), "TIFF")
@@ -141,7 +228,10 @@ FRAME = struct.pack("<HHHIIHHIII", 2, 256, 3, 1, 1, 257, 3, 1, 1, 8)
     ("data", "message"),
     [
         (b"", "empty file"),
-        (b"sample;area\n1;2\n", "not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP"),
+        (
+            b"sample;area\n1;2\n",
+            "not a PNG, JPEG, TIFF, BMP, WebP, AVIF, GIF or JPEG 2000 image, PDF or ZIP",
+        ),
         (PNG[: len(PNG) // 2], "cannot be decoded"),
         (JPEG[: len(JPEG) // 2], "truncated"),
         (TIFF[: len(TIFF) // 2], "cannot be decoded"),

@@ -9,27 +9,44 @@ another one.
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import tifffile
+from jaxtyping import UInt16
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from semforensics.core.errors import InputError
-from semforensics.core.images import to_8_bit
+from semforensics.core.images import narrowed, to_8_bit
 from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.read.bombs import refuse_bombs
 from semforensics.screening.read.pdf import read_pdf
 from semforensics.screening.read.provenance import is_pdf, read_provenance
 from semforensics.screening.records import FORMATS, Grey, Limits, Picture, Refusal
 
-LOSSY = ("JPEG", "MPO", "WEBP")
+LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "GIF", "JPEG2000")
+"""GIF has at most 256 colours. AVIF and JPEG 2000 have lossless kinds, which are rare: lossy is the
+safe guess."""
+_ANIMATIONS = ("AVIF", "GIF")  # their first frame is read
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # pixels do not depend on them
 _TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
+_PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 _GREY_16 = ("I;16", "I;16B", "I;16L")
+_ORIENTATIONS: dict[int, Callable[[Grey], Grey]] = {
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(np.transpose(x), 2),
+    8: np.rot90,
+}
+"""EXIF orientation → how stored pixels become the picture (EXIF 2.32, tag 0x0112)."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
@@ -147,15 +164,16 @@ def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool]
         InputError: It is no image, or one that is not taken, with the reason.
     """
     refuse_bombs(data, limits.max_pictures)
-    with _decoding():
-        _verify_png(data)
+    with _decoding(limits):
+        data = _verified(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     with image:
         pixels = index = 0
         while True:
             # Not across `yield`: the caller's warnings are its own.
-            with _decoding():
-                frames = getattr(image, "n_frames", 1)
+            with _decoding(limits):
+                is_animation = image.format in _ANIMATIONS
+                frames = 1 if is_animation else getattr(image, "n_frames", 1)
                 if frames > limits.max_pictures:
                     raise InputError(f"{frames} frames, more than {limits.max_pictures}")
                 image.seek(index)
@@ -167,7 +185,11 @@ def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool]
                     raise InputError(f"its frames have more than {most:g} megapixels")
                 image.load()
                 is_lossy = _is_lossy(image, data)
-                grey, notes = to_grey(image)
+                wide = _wide_grey(image, data, index)
+                grey, notes = to_grey(image) if wide is None else _from_16_bits(wide)
+                grey = _turned(image, grey, notes)
+                if is_animation and getattr(image, "is_animated", False):
+                    notes.append("an animation: the first frame was read")
             yield grey, notes, is_lossy
             index += 1
             if index == frames:
@@ -175,7 +197,7 @@ def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool]
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
+def _decoding(limits: Limits) -> Iterator[None]:
     """Silence the warnings of a decoder, and turn whatever it raises into an InputError."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -185,9 +207,12 @@ def _decoding() -> Iterator[None]:
         except InputError:
             raise
         except UnidentifiedImageError:
-            raise InputError("not a PNG, JPEG, TIFF, BMP or WebP image, PDF or ZIP") from None
+            raise InputError(
+                "not a PNG, JPEG, TIFF, BMP, WebP, AVIF, GIF or JPEG 2000 image, PDF or ZIP"
+            ) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise InputError(f"too large: {error}") from error
+            most = limits.max_megapixels
+            raise InputError(f"too large: more than {most:g} megapixels") from error
         except Exception as error:  # a decoder may raise anything on bytes from outside
             reason = str(error) or type(error).__name__
             raise InputError(f"cannot be decoded: {reason}") from error
@@ -202,25 +227,81 @@ def find_side_car(path: Path) -> Path | None:
     return None
 
 
-def _verify_png(data: bytes) -> None:
-    """Check what Pillow leaves unchecked or cuts to fewer bits."""
-    if data.startswith(_PNG_START):
-        if data[24:25] == b"\x10" and data[25:26] not in (b"\0", b""):
-            raise InputError("16 bits per colour channel, expected 8")
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            image.verify()  # the checksums of all chunks
+def _verified(data: bytes) -> bytes:
+    """Check what Pillow leaves unchecked or cuts to fewer bits in a PNG file.
+
+    Returns:
+        The file, a PNG without texts and colour profile: Pillow refuses pictures with long ones.
+    """
+    if not data.startswith(_PNG_START):
+        return data
+    if data[24:25] == b"\x10" and data[25:26] not in (b"\0", b""):
+        raise InputError("16 bits per colour channel, expected 8")
+    data = _without_texts(data)
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        image.verify()  # the checksums of all other chunks
+    return data
+
+
+def _without_texts(data: bytes) -> bytes:
+    """Leave texts and colour profiles out of a PNG file."""
+    kept, at = [data[:8]], 8
+    while at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] not in _PNG_TEXTS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _turned(image: Image.Image, grey: Grey, notes: list[str]) -> Grey:
+    """Turn grey levels as the EXIF orientation of their file says; Pillow does so in TIFF files."""
+    if isinstance(image, TiffImageFile):
+        return grey
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # a broken EXIF block says nothing
+        return grey
+    if orientation not in _ORIENTATIONS:
+        return grey
+    notes.append(f"turned as its EXIF orientation {orientation} says")
+    return np.ascontiguousarray(_ORIENTATIONS[orientation](grey))
+
+
+def _wide_grey(
+    image: Image.Image, data: bytes, index: int
+) -> UInt16[np.ndarray, "height width"] | None:
+    """Return the grey of a colour TIFF of 16 bits with equal channels, which Pillow would cut.
+
+    Raises:
+        InputError: The channels differ, or the compression is not known.
+    """
+    if not isinstance(image, TiffImageFile):
+        return None
+    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+    if len(bits) == 1 or max(bits) <= 8:
+        return None
+    refusal = InputError(f"{max(bits)} bits per colour channel that differ, expected 8")
+    if set(bits) != {16} or len(bits) < 3:
+        raise refusal
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        samples = tiff.pages[index].asarray()
+    if image.tag_v2.get(_PLANAR_CONFIGURATION) == _SEPARATE:
+        samples = np.moveaxis(samples, 0, -1)
+    grey = samples[..., 0]
+    opaque = samples.shape[-1] == 3 or (samples[..., 3:] == 65535).all()
+    if not opaque or any((samples[..., channel] != grey).any() for channel in (1, 2)):
+        raise refusal
+    return grey.astype(np.uint16)
 
 
 def _check_samples(image: Image.Image) -> None:
-    """Refuse samples that Pillow takes for unsigned, or cuts to fewer bits."""
+    """Refuse samples that Pillow takes for unsigned."""
     if not isinstance(image, TiffImageFile):
         return
-    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
     formats = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))
     if any(kind != _UNSIGNED for kind in formats):
         raise InputError("samples that are signed or floating-point numbers, expected unsigned")
-    if len(bits) > 1 and max(bits) > 8:
-        raise InputError(f"{max(bits)} bits per colour channel, expected 8")
 
 
 def _is_lossy(image: Image.Image, data: bytes) -> bool:
@@ -243,8 +324,7 @@ def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
         samples = np.asarray(image).astype(np.uint16)
         if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
             samples = np.invert(samples)
-        notes.append("16 bits became 8: the 0.1th percentile is black, the 99.9th white")
-        return to_8_bit(samples), notes
+        return _from_16_bits(samples)
     if image.mode in ("I", "F"):
         raise InputError(f"samples of mode {image.mode}, expected 8 or 16 bits")
     if image.has_transparency_data:
@@ -260,6 +340,15 @@ def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
     elif image.mode in ("P", "PA"):
         image = image.convert("RGB")
     return np.array(image.convert("L")), notes
+
+
+def _from_16_bits(samples: UInt16[np.ndarray, "height width"]) -> tuple[Grey, list[str]]:
+    """Reduce 16-bit grey to 8 bits, and say how."""
+    if narrowed(samples) is not None:
+        note = "its 16 bits hold samples of 8 bits, which are read as they were"
+    else:
+        note = "16 bits became 8: the 0.1th percentile is black, the 99.9th white"
+    return to_8_bit(samples), [note]
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:
