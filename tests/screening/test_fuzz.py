@@ -50,12 +50,15 @@ def _seeds() -> dict[str, list[bytes]]:
         "PDF": [pdf_with(one, grey), drawn.to_bytes()],
         "BMP": [encoded(one, "BMP")],
         "WEBP": [encoded(one, "WEBP"), encoded(one, "WEBP", lossless=True)],
+        "AVIF": [encoded(one, "AVIF")],
+        "GIF": [encoded(one, "GIF")],
+        "JPEG2000": [encoded(one, "JPEG2000")],
     }
 
 
 # A case of each in turn; fewer PDFs, each of which takes a process.
 _KINDS = ("PNG", "JPEG", "TIFF", "ZIP", "TIFF", "PNG", "JPEG", "ZIP", "TIFF", "PDF")
-_RARE = ("BMP", "WEBP")
+_RARE = ("BMP", "WEBP", "AVIF", "GIF", "JPEG2000")
 SEEDS = _seeds()
 
 
@@ -64,7 +67,7 @@ def mutated(number: int) -> tuple[str, bytes]:
     rng = np.random.default_rng([7, number])
     kind = _KINDS[number % len(_KINDS)]
     if number % 23 == 0:
-        kind = _RARE[number // 23 % 2]
+        kind = _RARE[number // 23 % len(_RARE)]
     seeds = SEEDS[kind]
     data = bytearray(seeds[int(rng.integers(len(seeds)))])
     actions: list[Callable[[np.random.Generator, bytearray], None]] = [
