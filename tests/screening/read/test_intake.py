@@ -289,7 +289,7 @@ def test_folders_are_read_in_order_and_one_input_never_stops_the_others(tmp_path
 
     assert files == ["a.png", "b.png", "notes.txt", "sub/c.png"]
     assert [isinstance(one, Picture) for one in found] == [False, True, False, True]
-    assert found[1].provenance.instrument == {"SemImageFile.Magnification": "100000"}
+    assert found[1].provenance.instrument["Magnification"] == "100000 x"
 
 
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
@@ -369,6 +369,6 @@ def test_archives_hold_pictures_documents_and_texts(tmp_path: Path) -> None:
         f"{root}/paper.pdf",
     ]
     assert found[0].sha256 == hashlib.sha256(PNG).hexdigest()
-    assert found[0].provenance.instrument == {"CM_MAG": "100000"}
+    assert found[0].provenance.instrument["Magnification"] == "100000 x"
     assert found[1].reason == "an archive inside an archive; unpack it first"
     assert found[2].location == "page 1, image 1"

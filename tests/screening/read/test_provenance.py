@@ -27,52 +27,25 @@ def read(data: bytes, side_car: str | None = None) -> Provenance:
     return read_provenance(data, "fig/x.tif", side_car)
 
 
-@pytest.mark.parametrize(
-    ("number", "text", "vendor", "settings"),
-    [
-        (
-            34682,
-            "[Beam]\nHV=5000\n[Scan]\nDwell=3e-06\n",
-            "FEI/Thermo",
-            {"Beam.HV": "5000", "Scan.Dwell": "3e-06"},
-        ),
-        (34680, "[User]\nDate=01/02/2020\n", "FEI/Thermo", {"User.Date": "01/02/2020"}),
-        (34118, "AP_MAG\nMag = 10.00 K X\n", "Zeiss", {"Mag": "10.00 K X"}),
-    ],
-)
-def test_vendor_tags_are_read(
-    number: int, text: str, vendor: str, settings: dict[str, str]
-) -> None:
-    """Settings carry the names that the instrument gave them, and the tag is told."""
-    found = read(tiff((number, text)))
+def test_a_vendors_tag_goes_before_the_text_beside_an_image() -> None:
+    """Both are read; the source names the one that is shown."""
+    text = "[SemImageFile]\nInstructName=SU8000\n"
 
-    assert found.instrument.items() >= settings.items()
-    assert found.instrument_source == f"TIFF tag {number} ({vendor})"
-    assert found.software["Software"] == "MeX 1"
+    beside = read(encoded(micrograph(), "TIFF"), text)
+    inside = read(tiff((34682, "[Beam]\nHV=1000\n")), text)
+
+    assert beside.instrument_source == "text file beside x.tif (Hitachi)"
+    assert beside.instrument["Instrument"] == "Hitachi SU8000"
+    assert inside.instrument_source == "TIFF tag 34682 (FEI/Thermo)"
+    assert inside.instrument == {"Accelerating voltage": "1 kV", "Beam.HV": "1000"}
+    assert inside.software["Software"] == "MeX 1"
 
 
-@pytest.mark.parametrize(
-    ("text", "vendor", "settings"),
-    [
-        (
-            "[SemImageFile]\nInstructName=SU8000\nMagnification=100000\n",
-            "Hitachi",
-            {"SemImageFile.InstructName": "SU8000", "SemImageFile.Magnification": "100000"},
-        ),
-        (
-            "$CM_FORMAT JEOL/EO\n$CM_ACCEL_VOLT 15\n",
-            "JEOL",
-            {"CM_FORMAT": "JEOL/EO", "CM_ACCEL_VOLT": "15"},
-        ),
-    ],
-)
-def test_texts_beside_an_image_are_read(text: str, vendor: str, settings: dict[str, str]) -> None:
-    """They are named as the source; a tag inside the file goes before them."""
-    found = read(encoded(micrograph(), "TIFF"), text)
+def test_notes_beside_an_image_are_no_settings() -> None:
+    """A text without lines of "name=value" says nothing of the instrument."""
+    found = read(encoded(micrograph(), "TIFF"), "about the samples\nprepared on Monday\n")
 
-    assert found.instrument == settings
-    assert found.instrument_source == f"text file beside x.tif ({vendor})"
-    assert read(tiff((34682, "HV=1")), text).instrument == {"HV": "1"}
+    assert (found.instrument, found.instrument_source) == ({}, None)
 
 
 def test_tags_of_programs_are_read() -> None:
@@ -103,11 +76,12 @@ def test_values_are_fit_to_be_shown() -> None:
     """Control characters go, and what is endless is cut, in length and number."""
     text = "A=\x1b[31mred\x07\n" + "".join(f"k{n}=" + "v" * 999 + "\n" for n in range(99))
 
-    found = read(tiff((34682, text))).instrument
+    found = read(tiff((34682, text)))
 
-    assert found["A"] == "[31mred"
-    assert len(found["k1"]) == 300
-    assert len(found) == 60
+    assert found.instrument["A"] == "[31mred"
+    assert len(found.instrument["k1"]) == 300
+    assert len(found.instrument) == 60
+    assert found.notes == ("40 further entries of the instrument's settings are left out",)
 
 
 def test_content_credentials_are_looked_for() -> None:
@@ -160,10 +134,10 @@ def test_what_is_no_image_says_nothing() -> None:
 
 def test_long_lines_take_no_time() -> None:
     """A megabyte of blanks inside a value is read in a moment."""
-    text = "HV=5" + " " * 1_000_000 + "x\nWD=4"
+    text = "[SemImageFile]\nHV=5" + " " * 1_000_000 + "x\nWD=4"
     start = time.process_time()
 
     found = read_provenance(encoded(micrograph(64, 96), "PNG"), "x.png", text)
 
     assert time.process_time() - start < 2
-    assert found.instrument["HV"] == "5"
+    assert found.instrument["SemImageFile.HV"] == "5"

@@ -402,6 +402,25 @@ def test_evidence_left_out_leaves_no_empty_headings(tmp_path: Path) -> None:
     assert not [1 for tag, _ in page.tags if tag == "img"]
 
 
+def test_common_settings_are_shown_and_the_instruments_words_fold_open(tmp_path: Path) -> None:
+    """Names of the instrument stay as they are, inside an element that needs no script."""
+    result = composite("a.tif", ("consistent",), maps=False)
+    settings = {"Pixel size": "7.3 nm", "n_fake": "4", "CM_MAG": "5000"}
+    provenance = dataclasses.replace(
+        result.picture.provenance, instrument=settings, instrument_source="TIFF tag 34118 (Zeiss)"
+    )
+    picture = dataclasses.replace(result.picture, provenance=provenance)
+    fragment = picture_fragment(dataclasses.replace(result, picture=picture))
+
+    page, written, _ = write(tmp_path, [fragment])
+
+    assert "Instrument settings TIFF tag 34118 (Zeiss)" in page.text
+    assert "in common names and units Pixel size 7.3 nm" in page.text
+    assert "As the instrument wrote them: 2 n_fake 4 CM_MAG 5000" in page.text
+    assert [tag for tag, _ in page.tags].count("details") == 1
+    assert written["images"][0]["provenance"]["instrument"] == settings
+
+
 def test_a_fragment_survives_json() -> None:
     """What resuming reads back from disk is what was written."""
     fragment = picture_fragment(composite("a.tif", ("ai-suspected", "consistent")))

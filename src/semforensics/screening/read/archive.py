@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from semforensics.core.errors import InputError
+from semforensics.screening.read.settings.text import decode_text
 from semforensics.screening.records import Limits, Refusal
 
 MAX_RATIO = 200
@@ -162,7 +163,8 @@ def _side_car(
         return None
     try:
         _refuse(info)
-        return _unpack(archive, info, int(SIDE_CAR_MB * 1e6), budget).decode("utf-8", "replace")
+        text = _unpack(archive, info, int(SIDE_CAR_MB * 1e6), budget)
+        return decode_text(text, may_be_japanese=True)
     except InputError:  # the picture is judged without it; a text is no evidence that it needs
         return None
 

@@ -26,6 +26,7 @@ from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, rea
 from semforensics.screening.read.bombs import refuse_bombs
 from semforensics.screening.read.pdf import read_pdf
 from semforensics.screening.read.provenance import is_pdf, read_provenance
+from semforensics.screening.read.settings.text import decode_text
 from semforensics.screening.records import FORMATS, Grey, Limits, Picture, Refusal
 
 LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "GIF", "JPEG2000")
@@ -103,7 +104,7 @@ def read_input(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refu
             return
         data = path.read_bytes()
         text = find_side_car(path)
-        side_car = text.read_bytes().decode("utf-8", "replace") if text else None
+        side_car = decode_text(text.read_bytes(), may_be_japanese=True) if text else None
     except OSError as error:
         reason = f"cannot be read: {error.strerror or type(error).__name__}"
         yield Refusal(name, "", None, reason)

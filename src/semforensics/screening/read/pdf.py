@@ -14,7 +14,8 @@ from typing import Any
 from semforensics.core.errors import InputError
 from semforensics.core.worker import ProcessLimits, Worker
 from semforensics.screening.read.pdf_pages import Opened, read_document
-from semforensics.screening.read.provenance import clean, read_provenance
+from semforensics.screening.read.provenance import read_provenance
+from semforensics.screening.read.settings.text import clean
 from semforensics.screening.records import Limits, Picture, Refusal
 
 PAGE_S = 10.0

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from semforensics.screening.read.settings.chosen import CHOSEN
 from semforensics.screening.records import WORDING
 
 REPORT_CSS = files(__package__).joinpath("report.css").read_text(encoding="utf-8")
@@ -82,4 +83,4 @@ TEMPLATES = Environment(
 TEMPLATES.filters |= {f.__name__: f for f in (counted, label, sentences, share, signed)}
 TEMPLATES.tests["digest"] = re.compile("[0-9a-f]{40}|[0-9a-f]{64}").fullmatch
 TEMPLATES.tests["phrase"] = lambda value: isinstance(value, str) and " " in value
-TEMPLATES.globals["wording"] = WORDING
+TEMPLATES.globals |= {"wording": WORDING, "chosen_settings": CHOSEN}

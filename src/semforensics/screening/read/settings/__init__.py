@@ -1,0 +1,1 @@
+"""Microscope settings that instruments write into a file or beside it."""
