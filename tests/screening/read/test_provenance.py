@@ -114,6 +114,19 @@ def test_tags_that_claim_too_much_are_told() -> None:
     )
 
 
+def test_texts_that_are_too_long_are_told_in_our_words() -> None:
+    """The format is still known, and the note states the limit instead of a library's constant."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "x" * 2_000_000, zip=True)
+
+    found = read(encoded(micrograph(), "PNG", pnginfo=text))
+
+    assert found.file_format == "PNG"
+    assert found.notes == (
+        "its tags cannot be read: a text or colour profile in it is larger than 1 MB",
+    )
+
+
 def test_only_the_mark_is_taken_off_exif() -> None:
     """Bytes that the mark's letters occur in are EXIF; a second mark is none."""
     head = struct.pack("<2sHIH", b"II", 42, 8, 40)

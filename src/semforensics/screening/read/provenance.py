@@ -52,9 +52,10 @@ _SOFTWARE_TAGS = {
 }
 _MAX_ENTRIES, _MAX_FRAMES = 60, 1000
 _EXIF_MARK = b"Exif\0\0"
+_PNG_START = b"\x89PNG"
 _C2PA_MARKS = (b"c2pa", b"jumb")
 _NO_PDF = (
-    b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"RIFF", b"PK\3\4"
+    _PNG_START, b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"RIFF", b"PK\3\4"
 )  # fmt: skip
 
 
@@ -105,7 +106,8 @@ def read_provenance(data: bytes, name: str, side_car: str | None) -> Provenance:
     except UnidentifiedImageError:  # no image: it has no tags
         pass
     except Exception as error:  # a decoder may raise anything on bytes from outside
-        notes.append(f"its tags cannot be read: {clean(str(error) or type(error).__name__)}")
+        kind = "PNG" if data.startswith(_PNG_START) else kind
+        notes.append(f"its tags cannot be read: {_reason(error)}")
     xmp = re.search(rb"<xmp:CreatorTool>([^<]{1,300})<|xmp:CreatorTool=\"([^\"]{1,300})\"", data)
     if xmp:
         software["XMP CreatorTool"] = clean((xmp[1] or xmp[2]).decode("utf-8", "replace"))
@@ -116,6 +118,13 @@ def read_provenance(data: bytes, name: str, side_car: str | None) -> Provenance:
         notes += more
     source = found.source if found else None
     return Provenance(kind, instrument, source, software, _c2pa(data, kind), tuple(notes))
+
+
+def _reason(error: Exception) -> str:
+    """Say why tags cannot be read; Pillow names its limit on texts of PNG by a constant."""
+    text = clean(str(error) or type(error).__name__)
+    is_long = "MAX_TEXT_CHUNK" in text or "text chunks" in text
+    return "a text or colour profile in it is larger than 1 MB" if is_long else text
 
 
 def _tags(image: Image.Image) -> Mapping[int, Any]:
