@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from tests.screening.documents import encoded, micrograph
 
 from semforensics.screening.read.intake import read_input
@@ -472,6 +473,23 @@ def test_settings_of_real_fei_files_are_right(shared: Path) -> None:
             assert _number(found["Magnification"]) == pytest.approx(canvas / field, rel=1e-3)
         assert not any("settings state" in note for note in provenance.notes)
         assert not any("contradict" in note for note in provenance.notes)
+
+
+def test_xml_and_sections_of_a_real_fei_file_agree(shared: Path) -> None:
+    """A Helios writes its settings twice, as sections and as XML."""
+    path = shared / "sem" / "openfibsem_thermo" / "detection" / "test_image_2.tif"
+    with Image.open(path) as image:
+        assert isinstance(image, TiffImageFile)
+        xml = image.tag_v2[34683]
+
+    sections = chosen(_picture(path))
+    found = chosen(read((34683, xml.encode())))
+
+    assert found.keys() - sections.keys() == set()
+    for name in ("Accelerating voltage", "Working distance", "Date", "Dwell time"):
+        assert found[name] == sections[name]
+    assert _number(found["Pixel size"]) == pytest.approx(_number(sections["Pixel size"]), rel=1e-5)
+    assert found["Instrument"] == sections["Instrument"]
 
 
 def test_settings_of_real_hitachi_files_are_right(shared: Path) -> None:
