@@ -62,6 +62,47 @@ def zipped(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> 
     return buffer.getvalue()
 
 
+_RELATIONSHIPS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+
+def _relationships(targets: Sequence[str]) -> bytes:
+    ids = "".join(f'<Relationship Id="r{n}" Target="{t}"/>' for n, t in enumerate(targets))
+    return f"<Relationships>{ids}</Relationships>".encode()
+
+
+def _showing(element: str, attribute: str, n: int) -> bytes:
+    items = "".join(f'<{element} r:{attribute}="r{index}"/>' for index in range(n))
+    return f'<x xmlns:r="{_RELATIONSHIPS}">{items}</x>'.encode()
+
+
+def docx_with(media: Mapping[str, bytes], body: bytes | None = None) -> bytes:
+    """Write a Word file that shows media files in their order."""
+    return zipped(
+        {
+            "[Content_Types].xml": b"<Types/>",
+            "word/document.xml": body or _showing("blip", "embed", len(media)),
+            "word/_rels/document.xml.rels": _relationships([f"media/{name}" for name in media]),
+            "word/styles.xml": b"<styles/>",
+            "docProps/thumbnail.jpeg": b"no figure",
+            **{f"word/media/{name}": data for name, data in media.items()},
+        }
+    )
+
+
+def pptx_with(slides: Sequence[Mapping[str, bytes]]) -> bytes:
+    """Write a PowerPoint file whose slides are stored in reverse order under their numbers."""
+    parts = {"[Content_Types].xml": b"<Types/>"}
+    files = [f"slide{len(slides) - n}.xml" for n in range(len(slides))]
+    parts["ppt/presentation.xml"] = _showing("sldId", "id", len(slides))
+    parts["ppt/_rels/presentation.xml.rels"] = _relationships([f"slides/{f}" for f in files])
+    for file, media in zip(files, slides, strict=True):
+        parts[f"ppt/slides/{file}"] = _showing("blip", "embed", len(media))
+        targets = [f"../media/{name}" for name in media]
+        parts[f"ppt/slides/_rels/{file}.rels"] = _relationships(targets)
+        parts |= {f"ppt/media/{name}": data for name, data in media.items()}
+    return zipped(parts)
+
+
 @dataclass
 class Pdf:
     """A document, written object by object."""

@@ -15,7 +15,17 @@ import tifffile
 from semforensics.screening.read.intake import read_inputs
 from semforensics.screening.records import Limits, Picture, Refusal
 from semforensics.screening.split.panels import split_panels
-from tests.screening.documents import Pdf, encoded, figure, micrograph, pdf_with, put, zipped
+from tests.screening.documents import (
+    Pdf,
+    docx_with,
+    encoded,
+    figure,
+    micrograph,
+    pdf_with,
+    pptx_with,
+    put,
+    zipped,
+)
 
 MOST_S = 10.0
 LIMITS = Limits(max_megapixels=8.0, max_pictures=50, max_pages=5, max_unpacked_mb=50.0)
@@ -48,6 +58,8 @@ def _seeds() -> dict[str, list[bytes]]:
             zipped({"3.tif": tiffs[1]}, 0),
         ],
         "PDF": [pdf_with(one, grey), drawn.to_bytes()],
+        "DOCX": [docx_with({"1.png": png, "2.jpg": jpeg, "3.emf": b"drawn"})],
+        "PPTX": [pptx_with([{"1.png": png}, {"2.tif": tiffs[1]}])],
         "BMP": [encoded(one, "BMP")],
         "WEBP": [encoded(one, "WEBP"), encoded(one, "WEBP", lossless=True)],
         "AVIF": [encoded(one, "AVIF")],
@@ -58,7 +70,7 @@ def _seeds() -> dict[str, list[bytes]]:
 
 # A case of each in turn; fewer PDFs, each of which takes a process.
 _KINDS = ("PNG", "JPEG", "TIFF", "ZIP", "TIFF", "PNG", "JPEG", "ZIP", "TIFF", "PDF")
-_RARE = ("BMP", "WEBP", "AVIF", "GIF", "JPEG2000")
+_RARE = ("DOCX", "PPTX", "BMP", "WEBP", "AVIF", "GIF", "JPEG2000")
 SEEDS = _seeds()
 
 

@@ -177,6 +177,56 @@ def test_exif_orientation_counts_in_every_format(
     np.testing.assert_array_equal(only(read(tmp_path, data)).grey, np.array(shown))
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_exif_orientation_counts_in_jpeg(orientation: int, tmp_path: Path) -> None:
+    """A lossy picture is turned after it is decoded."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(micrograph(), "JPEG", exif=exif)
+
+    picture = only(read(tmp_path, data))
+
+    shown = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(picture.grey, np.array(shown))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_colour_with_opaque_alpha_is_grey(order: str, tmp_path: Path) -> None:
+    """An alpha channel that hides nothing, in either byte order, changes no grey level."""
+    wide = micrograph().astype(np.uint16) * 257
+    rgba = np.stack([wide, wide, wide, np.full_like(wide, 65535)], -1)
+    tifffile.imwrite(
+        tmp_path / "x.tif", rgba, photometric="rgb", extrasamples=["unassalpha"], byteorder=order
+    )
+
+    picture = only(list(read_inputs([tmp_path / "x.tif"], Limits())))
+
+    np.testing.assert_array_equal(picture.grey, micrograph())
+
+
+def test_a_palette_of_greys_is_read_exactly(tmp_path: Path) -> None:
+    """The palette decides the grey of an index."""
+    image = Image.fromarray(255 - micrograph())
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette([255 - level for level in range(256) for _ in range(3)])
+    image.save(tmp_path / "x.tif")
+
+    picture = only(list(read_inputs([tmp_path / "x.tif"], Limits())))
+
+    np.testing.assert_array_equal(picture.grey, micrograph())
+
+
+def test_pages_of_a_tiff_may_differ_in_size(tmp_path: Path) -> None:
+    """Each page is a picture of its own size."""
+    with tifffile.TiffWriter(tmp_path / "x.tif") as tiff:
+        for size in ((96, 128), (64, 80)):
+            tiff.write(micrograph(*size), photometric="minisblack")
+
+    found = list(read_inputs([tmp_path / "x.tif"], Limits()))
+
+    assert [picture.grey.shape for picture in found] == [(96, 128), (64, 80)]
+
+
 @pytest.mark.parametrize("kind", ["AVIF", "GIF", "JPEG2000"])
 def test_further_formats_are_read_and_known_as_lossy(kind: str, tmp_path: Path) -> None:
     """Their samples may be others than the instrument's, so nothing is called consistent."""
@@ -230,7 +280,7 @@ FRAME = struct.pack("<HHHIIHHIII", 2, 256, 3, 1, 1, 257, 3, 1, 1, 8)
         (b"", "empty file"),
         (
             b"sample;area\n1;2\n",
-            "not a PNG, JPEG, TIFF, BMP, WebP, AVIF, GIF or JPEG 2000 image, PDF or ZIP",
+            "not a PNG, JPEG, TIFF, BMP, WebP, AVIF, GIF or JPEG 2000 image, PDF, DOCX,",
         ),
         (PNG[: len(PNG) // 2], "cannot be decoded"),
         (JPEG[: len(JPEG) // 2], "truncated"),

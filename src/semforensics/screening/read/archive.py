@@ -61,16 +61,8 @@ def read_zip(data: bytes, limits: Limits) -> Iterator[Member | Refusal]:
         InputError: It cannot be read, is empty, or has too many members.
     """
     max_members = limits.max_pictures
-    # zipfile makes an object for each entry, so count before it does; folders may be among them.
-    if (entries := data.count(_ENTRY)) > 20 * max_members:
-        raise InputError(f"{entries} entries, more than {20 * max_members}")
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-        infos = sorted(archive.infolist(), key=lambda info: info.filename)
-    except Exception as error:  # zipfile raises many kinds on damaged archives
-        raise InputError(f"not a readable ZIP archive: {error}") from error
-    # Not `is_dir()`, which fails on an empty name in Python 3.11.
-    files = [i for i in infos if not i.filename.endswith("/") and not _is_clutter(i.filename)]
+    archive = Archive(data, limits)
+    files = [i for i in archive.files if not _is_clutter(i.filename)]
     if not files:
         raise InputError("an archive without files")
     if len(files) > max_members:
@@ -79,7 +71,6 @@ def read_zip(data: bytes, limits: Limits) -> Iterator[Member | Refusal]:
     texts = {
         _stem(i.filename): i for i in files if _is_text(i.filename) and _stem(i.filename) in others
     }
-    budget = _Budget(int(limits.max_unpacked_mb * 1e6))
     seen: set[str] = set()
     for info in files:
         text = texts.get(_stem(info.filename))
@@ -91,12 +82,48 @@ def read_zip(data: bytes, limits: Limits) -> Iterator[Member | Refusal]:
             if name in seen:  # in a report the two could not be told apart
                 raise InputError("a second member of this name")
             seen.add(name)
-            member = _unpack(archive, info, int(limits.max_file_mb * 1e6), budget)
+            member = archive.read(info, limits.max_file_mb)
         except InputError as error:
             yield Refusal(name, "", None, str(error))
             continue
-        yield Member(name, member, _side_car(archive, text, budget))
+        yield Member(name, member, _side_car(archive, text))
         del member
+
+
+class Archive:
+    """An opened archive whose files are unpacked under limits."""
+
+    def __init__(self, data: bytes, limits: Limits) -> None:
+        """Read the table of contents.
+
+        Args:
+            data: The archive.
+            limits: On the number of entries and on what all files together may unpack to.
+
+        Raises:
+            InputError: It cannot be read, or has too many entries.
+        """
+        # zipfile makes an object for each entry, so count before it does; folders may be among them
+        if (entries := data.count(_ENTRY)) > (most := 20 * limits.max_pictures):
+            raise InputError(f"{entries} entries, more than {most}")
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+            infos = sorted(self._zip.infolist(), key=lambda info: info.filename)
+        except Exception as error:  # zipfile raises many kinds on damaged archives
+            raise InputError(f"not a readable ZIP archive: {error}") from error
+        # Not `is_dir()`, which fails on an empty name in Python 3.11.
+        self.files = [info for info in infos if not info.filename.endswith("/")]
+        """Sorted by name, without folders."""
+        self._budget = _Budget(int(limits.max_unpacked_mb * 1e6))
+
+    def read(self, info: zipfile.ZipInfo, most_mb: float) -> bytes:
+        """Unpack a file.
+
+        Raises:
+            InputError: It is of a kind that is not unpacked, is damaged or becomes too large.
+        """
+        _refuse(info)
+        return _unpack(self._zip, info, int(most_mb * 1e6), self._budget)
 
 
 @dataclass
@@ -156,15 +183,11 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, budget: 
     return b"".join(parts)
 
 
-def _side_car(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, budget: _Budget
-) -> str | None:
+def _side_car(archive: Archive, info: zipfile.ZipInfo | None) -> str | None:
     if info is None:
         return None
     try:
-        _refuse(info)
-        text = _unpack(archive, info, int(SIDE_CAR_MB * 1e6), budget)
-        return decode_text(text, may_be_japanese=True)
+        return decode_text(archive.read(info, SIDE_CAR_MB), may_be_japanese=True)
     except InputError:  # the picture is judged without it; a text is no evidence that it needs
         return None
 

@@ -9,6 +9,7 @@ another one.
 import hashlib
 import io
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from semforensics.core.errors import InputError
 from semforensics.core.images import narrowed, to_8_bit
 from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.read.bombs import refuse_bombs
+from semforensics.screening.read.documents import is_document, read_document
 from semforensics.screening.read.pdf import read_pdf
 from semforensics.screening.read.provenance import is_pdf, read_provenance
 from semforensics.screening.read.settings.text import decode_text
@@ -33,6 +35,10 @@ LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "GIF", "JPEG2000")
 """GIF has at most 256 colours. AVIF and JPEG 2000 have lossless kinds, which are rare: lossy is the
 safe guess."""
 _ANIMATIONS = ("AVIF", "GIF")  # their first frame is read
+_PICTURE_ENDINGS = (
+    "png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "gif", "webp", "avif", "jp2", "jpx",
+)  # fmt: skip
+"""Of media files in a document that are refused by name where they cannot be read."""
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # pixels do not depend on them
 _TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
@@ -124,6 +130,8 @@ def _read_bytes(
             raise InputError("empty file")
         if is_pdf(data):
             yield from read_pdf(data, name, digest, limits)
+        elif is_document(data, limits):
+            yield from _read_document(name, data, digest, limits)
         elif not is_zip(data):
             yield from _read_image(name, data, digest, side_car, limits)
         elif depth:
@@ -137,6 +145,37 @@ def _read_bytes(
                     yield replace(found, path=f"{name}/{found.path}")
     except InputError as error:
         yield Refusal(name, "", digest, str(error))
+
+
+def _read_document(
+    name: str, data: bytes, digest: str, limits: Limits
+) -> Iterator[Picture | Refusal]:
+    """Read the pictures of an Office file; other media are counted in one line."""
+    others: Counter[str] = Counter()
+    n_found = 0
+    for found in read_document(data, limits):
+        if isinstance(found, Refusal):
+            n_found += 1
+            yield replace(found, path=name, sha256=digest)
+            continue
+        try:
+            for picture in _read_image(name, found.data, digest, None, limits):
+                if min(picture.grey.shape) >= limits.least_px:
+                    n_found += 1
+                    location = ", ".join(filter(None, (found.location, picture.location)))
+                    yield replace(picture, location=location)
+        except InputError as error:
+            if found.ending in _PICTURE_ENDINGS:
+                n_found += 1
+                yield Refusal(name, found.location, digest, str(error))
+            else:
+                others[found.ending.upper()] += 1
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items())[:10])
+        yield Refusal(name, "", digest, f"drawings and other media that are not read: {kinds}")
+    elif not n_found:
+        reason = f"no picture of {limits.least_px} px or more in the document"
+        yield Refusal(name, "", digest, reason)
 
 
 def _read_image(
@@ -209,7 +248,8 @@ def _decoding(limits: Limits) -> Iterator[None]:
             raise
         except UnidentifiedImageError:
             raise InputError(
-                "not a PNG, JPEG, TIFF, BMP, WebP, AVIF, GIF or JPEG 2000 image, PDF or ZIP"
+                "not a PNG, JPEG, TIFF, BMP, WebP, AVIF, GIF or JPEG 2000 image, PDF, DOCX,"
+                " PPTX or ZIP"
             ) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             most = limits.max_megapixels
