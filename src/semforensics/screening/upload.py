@@ -13,7 +13,8 @@ from http import HTTPStatus
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pdf", ".zip", ".txt"}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pdf", ".zip", ".txt",
+             ".avif", ".gif", ".jp2", ".docx", ".pptx"}  # fmt: skip
 """Kept in the names of stored files. Others are dropped: a file is read by what it holds."""
 _LIST_BYTES = 64 * 1024
 _CHUNK_BYTES = 1 << 20
