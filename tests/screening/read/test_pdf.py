@@ -3,6 +3,7 @@
 import zlib
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,33 +89,143 @@ def test_images_at_an_angle_are_taken_as_stored() -> None:
     assert picture.notes == ("it lies at an angle on the page; taken as stored",)
 
 
-def test_masks_are_left_out_with_a_note() -> None:
-    """What a mask hides on the page is looked at too, and the samples stay what they were."""
+def masked(hidden: tuple[slice, slice]) -> bytes:
+    """Write a document of one micrograph under a soft mask that hides a rectangle."""
     pdf = Pdf()
-    hole = np.full((96, 128), 255, np.uint8)
-    hole[40:60, 50:80] = 0
-    mask = pdf.image(hole)
+    seen = np.full((96, 128), 255, np.uint8)
+    seen[hidden] = 0
+    mask = pdf.image(seen)
     pdf.page(put(0, 200, 150), [pdf.image(micrograph(), more=b"/SMask %d 0 R" % mask)])
+    return pdf.to_bytes()
 
-    (picture,) = read(pdf.to_bytes())
+
+def test_a_border_under_a_mask_is_left_out() -> None:
+    """What no reader sees is no evidence."""
+    (picture,) = read(masked(np.s_[60:]))
+
+    np.testing.assert_array_equal(picture.grey, micrograph()[:60])
+    assert picture.notes == ("a mask hides its border on the page, which was left out",)
+
+
+def test_a_hole_under_a_mask_is_refused() -> None:
+    """What is seen is no rectangle that could be judged."""
+    found = read(masked(np.s_[40:60, 50:80]))
+
+    reason = "a mask hides 5% of it on the page, in a shape that is not a border"
+    assert found == [refusal("page 1, image 1", reason)]
+
+
+@pytest.mark.parametrize("mask", [b"/Mask [0 140]", b"stencil"])
+def test_stencils_and_colour_keys_are_masks(mask: bytes) -> None:
+    """Both hide pixels; here they leave no rectangle."""
+    pdf = Pdf()
+    if mask == b"stencil":
+        bits = np.zeros((96, 16), np.uint8)
+        bits[30:60, 5:9] = 255
+        entries = b"/Type /XObject /Subtype /Image /Width 128 /Height 96 /ImageMask true"
+        entries += b" /BitsPerComponent 1 /Filter /FlateDecode"
+        mask = b"/Mask %d 0 R" % pdf.stream(entries, zlib.compress(bits.tobytes()))
+    pdf.page(put(0, 200, 150), [pdf.image(micrograph(), more=mask)])
+
+    (found,) = read(pdf.to_bytes())
+
+    assert "a mask hides" in found.reason
+
+
+@pytest.mark.parametrize("is_jpeg", [True, False])
+def test_an_image_that_is_cut_off_is_refused(is_jpeg: bool) -> None:
+    """Its upper third is not judged; the picture before it is."""
+    pdf = Pdf()
+    whole = pdf.image(micrograph())
+    cut = pdf.image(micrograph(seed=1), jpeg=is_jpeg)
+    head, _, data = pdf.objects[cut - 3].partition(b"\nstream\n")
+    data = data.removesuffix(b"\nendstream")
+    data = data[: len(data) // 3]
+    head = head[: head.index(b"/Length")] + b"/Length %d >>" % len(data)
+    pdf.objects[cut - 3] = head + b"\nstream\n" + data + b"\nendstream"
+    pdf.page(put(0, 200, 150) + put(1, 200, 150, 50, 300), [whole, cut])
+
+    picture, refused = read(pdf.to_bytes())
 
     np.testing.assert_array_equal(picture.grey, micrograph())
-    assert picture.notes == ("a mask lies over it on the page and was left out",)
+    assert refused.location == "page 1, image 2"
+    assert refused.reason.startswith("its data are " + ("damaged" if is_jpeg else "cut off"))
 
 
-def test_cmyk_becomes_grey_with_a_note() -> None:
-    """Black ink alone gives the grey levels that were put in, give or take the conversion."""
-    grey = micrograph()
-    inks = np.dstack([np.zeros_like(grey)] * 3 + [255 - grey])
+def test_a_page_with_damaged_content_is_named() -> None:
+    """Pdfium draws nothing and says nothing; the report does."""
     pdf = Pdf()
-    entries = b"/Type /XObject /Subtype /Image /Width 128 /Height 96 /ColorSpace /DeviceCMYK"
-    entries += b" /BitsPerComponent 8 /Filter /FlateDecode"
-    pdf.page(put(0, 200, 150), [pdf.stream(entries, zlib.compress(inks.tobytes()))])
+    pdf.page(put(0, 200, 150), [pdf.image(micrograph())])
+    pdf.page(put(0, 200, 150), [pdf.image(micrograph(seed=1))])
+    content = zlib.compress(put(0, 200, 150) * 9)
+    broken = content[: len(content) // 3]
+    pdf.objects[pdf.pages[1] - 4] = (
+        b"<< /Filter /FlateDecode /Length %d >>\nstream\n" % len(broken) + broken + b"\nendstream"
+    )
+
+    picture, refused = read(pdf.to_bytes())[:2]
+
+    np.testing.assert_array_equal(picture.grey, micrograph())
+    assert refused == refusal("page 2", "its content is damaged: pictures may be missing")
+
+
+def coloured(samples: np.ndarray, space: bytes, pdf: Pdf) -> int:
+    """Add an image of 128x96 px in a colour space."""
+    entries = b"/Type /XObject /Subtype /Image /Width 128 /Height 96 /BitsPerComponent 8"
+    entries += b" /Filter /FlateDecode /ColorSpace " + space
+    return pdf.stream(entries, zlib.compress(np.ascontiguousarray(samples).tobytes()))
+
+
+@pytest.mark.parametrize("kind", ["black ink", "palette", "ICC grey", "CalGray", "CalRGB"])
+def test_greys_are_exact_in_every_colour_space(kind: str) -> None:
+    """Grey levels come out as they were stored, whatever describes their colour."""
+    grey = micrograph()
+    pdf = Pdf()
+    white = b"/WhitePoint [0.95 1 1.09]"
+    match kind:
+        case "black ink":
+            samples = np.dstack([np.zeros_like(grey)] * 3 + [255 - grey])
+            space = b"/DeviceCMYK"
+        case "palette":
+            levels = b"".join(b"%02x" % (255 - n) for n in range(256))
+            samples, space = 255 - grey, b"[/Indexed /DeviceGray 255 <" + levels + b">]"
+        case "ICC grey":
+            profile = pdf.stream(b"/N 1 /Alternate /DeviceGray", b"no profile")
+            samples, space = grey, b"[/ICCBased %d 0 R]" % profile
+        case "CalGray":
+            samples, space = grey, b"[/CalGray << " + white + b" /Gamma 2.2 >>]"
+        case _:
+            samples = np.dstack([grey] * 3)
+            space = b"[/CalRGB << " + white + b" /Gamma [1.8 1.8 1.8] >>]"
+    pdf.page(put(0, 200, 150), [coloured(samples, space, pdf)])
 
     (picture,) = read(pdf.to_bytes())
 
-    assert np.corrcoef(picture.grey.ravel(), grey.ravel())[0, 1] > 0.99
+    np.testing.assert_array_equal(picture.grey, grey)
+    assert picture.notes == ()
+
+
+def test_coloured_ink_becomes_grey_with_a_note() -> None:
+    """It has no grey of itself."""
+    grey = micrograph()
+    inks = np.dstack([255 - grey] * 2 + [np.zeros_like(grey), 255 - grey])
+    pdf = Pdf()
+    pdf.page(put(0, 200, 150), [coloured(inks, b"/DeviceCMYK", pdf)])
+
+    (picture,) = read(pdf.to_bytes())
+
     assert picture.notes == ("CMYK became RGB, then grey",)
+
+
+def test_lab_is_refused_by_name() -> None:
+    """Its conversion would move greys."""
+    pdf = Pdf()
+    space = b"[/Lab << /WhitePoint [0.95 1 1.09] >>]"
+    pdf.page(put(0, 200, 150), [coloured(np.dstack([micrograph()] * 3), space, pdf)])
+
+    assert read(pdf.to_bytes()) == [
+        refusal("page 1, image 1", "colours in Lab, which are not read")
+    ]
 
 
 @pytest.mark.parametrize("is_column", [True, False])
@@ -139,16 +250,39 @@ def test_figures_cut_into_strips_are_drawn(is_column: bool) -> None:
     assert part.std() > 20  # the micrograph, not the empty page
 
 
-def test_drawn_figures_are_drawn() -> None:
-    """A page without images whose figure is lines is drawn; a page of two lines is not."""
+def test_text_and_drawings_are_counted_in_one_line() -> None:
+    """Words, rules, plots and icons are no figures; the last picture's notes say how many."""
     pdf = Pdf()
-    pdf.page(b"".join(b"%d 10 m %d 90 l S\n" % (n, n) for n in range(10, 90, 3)), box=(100, 100))
-    pdf.page(b"10 10 m 90 90 l S\n", box=(100, 100))
+    lines = b"".join(b"%d 10 m %d 90 l S\n" % (n, n) for n in range(10, 90, 4))
+    pdf.page(lines)
+    plot = np.full((200, 300), 255, np.uint8)
+    plot[100, 20:280] = plot[20:180, 30] = 0
+    images = [pdf.image(micrograph()), pdf.image(plot), pdf.image(micrograph(seed=1))]
+    places = put(0, 200, 150) + put(1, 200, 150, 50, 300) + put(2, 40, 30, 300, 300)
+    pdf.page(places, images)
 
     (picture,) = read(pdf.to_bytes())
 
-    assert picture.location == "page 1, rendered at 150 dpi"
-    assert picture.grey.shape == (209, 209)
+    assert picture.location == "page 2, image 1"
+    assert picture.notes == (
+        "of its document, 22 small drawings and text pieces on 2 pages left out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "n_pictures"),
+    [
+        ("SlaviMandazhiev__Slavi_Mandazhiev_SEM_Image_Segmentation_Algorithm", 3),
+        ("qi-zohair__AGUM_Paper", 7),
+        ("qi-zohair__NM_Paper", 7),
+    ],
+)
+def test_figures_of_real_documents_are_found(shared: Path, name: str, n_pictures: int) -> None:
+    """Every figure with micrographs comes out; text and plots make no refusal."""
+    found = read((shared / f"documents/{name}.pdf").read_bytes())
+
+    assert all(isinstance(one, Picture) for one in found)
+    assert len(found) == n_pictures
 
 
 def test_small_images_are_left_out() -> None:
@@ -200,10 +334,11 @@ def test_a_document_that_is_none_is_refused() -> None:
 
 
 def test_pages_beyond_measure_are_refused() -> None:
-    """A page that is too large to be drawn, and one of too many objects, leave the others be."""
+    """A page too large to be drawn, and one of too many objects, do not stop the others."""
+    strips = b"".join(put(0, 1000, 250, 50, 50 + 250 * n) for n in range(4))
     lines = b"".join(b"%d 10 m %d 90 l S\n" % (n, n) for n in range(10, 90, 3))
     pdf = Pdf()
-    pdf.page(lines, box=(2_000_000, 2_000_000))
+    pdf.page(strips, [pdf.image(micrograph(32, 128))], box=(2_000_000, 2_000_000))
     pdf.page(lines * 300)
     pdf.page(put(0, 200, 150), [pdf.image(micrograph())])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from semforensics.core.errors import InputError
 from semforensics.core.worker import ProcessLimits, Worker
-from semforensics.screening.read.pdf_pages import Opened, read_document
+from semforensics.screening.read.pdf_pages import LeftOut, Opened, read_document
 from semforensics.screening.read.provenance import read_provenance
 from semforensics.screening.read.settings.text import clean
 from semforensics.screening.records import Limits, Picture, Refusal
@@ -49,9 +49,13 @@ def read_pdf(
         InputError: It is no PDF that can be opened, such as one with a password.
     """
     origin = read_provenance(data, name, None)
-    page = n_pictures = 0
+    page = n_pictures = n_pieces = n_pages = 0
+    held: list[Picture | Refusal] = []  # the last picture, which gets the count, and what follows
     for found in _read(data, limits, page_s):
         match found:
+            case LeftOut():
+                n_pieces += found.pieces
+                n_pages += 1
             case Opened():
                 software = origin.software | {
                     f"PDF {key}": clean(found.metadata[key])
@@ -61,21 +65,32 @@ def read_pdf(
             case int():
                 page = found
             case Refusal():
-                yield replace(found, path=name, sha256=sha256)
+                held.append(replace(found, path=name, sha256=sha256))
             case Picture() if n_pictures == limits.max_pictures:
                 reason = f"more than {n_pictures} pictures"
-                yield Refusal(name, f"from page {page + 1} on", sha256, reason)
-                return
+                held.append(Refusal(name, f"from page {page + 1} on", sha256, reason))
+                break
             case Picture():
                 n_pictures += 1
                 codec = found.provenance.file_format
                 provenance = replace(origin, file_format=codec, software=software)
-                yield replace(found, path=name, sha256=sha256, provenance=provenance)
+                yield from held
+                held = [replace(found, path=name, sha256=sha256, provenance=provenance)]
+    if n_pieces and held and isinstance(held[0], Picture):
+        note = f"of its document, {_counted(n_pieces, n_pages)} left out"
+        held[0] = replace(held[0], notes=(*held[0].notes, note))
+    yield from held
 
 
-def _read(data: bytes, limits: Limits, page_s: float) -> Iterator[Opened | int | Picture | Refusal]:
+def _counted(pieces: int, pages: int) -> str:
+    return f"{pieces} small drawings and text pieces on {pages} pages"
+
+
+def _read(
+    data: bytes, limits: Limits, page_s: float
+) -> Iterator[Opened | int | Picture | Refusal | LeftOut]:
     """Read a document as `read_document` does, in a process that is replaced where it breaks."""
-    n_pages, page, n_pictures, n_broken, waited_s = 0, -1, 0, 0, 0.0
+    n_pages, page, n_found, n_broken, waited_s = 0, -1, 0, 0, 0.0
     with closing(Worker(read_document, _PROCESS)) as worker:
         while True:
             answers = worker.stream(data, page + 1, limits, timeout_s=DOCUMENT_S, item_s=page_s)
@@ -85,7 +100,7 @@ def _read(data: bytes, limits: Limits, page_s: float) -> Iterator[Opened | int |
                         n_pages = found.n_pages
                     elif isinstance(found, int):
                         page = found
-                    n_pictures += isinstance(found, Picture)
+                    n_found += isinstance(found, Picture | Refusal)
                     waited_s += seconds
                     yield found
                     if waited_s > DOCUMENT_S:
@@ -107,7 +122,7 @@ def _read(data: bytes, limits: Limits, page_s: float) -> Iterator[Opened | int |
                 return
     if n_pages > limits.max_pages:
         yield _rest(limits.max_pages, f"more than {limits.max_pages} pages")
-    elif n_pictures == n_broken == 0:
+    elif n_found == n_broken == 0:
         reason = f"no image of {limits.least_px} px or more on {n_pages} pages"
         yield Refusal("", "", None, reason)
 
