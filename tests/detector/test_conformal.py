@@ -33,6 +33,31 @@ def test_a_real_is_excluded_as_seldom_as_promised(n_real: int, alpha: float) -> 
     assert exact <= alpha
 
 
+@pytest.mark.parametrize(
+    ("share", "low", "high"), [(0, 0.045, 0.055), (0.5, 0.06, 0.08), (0.9, 0.085, 0.115)]
+)
+def test_crops_of_few_areas_promise_less_for_other_areas(
+    share: float, low: float, high: float
+) -> None:
+    """At alpha 0.05, 6 to 10 % of reals of new areas are excluded where seven areas differ.
+
+    420 crops of 7 areas calibrate. `share` of the variance of a score lies between areas, 0 for
+    crops that are exchangeable.
+    """
+    rng = np.random.default_rng(0)
+
+    def scores(areas: int, crops: int) -> np.ndarray:
+        between, within = rng.normal(size=(areas, 1)), rng.normal(size=(areas, crops))
+        return (share**0.5 * between + (1 - share) ** 0.5 * within).ravel()
+
+    excluded = [
+        (conformal_p_values(scores(200, 1), scores(7, 60), np.zeros(1))[0] <= 0.05).mean()
+        for _ in range(500)
+    ]
+
+    assert low <= np.mean(excluded) <= high
+
+
 def test_fakes_are_excluded_as_seldom_as_promised() -> None:
     """The same for p_fake, with scores of either class from another distribution."""
     rng = np.random.default_rng(0)

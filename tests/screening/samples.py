@@ -38,7 +38,17 @@ HEAD: dict[str, Any] = {
             "n_groups": 21,
             "attribution": "Boiko et al. 2020, CC BY 4.0",
         },
-        "calibration": {"n_real": 595, "n_generated": 1190, "temperature": 1.873},
+        "calibration": {"reals": 595, "generated": 1190, "groups": 9, "least alpha": 0.0017},
+        "false_alarms": [
+            {
+                "of": "the same one",
+                "panels": 9,
+                "areas": 7,
+                "instruments": 1,
+                "suspected": 0,
+            },
+            {"of": "another one", "panels": 27, "areas": None, "instruments": 1, "suspected": 2},
+        ],
         "limits": [
             "Judges native pixels only: after JPEG or resampling it cannot tell.",
             "Has seen two generators; of others it knows nothing.",

@@ -46,6 +46,18 @@ def test_native_panels_are_told_apart(screener: Screener, area: int) -> None:
     assert "unusual for real micrographs (p = 0.0" in generated.reason
 
 
+@pytest.mark.parametrize(("prevalence", "warns"), [(0.9, False), (1e-6, True)])
+def test_a_suspicion_that_is_more_likely_wrong_says_so(
+    screener: Screener, prevalence: float, warns: bool
+) -> None:
+    """Below a predictive value of one half the reason warns; the verdict stays."""
+    (finding,) = replace(screener, prevalence=prevalence).judge([doubled(original(TEST[0]))])
+
+    assert finding.verdict == "ai-suspected"
+    assert (finding.predictive_value < 0.5) == warns
+    assert ("most suspected panels with such a score are real" in finding.reason) == warns
+
+
 @pytest.mark.parametrize(
     ("panel", "clause"),
     [
@@ -178,7 +190,9 @@ def test_the_prevalence_moves_the_predictive_value_alone(model: ScreeningModel) 
     even = Screener(model, alpha=0.1, prevalence=0.5, evidence=False).judge([DOUBLED])[0]
 
     assert rare.predictive_value < even.predictive_value == even.probability
-    assert replace(rare, predictive_value=0) == replace(even, predictive_value=0)
+    assert replace(rare, predictive_value=0, reason="") == replace(
+        even, predictive_value=0, reason=""
+    )
 
 
 def test_a_file_an_array_and_a_pillow_image_get_the_same(

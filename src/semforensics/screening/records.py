@@ -143,7 +143,7 @@ class Finding:
 
     verdict: Verdict
     reason: str
-    """One sentence: why this verdict and not another one."""
+    """Why this verdict and not another one, and a warning where most such suspicions are wrong."""
     n_tiles: int = 0
     logit: float | None = None
     """Pooled over the tiles; positive means fake."""

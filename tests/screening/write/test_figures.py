@@ -68,19 +68,22 @@ def test_tile_maps_share_one_scale() -> None:
     assert np.ptp(calm[5, 5]) > 20
 
 
-def test_a_heat_map_is_brightest_at_its_maximum() -> None:
-    """Yellow marks the largest value, and a map of zeros is dark everywhere."""
+def test_heat_maps_share_one_scale() -> None:
+    """Yellow marks what a generated tile reaches; an almost empty map is as dark as zeros."""
     grey, box = np.zeros((64, 64), np.uint8), Box(0, 0, 64, 64)
     heat = np.zeros((8, 8))
-    heat[2, 5] = 0.003
+    heat[1:4, 4:7] = figures.GRAD_CAM_END
 
-    drawn = picture(figures.heat_map(grey, Map(heat, box, "relative"))).astype(int)
-    flat = picture(figures.heat_map(grey, Map(np.zeros((8, 8)), box, "relative")))
+    full, above, faint, flat = (
+        picture(figures.heat_map(grey, Map(heat * factor, box, "logit"))).astype(int)
+        for factor in (1, 10, 0.002 / figures.GRAD_CAM_END, 0)
+    )
 
-    brightest = np.unravel_index(drawn.sum(-1).argmax(), (64, 64))
-    assert abs(brightest[0] - 20) <= 4
-    assert abs(brightest[1] - 44) <= 4
+    assert full[20, 44].max() > 140
+    assert full[20, 44].sum() > 2 * full[50, 10].sum()
+    assert np.abs(above[20, 44] - full[20, 44]).max() < 8
     assert flat.max() < 60
+    assert np.abs(faint - flat).max() < 8
 
 
 def test_a_residual_keeps_its_pixels() -> None:

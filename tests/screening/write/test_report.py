@@ -272,6 +272,32 @@ def test_simulated_models_say_so_on_the_page(
     assert words not in other.text
 
 
+def test_the_promise_names_what_it_rests_on(
+    tmp_path: Path, fragments: list[dict[str, Any]]
+) -> None:
+    """The page counts images and areas of the calibration, and what false alarms were measured on.
+
+    A calibration of fewer areas than alpha needs promises nothing for other areas.
+    """
+    few, _, _ = write(tmp_path / "few", fragments)
+    many_areas = HEAD["model"]["calibration"] | {"groups": 19}
+    model = HEAD["model"] | {"calibration": many_areas, "false_alarms": []}
+    enough, _, _ = write(tmp_path / "enough", fragments, HEAD | {"model": model})
+
+    pooled = HEAD | {"settings": HEAD["settings"] | {"pooling": "max"}}
+    largest, _, _ = write(tmp_path / "largest", fragments, pooled)
+
+    for words in (
+        "595 such images, but from only 9 areas", "would need 19 areas",
+        "0 of 9 real panels suspected, of the same one (1 instrument, 7 other areas);",
+        "2 of 27 real panels suspected, of another one (1 instrument, areas not recorded).",
+    ):  # fmt: skip
+        assert words in few.text, words
+    assert "would need" not in enough.text
+    assert "has not been measured." in enough.text
+    assert "has not been measured with this pooling." in largest.text
+
+
 def test_numbers_are_never_certainties(tmp_path: Path) -> None:
     """A share that rounds to 0 or 1 is given as a bound; what JSON has no number for is null."""
     result = composite("a.tif", ("ai-suspected",), maps=False)

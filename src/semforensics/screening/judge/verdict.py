@@ -7,7 +7,8 @@ most alpha, generated when p_fake is, and "AI-suspected" and "consistent" need e
 excluded. A panel of which half of the tiles or more are outside the training domain is
 inconclusive. A "consistent" where pixels went through JPEG or resampling, as far as is known or
 shows (`signs`), is inconclusive too: after these most generated images look real. "AI-suspected"
-stays: processing makes hardly any real suspect.
+stays: processing makes hardly any real suspect. Where the predictive value of a suspicion is below
+one half, its reason says that most panels with such a score are real.
 """
 
 import math
@@ -97,13 +98,19 @@ class Rule:
                     " get such scores, too."
                 )
         calibrated = logit / detector.temperature
+        predictive_value = _probability(at_prevalence(calibrated, self.prevalence))
+        if verdict == "ai-suspected" and predictive_value < 0.5:
+            reason += (
+                f" But at this prevalence ({self.prevalence:g}) most suspected panels with such a"
+                f" score are real: the chance that this one is generated is {predictive_value:.2g}."
+            )
         return Finding(
             verdict,
             reason,
             n_tiles=len(logits),
             logit=logit,
             probability=_probability(calibrated),
-            predictive_value=_probability(at_prevalence(calibrated, self.prevalence)),
+            predictive_value=predictive_value,
             p_real=p_real,
             p_fake=p_fake,
             share_inside=share,

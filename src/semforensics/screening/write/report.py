@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from semforensics.core.files import atomic_file
 from semforensics.screening.records import Refusal, Reuse
-from semforensics.screening.write.figures import TILE_LOGIT_END
+from semforensics.screening.write.figures import GRAD_CAM_END, TILE_LOGIT_END
 from semforensics.screening.write.fragment import refusal_entry
 from semforensics.screening.write.rendering import REPORT_CSS, TEMPLATES, visible
 
@@ -179,7 +179,9 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
         "css": Markup(REPORT_CSS),
         "simulated": SIMULATED if is_simulated(model) else "",
         "model_facts": {
-            key: model[key] for key in (*first, *model) if key in model and key != "limits"
+            key: model[key]
+            for key in (*first, *model)
+            if key in model and key not in ("limits", "false_alarms")
         },
         "order": _ORDER,
         "verdicts": survey.verdicts,
@@ -188,6 +190,7 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
         "full_detail": FULL_DETAIL,
         "most_detailed": MOST_DETAILED,
         "tile_logit_end": TILE_LOGIT_END,
+        "grad_cam_end": GRAD_CAM_END,
         "pictures": ((number, picture) for number, picture in pictures() if number in detailed),
         "others": (picture for number, picture in pictures() if number not in detailed),
         "refused": _all_refused(submission),
