@@ -43,8 +43,8 @@ def panels(root: Path, shared: Path) -> list[Grey]:
 
 def _test_groups(splits: Path) -> set[str]:
     lines = [line.split(",") for line in splits.read_text().splitlines()]
-    group, side = lines[0].index("group"), lines[0].index("side")
-    return {line[group] for line in lines[1:] if line[side] == "test"}
+    group, split = lines[0].index("group"), lines[0].index("split")
+    return {line[group] for line in lines[1:] if line[split] == "test"}
 
 
 def screen(file: Path, out: Path, root: Path) -> list[dict[str, Any]]:

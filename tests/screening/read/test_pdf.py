@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from tests.screening.documents import Pdf, encoded, micrograph, pdf_with, put
 
+from semforensics.screening.read.intake import read_inputs
 from semforensics.screening.read.pdf import read_pdf
+from semforensics.screening.read.pdf_pages import is_plot
 from semforensics.screening.read.provenance import is_pdf
 from semforensics.screening.records import Limits, Picture, Refusal
 
@@ -382,3 +384,13 @@ def test_an_image_that_mentions_a_pdf_is_an_image() -> None:
     """The mark of a PDF inside a picture's text does not count."""
     assert is_pdf(b"\n%PDF-1.4")
     assert not is_pdf(encoded(micrograph(), "JPEG", comment=b"%PDF-1.4"))
+
+
+def test_no_micrograph_is_taken_for_a_plot(shared: Path) -> None:
+    """A dark or even background is no paper: real micrographs are never left out as plots."""
+    folders = ("bam_tio2_zeiss", "wc_electron", "emps_papers", "boiko-pdc-partial")
+    found = read_inputs([shared / "sem" / name for name in folders], Limits())
+
+    taken = [p.path for p in found if isinstance(p, Picture) and is_plot(p.grey)]
+
+    assert taken == []

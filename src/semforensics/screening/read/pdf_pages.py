@@ -29,7 +29,9 @@ STRIPS = 3
 SMALL_PT = 36
 """An image shown with a shorter side is an icon, a logo or a rule: it is left out."""
 PLOT = 0.4
-"""Share of one grey level from which on an image without a textured area is a plot or drawing."""
+"""Share of paper white from which on an image without a textured area is a plot or drawing."""
+PAPER = 250
+"""Grey level from which on a background is paper; a micrograph's own is hardly ever white."""
 TEXTURED = 0.1
 """Share of an image that is textured, from which on it is no plot."""
 
@@ -141,13 +143,13 @@ def _read_page(document: Any, number: int, limits: Limits) -> Iterator[Picture |
 
 
 def is_plot(grey: Grey) -> bool:
-    """Say whether an image is a plot or a drawing: largely of one level, and hardly textured.
+    """Say whether an image is a plot or a drawing: largely paper white, and hardly textured.
 
     A screenshot with a micrograph inside is textured in one place, so it is no plot.
     """
     counts = np.bincount(grey.ravel(), minlength=256)
     level = int(counts.argmax())
-    if counts[max(level - 2, 0) : level + 3].sum() < PLOT * grey.size:
+    if level < PAPER or counts[level - 2 :].sum() < PLOT * grey.size:
         return False
     rows, columns = (side // _BLOCK_PX for side in grey.shape)
     inside = grey[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
