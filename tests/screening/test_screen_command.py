@@ -10,6 +10,7 @@ import pytest
 
 from semforensics.cli.main import main
 from semforensics.core.errors import InputError
+from semforensics.screening.store import Store
 from tests.screening.stand_in import StandIn, draw
 
 
@@ -109,6 +110,21 @@ def test_bad_input_ends_with_2_and_no_report(
     assert code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_second_run_on_one_folder_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While one run is at work there, the other one is told so and writes nothing."""
+    (file,) = draw(tmp_path / "in", [80])
+
+    with Store.open(tmp_path / "report/.unfinished", {}).locked():
+        code = screen(file, "--out", tmp_path / "report")
+
+    assert code == 2
+    assert "another screening is at work there" in capsys.readouterr().err
+    assert not (tmp_path / "report/report.html").exists()
 
 
 @pytest.mark.parametrize(("error", "told"), [(TypeError("oh"), "oh"), (MemoryError(), "memory")])

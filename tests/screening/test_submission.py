@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semforensics.core.errors import InputError
 from semforensics.screening import store
 from semforensics.screening.submission import Options, Totals, repeating_command, screen_submission
 from tests.screening.stand_in import HANGS, KILLS, RAISES, OneThread, StandIn, draw
@@ -288,6 +289,39 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
 
     assert screen([file], tmp_path)[0].n_inputs == 1
     assert not first.folder.exists()
+
+
+def test_the_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
+    """The system frees it with the process, though the file stays."""
+    hold = (
+        "import sys, time; from pathlib import Path; from semforensics.screening.store import Store"
+        "\nwith Store.open(Path(sys.argv[1]), {}).locked(): print('held', flush=True);"
+        " time.sleep(60)"
+    )
+    folder = tmp_path / "scratch"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", hold, str(folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another"), store.Store.open(folder, {}).locked():
+            pass
+        run.kill()
+
+    with store.Store.open(folder, {}).locked() as after:
+        assert (after.folder / "lock").is_file()
+
+
+def test_screening_needs_no_module_that_windows_lacks() -> None:
+    """`screen` and `serve` can be imported where there is neither `fcntl` nor `resource`."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['fcntl', 'resource', 'pwd', 'grp']))"
+        "\nimport semforensics.cli.main, semforensics.screening.submission"
+        "\nimport semforensics.screening.screener, semforensics.screening.page"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_nothing_to_screen_is_an_error(tmp_path: Path) -> None:

@@ -127,8 +127,9 @@ def serve_page(
             # In a thread: `shutdown` waits for the loop that this very thread is in.
             threading.Thread(target=page.shutdown).start()
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last: terminal closed
-            signal.signal(number, stop)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # the last: terminal closed; not on Windows
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), stop)
         announce(page.url)
         page.serve_forever(poll_interval=0.2)
 

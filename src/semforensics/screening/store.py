@@ -5,7 +5,6 @@ and the model. Files are written whole or not at all. They hold what is confiden
 whoever makes a store removes it when the report is written.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file, read_json, sha256_of, write_json
@@ -75,15 +75,19 @@ class Store:
             InputError: Another run is at work in it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{self.folder}: another screening is at work there; wait for it, or give this"
-                    " one another folder"
-                ) from error
+        lock = FileLock(self.folder / "lock")  # the system's: it ends with the process
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(
+                f"{self.folder}: another screening is at work there; wait for it, or give this"
+                " one another folder"
+            ) from error
+        try:
             yield self
+        finally:
+            lock.release()
+            self._remove_empty_folders()  # Windows removes no file that is open, such as the lock
 
     def picture_key(self, picture: Picture) -> str:
         """Name a picture by its bytes, its location, what is known of it, and the settings."""
@@ -135,7 +139,12 @@ class Store:
     def remove(self) -> None:
         """Delete what stores have written; whatever else lies in the user's folder stays."""
         shutil.rmtree(self.folder, ignore_errors=True)  # the lock too: nobody waits for it
-        with suppress(OSError):  # not empty, or never made
+        self._remove_empty_folders()
+
+    def _remove_empty_folders(self) -> None:
+        with suppress(OSError):  # not empty, or gone already
+            self.folder.rmdir()
+        with suppress(OSError):
             self.folder.parent.rmdir()
 
     def _fragment(self, key: str) -> Path:
