@@ -296,7 +296,7 @@ def speed_table(micrographs: Path | None) -> list[str]:
         f" ({counts['n_ai_suspected']} suspected, {counts['n_inconclusive']} inconclusive,"
         f" {counts['n_consistent']} consistent),"
         f" `--no-maps --workers {cores}`: "
-        f"{NUM_FILES / judged:.1f} panels a second until all are judged ({judged:.0f} s, start of"
+        f"{NUM_FILES / judged:.1f} panels a second until all are scored ({judged:.0f} s, start of"
         f" the workers included), {whole:.0f} s with the search for reuse and the report. Resident"
         f" memory of all processes together: {early:.0f} MB at most up to picture"
         f" {NUM_FILES // 10}, {late:.0f} MB over the last tenth, {last:.0f} MB at most during the"

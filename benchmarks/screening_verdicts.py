@@ -204,12 +204,12 @@ def page(
         f"{screener.size_px} px pooled by their {screener.pooling}, maps off.",
         "## Verdicts",
         "Suspected: share of all panels, with Wilson's 95 % interval, which takes panels as "
-        "independent; so the number of groups stands beside it. Rows of the train and validation "
-        "sides and of known groups: the model has learned from these or was calibrated on them, so "
-        "they make no rate of errors. Processed panels are judged by their pixels alone; of a file "
-        "the screener would also know that it is a JPEG. Images of all generators are single "
+        "independent; so the number of groups is given as well. Lines of the train and validation "
+        "splits and of known groups: the model has learned from these or was calibrated on them, "
+        "so they give no rate of errors. Processed panels are scored by their pixels alone; of a "
+        "file the screener would also know that it is a JPEG. Images of all generators are single "
         "tiles; a mean of several would be surer. Where a processing shrinks them below the size "
-        "of a tile there is no row: how often a large generated image that was shrunk is called "
+        "of a tile there is no line: how often a large generated image that was shrunk is called "
         "consistent is not measured here, and the real ones say that x0.75 is often overlooked.",
         markdown_table(VERDICTS, verdicts).strip(),
         "## Signs of JPEG and resampling",
@@ -217,13 +217,14 @@ def page(
         "something. "
         "Steps: JPEG coefficients in steps; pattern: periods of interpolation; blocks: periods "
         "that divide 8 pixels; repeat: equal neighbours; detail: less of it than 19 of 20 training "
-        'crops. What is not "none" in raw rows is a false alarm of a test, "none" in processed '
-        "rows a miss. The tests were designed and their limits set on these micrographs and on "
-        "other images of these generators. The files of Bai et al. show that they were JPEGs once.",
+        'crops. What is not "none" in lines of raw panels is a false alarm of a test; "none" in '
+        "lines of processed panels is a miss. The tests were designed and their limits set on "
+        "these micrographs and on other images of these generators. The files of Bai et al. show "
+        "that they were JPEGs once.",
         markdown_table(SIGNS, signs).strip(),
         "## Near to a training real",
-        f"Share of differing bits of the nearest mark; suspicious below {border:.3f}, which was "
-        "learned on the validation split.",
+        "Share of differing bits of the nearest fingerprint; suspicious below "
+        f"{border:.3f}, which was learned on the validation split.",
         markdown_table(["panels", "n", "smallest", "median", "suspicious"], near).strip(),
     ]
     return "\n\n".join(parts) + "\n"
