@@ -232,6 +232,33 @@ def test_a_saved_report_fits_its_screen(browser: Any, saved_report: Path, width:
     assert tab.complaints == []
 
 
+def test_a_picture_and_its_panels_fit_one_screen(browser: Any, tmp_path: Path) -> None:
+    """Folded, up to eight panels, of whatever verdict; links on top lead to them; details open."""
+    verdicts: list[Any] = ["ai-suspected", "inconclusive", "consistent"]
+    counts = (1, 2, 3, 6, 8)
+    results = [composite(f"{n}.tif", tuple(verdicts[i % 3] for i in range(n))) for n in counts]
+    fragments = [picture_fragment(result) for result in results]
+    write_report(tmp_path, HEAD, lambda: iter(fragments), [], [])
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = Tab(context, (tmp_path / "report.html").as_uri()).page
+
+    heights = page.evaluate(
+        "[...document.querySelectorAll('article')].map(a => a.getBoundingClientRect().height)"
+    )
+    page.locator(".strip a").nth(2).click()
+    top = page.evaluate("document.querySelectorAll('article')[2].getBoundingClientRect().top")
+    table = page.locator("article").nth(2).get_by_text("JPEG 95").first
+    was_folded = not table.is_visible()
+    page.locator("article").nth(2).get_by_text("Numbers and evidence").first.click()
+
+    assert len(heights) == len(counts)
+    assert max(heights) <= 800
+    assert 0 <= top < 10
+    assert was_folded
+    assert table.is_visible()
+    context.close()
+
+
 def test_a_printed_report_warns_on_every_page_and_splits_no_panel(
     browser: Any, saved_report: Path, tmp_path: Path
 ) -> None:

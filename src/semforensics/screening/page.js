@@ -94,8 +94,10 @@ function show(answer, count) {
 function fit() {
   const page = frame.contentDocument && frame.contentDocument.documentElement;
   if (!page || result.hidden) return;
+  const place = window.scrollY;
   frame.style.height = "0";
   frame.style.height = `${page.scrollHeight + 2}px`;
+  window.scrollTo(0, place);
 }
 
 function dropped(event) {
@@ -110,7 +112,10 @@ input.addEventListener("keydown", (event) => {
   if (event.key === "Enter") { event.preventDefault(); input.click(); }
 });
 form.addEventListener("submit", (event) => event.preventDefault());
-frame.addEventListener("load", fit);
+frame.addEventListener("load", () => {
+  fit();
+  frame.contentDocument.addEventListener("toggle", fit, true); // details that fold open
+});
 window.addEventListener("resize", fit);
 byId("print").addEventListener("click", () => frame.contentWindow.print());
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"])

@@ -41,6 +41,18 @@ def test_a_thumbnail_is_bounded_and_keeps_its_proportions(shape: tuple[int, int]
         assert small.shape == shape
 
 
+def test_an_icon_takes_a_few_kilobytes() -> None:
+    """Even of noise, which compresses worst; a page may hold a hundred."""
+    noise = np.random.default_rng(0).integers(0, 256, (1280, 890), np.uint8)
+
+    icon = figures.icon(noise)
+
+    assert max(picture(icon).shape) == figures.ICON_PX
+    assert len(icon) < 12_000
+    small = np.random.default_rng(0).integers(0, 256, (128, 128), np.uint8)
+    assert len(figures.icon(small)) < 20_000
+
+
 def test_a_tile_map_is_vermilion_where_positive_and_blue_where_negative() -> None:
     """Colour follows the sign; a tile without a score and what no tile covers stay grey."""
     grey = np.full((100, 200), 128, np.uint8)

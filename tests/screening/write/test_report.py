@@ -372,6 +372,7 @@ def many(count: int, every: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         fragment = loud if number % every == 0 else quiet
         figures = {"thumbnail": f"data:image/png;base64,{number:06d}" * 1000, "panels": [{}]}
+        figures["icon"] = f"data:image/jpeg;base64,{number:06d}" * 100
         yield fragment | {"path": f"{number:06d}.tif", "figures": figures}
 
 
@@ -404,7 +405,7 @@ def test_a_large_submission_shows_the_suspected_first(tmp_path: Path) -> None:
     shown = [attributes for tag, attributes in page.tags if tag == "article"]
     assert len(shown) == MOST_DETAILED
     assert written["summary"]["n_ai_suspected"] == count
-    assert len(re.findall(r"\d{6}\.tif", page.text)) == count
+    assert len(set(re.findall(r"\d{6}\.tif", page.text))) == count
 
 
 def test_a_small_submission_is_shown_whole(tmp_path: Path) -> None:
@@ -413,6 +414,54 @@ def test_a_small_submission_is_shown_whole(tmp_path: Path) -> None:
 
     assert len([1 for tag, _ in page.tags if tag == "article"]) == FULL_DETAIL
     assert "Other pictures" not in page.text
+
+
+def test_what_was_found_comes_first(tmp_path: Path) -> None:
+    """Verdicts and thumbnails come first, suspected ones before others; words and model last."""
+    results = [
+        composite("q.tif", ("consistent",)),
+        composite("folder/u.pdf", ("consistent", "inconclusive")),
+        composite("x.jpg", ("refused",), maps=False),
+        composite("s.tif", ("consistent", "ai-suspected", "ai-suspected")),
+    ]
+
+    page, _, _ = write(tmp_path, [picture_fragment(result) for result in results])
+
+    titles = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
+    assert titles == ["summary", "strip", "pictures", "refused", "about", "model", "method"]
+    assert "2 of 6 panels are AI-suspected: ask for the instrument files." in page.text
+    strip = page.text[page.text.index("at a glance") : page.text.index("Pictures s.tif")]
+    assert strip == (
+        "at a glance AI-suspected 2 of 3 panels s.tif inconclusive 1 of 2 panels u.pdf page 3 of 8"
+        " consistent q.tif refused x.jpg "
+    )
+    links = [a["href"] for _, a in page.tags if (a.get("href") or "").startswith("#picture-")]
+    assert links == ["#picture-3", "#picture-1", "#picture-0", "#picture-2"]
+    articles = [attributes["id"] for tag, attributes in page.tags if tag == "article"]
+    assert [f"#{name}" for name in articles] == links
+
+
+def test_a_strip_of_many_pictures_stays_small(tmp_path: Path) -> None:
+    """Beyond `FULL_DETAIL` pictures it shows suspected ones alone; without any it is left out."""
+    some, _, _ = write(tmp_path / "some", list(many(FULL_DETAIL + 20, 20)))
+    none, _, _ = write(tmp_path / "none", list(many(FULL_DETAIL + 20, 1000))[1:])
+
+    assert [tag for tag, _ in some.tags].count("img") == 3
+    assert "Of 60 pictures only 3 with a suspected panel are shown here. 0 more" in some.text
+    assert "at a glance" not in none.text
+    assert "No panel is AI-suspected, of 59 judged." in none.text
+
+
+def test_long_reasons_fold_but_for_suspicions(tmp_path: Path) -> None:
+    """Of a picture with much to say, what is suspected keeps its reason in sight."""
+    result = composite("a.tif", ("ai-suspected", "inconclusive", "consistent"))
+    wordy = dataclasses.replace(result.panels[1].finding, reason="Many words. " * 120)
+    panels = (result.panels[0], dataclasses.replace(result.panels[1], finding=wordy))
+
+    page, _, _ = write(tmp_path, [picture_fragment(dataclasses.replace(result, panels=panels))])
+
+    assert "Numbers and evidence of panel a" in page.text
+    assert "Reason, numbers and evidence of panel b Many words." in page.text
 
 
 def test_evidence_left_out_leaves_no_empty_headings(tmp_path: Path) -> None:
@@ -425,7 +474,8 @@ def test_evidence_left_out_leaves_no_empty_headings(tmp_path: Path) -> None:
 
     assert fragment["figures"]["panels"] == [{}]
     assert "Evidence beside the verdict" not in page.text
-    assert not [1 for tag, _ in page.tags if tag == "img"]
+    assert "Numbers of the whole picture" in page.text
+    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["a.tif"]
 
 
 def test_common_settings_are_shown_and_the_instruments_words_fold_open(tmp_path: Path) -> None:
@@ -443,7 +493,7 @@ def test_common_settings_are_shown_and_the_instruments_words_fold_open(tmp_path:
     assert "Instrument settings TIFF tag 34118 (Zeiss)" in page.text
     assert "in common names and units Pixel size 7.3 nm" in page.text
     assert "As the instrument wrote them: 2 n_fake 4 CM_MAG 5000" in page.text
-    assert [tag for tag, _ in page.tags].count("details") == 1
+    assert [tag for tag, _ in page.tags].count("details") == 3  # numbers, file, its own words
     assert written["images"][0]["provenance"]["instrument"] == settings
 
 

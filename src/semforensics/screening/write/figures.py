@@ -20,6 +20,8 @@ from semforensics.screening.write.rendering import TEMPLATES
 REAL, FAKE, NEUTRAL = "#0072B2", "#D55E00", "#555555"
 THUMBNAIL_PX, THUMBNAIL_AREA = 960, 260_000
 """Longest side and most pixels of a picture as the report shows it."""
+ICON_PX = 144
+"""Longest side of a picture in the list of all pictures."""
 MAP_PX = 360
 """Longest side of a panel under a map."""
 TILE_LOGIT_END = 8.0
@@ -41,6 +43,11 @@ def thumbnail(grey: Grey) -> str:
     height, width = grey.shape
     longest = max(height, width) * min(1.0, (THUMBNAIL_AREA / (height * width)) ** 0.5)
     return _jpeg(_shrink(grey, min(THUMBNAIL_PX, round(longest))))
+
+
+def icon(grey: Grey) -> str:
+    """Shrink a picture to `ICON_PX`, as a JPEG data URI of a few kB."""
+    return _jpeg(_shrink(grey, ICON_PX), quality=70)
 
 
 def residual_picture(residual: Grey) -> str:
@@ -152,10 +159,10 @@ def _shrink(grey: Grey, longest_px: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BOX)
 
 
-def _jpeg(image: Image.Image) -> str:
+def _jpeg(image: Image.Image, quality: int = 85) -> str:
     """Keep what the eye sees: a third of the bytes, and a bulk run need not wait for deflate."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85, subsampling=0)
+    image.save(buffer, "JPEG", quality=quality, subsampling=0)
     return _data_uri(buffer.getvalue(), "jpeg")
 
 

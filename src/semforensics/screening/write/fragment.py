@@ -18,8 +18,9 @@ def picture_fragment(result: PictureResult) -> dict[str, Any]:
 
     Returns:
         Values that JSON can hold; what is not a finite number is None. The key "figures" is not
-        part of report.json: "thumbnail" is a data URI, "panels" a list, one for each panel, of
-        data URIs by name ("tile_map", "grad_cam", "residual", "spectrum"), empty without evidence.
+        part of report.json: "thumbnail" and "icon" are data URIs, "panels" a list, one for each
+        panel, of data URIs by name ("tile_map", "grad_cam", "residual", "spectrum"), empty without
+        evidence.
     """
     picture = result.picture
     height, width = picture.grey.shape
@@ -37,6 +38,7 @@ def picture_fragment(result: PictureResult) -> dict[str, Any]:
         "refusals": [refusal_entry(refusal) for refusal in result.refusals],
         "figures": {
             "thumbnail": figures.thumbnail(picture.grey),
+            "icon": figures.icon(picture.grey),
             "panels": [_figures(panel) for panel in result.panels],
         },
     }

@@ -57,6 +57,11 @@ def sentences(notes: Iterable[str]) -> str:
     return " ".join(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes)
 
 
+def file_name(path: str) -> str:
+    """Return the last part of a path, of whatever system."""
+    return re.split(r"[/\\]", path)[-1] or path
+
+
 def label(key: str) -> str:
     """Turn a key of JSON into words for readers; a key with a space is words already."""
     if " " in key:
@@ -80,7 +85,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters |= {f.__name__: f for f in (counted, label, sentences, share, signed)}
+TEMPLATES.filters |= {f.__name__: f for f in (counted, file_name, label, sentences, share, signed)}
 TEMPLATES.tests["digest"] = re.compile("[0-9a-f]{40}|[0-9a-f]{64}").fullmatch
 TEMPLATES.tests["phrase"] = lambda value: isinstance(value, str) and " " in value
 TEMPLATES.globals |= {"wording": WORDING, "chosen_settings": CHOSEN}

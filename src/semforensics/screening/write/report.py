@@ -8,7 +8,7 @@ does not occur, because no program can tell intent.
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -74,6 +74,11 @@ class _Survey:
             return frozenset(range(len(self.ranks)))
         urgent = [number for number, rank in enumerate(self.ranks) if rank < 2]
         return frozenset(sorted(urgent, key=self.ranks.__getitem__)[:MOST_DETAILED])
+
+    def at_a_glance(self) -> frozenset[int]:
+        """Return the numbers of the pictures in the list on top: of many, the suspected ones."""
+        shown, is_small = self.detailed(), len(self.ranks) <= FULL_DETAIL
+        return frozenset(number for number in shown if is_small or self.ranks[number] == 0)
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
     """Return what the template shows; pictures come from iterators, to be read once each."""
-    model, detailed = submission.head["model"], survey.detailed()
+    model, detailed, strip = submission.head["model"], survey.detailed(), survey.at_a_glance()
     first = ("name", "sha256", "data", "training_domain", "calibration")
 
     def pictures() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -186,12 +191,15 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
         "order": _ORDER,
         "verdicts": survey.verdicts,
         "n_pictures": len(survey.ranks),
+        "n_by_rank": [survey.ranks.count(rank) for rank in range(len(_ORDER))],
+        "n_strip": len(strip),
         "n_detailed": len(detailed),
         "full_detail": FULL_DETAIL,
         "most_detailed": MOST_DETAILED,
         "tile_logit_end": TILE_LOGIT_END,
         "grad_cam_end": GRAD_CAM_END,
-        "pictures": ((number, picture) for number, picture in pictures() if number in detailed),
+        "strip": _by_rank(submission, survey, strip),
+        "pictures": _by_rank(submission, survey, detailed),
         "others": (picture for number, picture in pictures() if number not in detailed),
         "refused": _all_refused(submission),
         "pairs": submission.pairs,
@@ -201,6 +209,16 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
             if number in detailed
         },
     }
+
+
+def _by_rank(
+    submission: _Submission, survey: _Survey, numbers: Set[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Return numbered pictures, suspected ones first; read anew for each rank, to hold but one."""
+    for rank in sorted({survey.ranks[number] for number in numbers}):
+        for number, picture in enumerate(submission.fragments()):
+            if number in numbers and survey.ranks[number] == rank:
+                yield number, picture
 
 
 def _all_refused(submission: _Submission) -> Iterator[Mapping[str, Any]]:
