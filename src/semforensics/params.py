@@ -17,6 +17,10 @@ Protocol = Literal["clean", "thesis"]
 Precision = Literal["float32", "bfloat16"]
 Trunk = Literal["alex", "vgg"]
 GanName = Literal["fastgan", "stylegan2_ada"]
+Autoencoder = Literal["taesd", "taesdxl", "taesd3"]
+"""Published ones, of Stable Diffusion 1, XL and 3."""
+Change = Literal["none", "scale", "noise", "mix"]
+"""Of a reconstruction: nothing, another scale, a noisy latent, a share of another's latent."""
 DetectorName = Literal["fastgan", "stylegan2_ada", "both", "both_pseudo"]
 """Each is named after the fakes that it learns from."""
 
@@ -348,6 +352,24 @@ class ResynthesiseParams(Section):
     """By which reals are shrunk (or enlarged) and brought back to their size."""
 
 
+class ResynthesisePublishedParams(Section):
+    """Fakes of all crops by autoencoders that others have published."""
+
+    autoencoders: tuple[Autoencoder, ...]
+    """None: off."""
+    source: str
+    """Address or folder of the weights; each file is checked by its hash."""
+    changes: dict[Change, float] = Field(min_length=1)
+    """How often each kind of change is drawn, by its weight."""
+
+    @model_validator(mode="after")
+    def _refuse_weights_without_sum(self) -> Self:
+        """Something must be drawn."""
+        if min(self.changes.values()) < 0 or sum(self.changes.values()) <= 0:
+            raise ValueError(f"changes: weights {self.changes}, expected a positive sum")
+        return self
+
+
 class TrainDiffusionParams(Section):
     """An unconditional DDPM (Ho et al. 2020) through `diffusers`."""
 
@@ -463,6 +485,7 @@ class Params(Section):
     evaluate_classifier: EvaluateClassifierParams
     train_autoencoders: TrainAutoencodersParams
     resynthesise: ResynthesiseParams
+    resynthesise_published: ResynthesisePublishedParams
     train_diffusion: TrainDiffusionParams
     generate_diffusion: GenerateDiffusionParams
     compare_detectors: CompareDetectorsParams

@@ -289,6 +289,23 @@ def resynthesise(
 
 
 @PANEL.command
+def resynthesise_published(cropped: InDir, splits: InFile, fakes: OutPath, run: TrainingRun) -> str:
+    """Pass all crops through autoencoders that others have published; off where none is named."""
+    from semforensics.generators.published.resynthesise import resynthesise_published
+
+    p = run.params
+    return resynthesise_published(
+        cropped,
+        splits,
+        fakes,
+        params=p.resynthesise_published,
+        seed=p.seed,
+        scratch=run.scratch / "published",
+        device=run.device,
+    )
+
+
+@PANEL.command
 def train_diffusion(reals: Reals, checkpoint: OutPath, run: TrainingRun) -> str:
     """Train a small diffusion model; with 0 steps it is off."""
     from semforensics.generators.diffusion.training import train_diffusion

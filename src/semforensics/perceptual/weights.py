@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.hub import load_state_dict_from_url
+from torch.hub import download_url_to_file, load_state_dict_from_url
 
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.errors import InputError
@@ -107,6 +107,34 @@ def fetch_backbones(
             meta = {"architecture": f"lpips-{net}", "weights": "ImageNet trunk, LPIPS v0.1 heads"}
             save_checkpoint(folder / f"{net}.safetensors", state, meta)
     return [f"{net}.safetensors" for net in states]
+
+
+def fetch_file(url: str, path: Path, sha256: str) -> Path:
+    """Download a file and check it by its hash; one that lies there already is not fetched again.
+
+    Args:
+        url: Its address; `file:` leads to a local one.
+        path: Where to put it.
+        sha256: Which it must have, in hexadecimal digits.
+
+    Returns:
+        `path`.
+
+    Raises:
+        FileNotFoundError: It is not to be had.
+        InputError: What was fetched has another hash; nothing is kept.
+    """
+    if path.is_file() and sha256_of(path) == sha256:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _socket_timeout(_SOCKET_SECONDS):
+            download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
+    except RuntimeError as error:  # torch's word for another hash
+        raise InputError(f"{url}: expected a file of sha256 {sha256}: {error}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise FileNotFoundError(f"{url} cannot be fetched: {error}") from error
+    return path
 
 
 def fetch_archive(source: Source, scratch: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Autoencoders that others have published: they leave the traces of public image models."""

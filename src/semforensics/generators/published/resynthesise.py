@@ -1,0 +1,174 @@
+"""Pass real crops through published autoencoders: fakes of the same scene, size and format.
+
+A detector that learns from a real and its reconstruction side by side can only learn the decoder's
+trace: everything else is the same (Rajan et al., "Aligned Datasets Improve Detection of Latent
+Diffusion-Generated Images", ICLR 2025, arXiv:2410.11835). Ours differs: some latents are changed
+before they are decoded, and some crops are encoded at another scale, so that a fake is not always a
+copy and the decoder's grid not always that of the pixels.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from semforensics.core.files import atomic_folder
+from semforensics.core.images import read_crop, write_grey_png
+from semforensics.core.progress import track
+from semforensics.core.tables import read_splits
+from semforensics.generators.common.sampling import write_off
+from semforensics.generators.published.fetch import fetch_published
+from semforensics.generators.published.networks import (
+    DOWNSAMPLING,
+    TinyAutoencoder,
+    load_published,
+)
+from semforensics.params import Change, ResynthesisePublishedParams
+
+Grey = UInt8[np.ndarray, "height width"]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How a reconstruction differs from a plain one."""
+
+    scale: float = 1.0
+    """Size at which the crop is encoded and decoded, by its own."""
+    noise: float = 0.0
+    """Standard deviation of normal noise on the latent, by the latent's own."""
+    mix: float = 0.0
+    """Share of another crop's latent."""
+
+
+def draw_variation(change: Change, rng: np.random.Generator) -> Variation:
+    """Draw how strongly a crop is changed: scale 0.6 to 1.6, noise 5 to 30 %, mix 20 to 50 %."""
+    match change:
+        case "scale":
+            return Variation(scale=float(np.exp(rng.uniform(np.log(0.6), np.log(1.6)))))
+        case "noise":
+            return Variation(noise=float(rng.uniform(0.05, 0.3)))
+        case "mix":
+            return Variation(mix=float(rng.uniform(0.2, 0.5)))
+        case "none":
+            return Variation()
+
+
+@torch.inference_mode()
+def resynthesise(
+    network: TinyAutoencoder,
+    image: Grey,
+    variation: Variation,
+    rng: np.random.Generator,
+    other: UInt8[np.ndarray, "other_height other_width"] | None = None,
+) -> Grey:
+    """Encode an image, change its latent, and decode it.
+
+    Args:
+        network: A published autoencoder.
+        image: Grey levels 0 … 255, of any size; mirrored at its edges to multiples of 8.
+        variation: What is changed.
+        rng: Of the noise.
+        other: Another image, at least as large, where latents are mixed.
+
+    Returns:
+        A fake of the same size.
+    """
+    height, width = image.shape
+    latents, (rows, columns) = _encode(network, image, variation.scale)
+    if variation.mix > 0 and other is not None:
+        theirs, _ = _encode(network, other[:height, :width], variation.scale)
+        latents = (1 - variation.mix) * latents + variation.mix * theirs
+    if variation.noise > 0:
+        drawn = torch.from_numpy(rng.standard_normal(tuple(latents.shape))).to(latents)
+        latents = latents + variation.noise * latents.std() * drawn
+    decoded = network.decode(latents)[0, 0, :rows, :columns]
+    grey = (decoded * 255).round().to(torch.uint8).cpu().numpy()
+    return _resized(grey, height, width)
+
+
+def _encode(
+    network: TinyAutoencoder, image: Grey, scale: float
+) -> tuple[Float[Tensor, "1 c h w"], tuple[int, int]]:
+    """Encode an image at a scale; return the latent, and the size that was encoded."""
+    rows, columns = (max(DOWNSAMPLING, round(side * scale)) for side in image.shape)
+    levels = torch.from_numpy(_resized(image, rows, columns))[None, None]
+    levels = levels.to(next(network.parameters()).device) / 255
+    padding = (0, -columns % DOWNSAMPLING, 0, -rows % DOWNSAMPLING)
+    return network.encode(F.pad(levels, padding, mode="reflect")), (rows, columns)
+
+
+def _resized(image: Grey, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns"]:
+    if image.shape == (rows, columns):
+        return image
+    resized = Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)
+    return np.array(resized)
+
+
+def resynthesise_published(
+    cropped: Path,
+    splits: Path,
+    fakes: Path,
+    *,
+    params: ResynthesisePublishedParams,
+    seed: int,
+    scratch: Path,
+    device: torch.device,
+) -> str:
+    """Write one fake of every crop by every published autoencoder, under the crop's name.
+
+    A fake has the split, group and collection of its original. Each draws from its own generator,
+    so neither order nor the other crops matter.
+
+    Args:
+        cropped: Folder of canonical crops.
+        splits: Their table. Latents are mixed with those of another crop of the same `collection`,
+            or of the same group where the table has no such column.
+        fakes: Folder to write, one subfolder for each autoencoder; `off.json` alone where none is
+            wanted.
+        params: Which autoencoders, where from, and how often what is changed.
+        seed: Of the draws.
+        scratch: The weights stay here, so that a second run needs no network.
+        device: Where to compute.
+
+    Returns:
+        One line: how many, and where.
+
+    Raises:
+        FileNotFoundError: Weights or a crop are missing.
+        InputError: Weights are not those that were pinned, or a crop is no crop.
+    """
+    table = read_splits(splits)
+    fetch_published(params.autoencoders, params.source, scratch)
+    files = sorted(table["file"])
+    kin = table["collection" if "collection" in table else "group"]
+    companions = {name: sorted(part) for name, part in table["file"].groupby(kin)}
+    kin_of = dict(zip(table["file"], kin, strict=True))
+    kinds, weights = zip(*params.changes.items(), strict=True)
+    with atomic_folder(fakes) as folder:
+        for name in params.autoencoders:
+            network = load_published(scratch, name).to(device)
+            (folder / name).mkdir()
+            for file in track(files, name):
+                rng = rng_of_file(seed, name, file)
+                change = kinds[rng.choice(len(kinds), p=np.array(weights) / sum(weights))]
+                variation = draw_variation(change, rng)
+                other = None
+                if variation.mix > 0:
+                    other = read_crop(cropped / rng.choice(companions[kin_of[file]]))
+                fake = resynthesise(network, read_crop(cropped / file), variation, rng, other)
+                write_grey_png(folder / name / file, fake)
+        if not params.autoencoders:
+            write_off(folder, "no published autoencoders are wanted")
+    return f"{len(files)} fakes of each of {len(params.autoencoders)} autoencoders in {fakes}"
+
+
+def rng_of_file(seed: int, name: str, file: str) -> np.random.Generator:
+    """Return the generator of one fake: by autoencoder and file name."""
+    digest = hashlib.sha256(f"{seed}:{name}:{file}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16]))
