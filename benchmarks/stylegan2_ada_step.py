@@ -103,6 +103,10 @@ def plain_networks(generator: Any, discriminator: Any) -> tuple[Any, Any]:
                 w = F.leaky_relu(layer(w), 0.2) * math.sqrt(2)
             return w
 
+        @torch.no_grad()
+        def track_w_average(self, w: Any) -> None:
+            self.w_avg.copy_(0.995 * self.w_avg + 0.005 * w.mean(dim=0))
+
     class StyledConv(nn.Module):
         def __init__(self, i: int, o: int, w_dim: int, side: int, doubled: bool) -> None:
             super().__init__()
@@ -175,11 +179,6 @@ def plain_networks(generator: Any, discriminator: Any) -> tuple[Any, Any]:
             self.noise_sides = like.noise_sides
             self.mapping, self.synthesis = Mapping(like), Synthesis(like)
             self.load_state_dict(like.state_dict())
-
-        @torch.no_grad()
-        def track_w_average(self, w: Any) -> None:
-            average = self.mapping.w_avg
-            average.copy_(0.995 * average + 0.005 * w.mean(dim=0))
 
         def broadcast(self, w: Any) -> Any:
             return w[:, None].repeat(1, self.num_ws, 1)

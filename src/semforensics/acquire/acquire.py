@@ -21,19 +21,12 @@ def acquire(
     folder: Path | None,
     scratch: Path,
 ) -> int:
-    """Fill a folder with the micrographs of the chosen source, and describe them.
+    """Fill a folder with the micrographs of the chosen source, describe them, and count them.
 
-    Args:
-        params: The source, and what it needs.
-        raw: Folder to write, replaced whole.
-        catalogue: CSV to write, one row per micrograph (columns: `CATALOGUE_COLUMNS`).
-        seed: Of the simulated set.
-        listing: What `folder` held when it was listed; the other sources leave it unread.
-        folder: Where the user's own micrographs lie; None for the other sources.
-        scratch: Downloads stay here between runs.
-
-    Returns:
-        The number of micrographs.
+    `raw` is replaced whole; downloads stay in `scratch` between runs. The catalogue is a CSV file
+    with a row per micrograph (columns: `CATALOGUE_COLUMNS`). The user's own micrographs lie in
+    `folder`, and `listing` says what it held when it was listed; other sources read neither. The
+    seed is that of the simulated set.
 
     Raises:
         InputError: The source is not as expected; the message lists every bad file with its reason.

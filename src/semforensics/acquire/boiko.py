@@ -45,12 +45,8 @@ def acquire_boiko(
 ) -> list[dict[str, Any]]:
     """Bring the micrographs of the records into `raw/<record>/`; return what is known of each.
 
-    Args:
-        params: Which records.
-        raw: Folder to fill.
-        scratch: Downloads stay here between runs.
-        client: How figshare is asked; None: as it is in public.
-        num_images: Micrographs that each record must have.
+    Downloads stay in `scratch` between runs. `num_images` says how many micrographs each record
+    must have.
 
     Raises:
         InputError: A record is not as published, or some files cannot be had whole; the message

@@ -43,8 +43,7 @@ class BoikoName:
 def parse_name(file: str) -> BoikoName | None:
     """Read `<id>-<sample>-<area>-<magnification>-<ordered|disordered>.<suffix>`; None if it is not.
 
-    Args:
-        file: Name or posix path of an image file.
+    A posix path may lead to the name.
     """
     found = _NAME.fullmatch(PurePosixPath(file).stem)
     if found is None:

@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from semforensics.acquire.names import describe_name
 from semforensics.acquire.simulated_info_bar import bar_rows, draw_info_bar
 from semforensics.acquire.simulated_instrument import (
     Tone,
@@ -60,13 +61,9 @@ class Area:
 def simulate_set(
     params: SimulatedParams, raw: Path, *, seed: int, threads: int = 2
 ) -> list[dict[str, Any]]:
-    """Write a whole set as TIFF files.
+    """Write a whole set as TIFF files into a folder; the same seed writes the same bytes.
 
-    Args:
-        params: Number of areas, their magnifications, size and format of the frames.
-        raw: Existing folder to write to.
-        seed: Same seed, same bytes.
-        threads: Areas drawn at a time. Bounds memory; never changes a file.
+    `threads` areas are drawn at a time, which bounds memory and never changes a file.
 
     Returns:
         One row per file, for the catalogue: `file`, `sample`, `area`, `magnification_k`, `kv`,
@@ -92,8 +89,8 @@ def _write_views(area: Area, params: SimulatedParams, raw: Path) -> Iterator[dic
     """Write every view of an area, and yield its row of the catalogue."""
     for rank, magnification_k in enumerate(params.magnifications_k):
         image_id = area.index * len(params.magnifications_k) + rank + 1
-        name = f"A{area.index + 1}"
-        file = f"{image_id}-S{area.sample}-{name}-{magnification_k}k-{area.label}.tif"
+        name = f"S{area.sample}-A{area.index + 1}-{magnification_k}k-{area.label}"
+        file = f"{image_id}-{name}.tif"
         frame = simulate_view(area, magnification_k, params.width_px, params.height_px)
         compression = {"none": None, "deflate": "zlib"}[params.compression]
         tifffile.imwrite(
@@ -105,34 +102,20 @@ def _write_views(area: Area, params: SimulatedParams, raw: Path) -> Iterator[dic
             metadata=None,
             software=False,
         )
-        yield {
-            "file": file,
-            "sample": f"S{area.sample}",
-            "area": name,
-            "magnification_k": magnification_k,
-            "kv": area.kv,
-            "wd_mm": area.wd_mm,
-            "group": f"S{area.sample}-{name}",
-            "label": area.label,
-            "licence": LICENCE,
-        }
+        known = {"kv": area.kv, "wd_mm": area.wd_mm, "licence": LICENCE}
+        yield describe_name(file) | known
 
 
 def draw_area(params: SimulatedParams, index: int, *, seed: int) -> Area:
-    """Draw one area of the set: its scene and the settings of the microscope.
+    """Draw one area of the set, counted from 0: its scene and the settings of the microscope.
 
-    Args:
-        params: Their share of ordered areas says which areas are: the first ones.
-        index: From 0 to `params.num_areas` - 1.
-        seed: Of the set.
+    The first areas, as many as `params` says, are ordered.
     """
     num_ordered = round(params.ordered_share * params.num_areas)
     ordered = index < num_ordered
-    num_ordered_samples = -(-num_ordered // AREAS_PER_SAMPLE)
-    if ordered:
-        sample = index // AREAS_PER_SAMPLE + 1
-    else:
-        sample = num_ordered_samples + (index - num_ordered) // AREAS_PER_SAMPLE + 1
+    samples_before = 0 if ordered else -(-num_ordered // AREAS_PER_SAMPLE)
+    rank = index if ordered else index - num_ordered
+    sample = samples_before + rank // AREAS_PER_SAMPLE + 1
     rng = _generator(seed, 0, index)
     return Area(
         seed=seed,
@@ -150,18 +133,10 @@ def draw_area(params: SimulatedParams, index: int, *, seed: int) -> Area:
 def simulate_view(
     area: Area, magnification_k: int, width_px: int, height_px: int
 ) -> NDArray[np.uint8]:
-    """Take a micrograph of an area, with its info bar.
+    """Take a micrograph of an area, with its info bar: grey levels, `height_px` x `width_px`.
 
-    A smaller frame is the middle of a larger one's field of view at the same size of a pixel.
-
-    Args:
-        area: Where.
-        magnification_k: In thousands, 50 or more; views at different ones are nested.
-        width_px: Of the frame.
-        height_px: Of the frame, info bar included.
-
-    Returns:
-        Grey levels, `height_px` x `width_px`.
+    Views at different magnifications, in thousands and 50 or more, are nested. A smaller frame is
+    the middle of a larger one's field of view at the same size of a pixel.
     """
     rng = _generator(area.seed, 2, area.index, magnification_k)
     pixel_nm = pixel_size_nm(magnification_k)

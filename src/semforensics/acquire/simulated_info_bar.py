@@ -19,17 +19,10 @@ def bar_rows(height_px: int) -> int:
 def draw_info_bar(
     width_px: int, height_px: int, *, lines: tuple[str, str], note: str, pixel_nm: float
 ) -> NDArray[np.uint8]:
-    """Draw the bar.
+    """Draw the bar: grey levels, `bar_rows(height_px)` x `width_px`.
 
-    Args:
-        width_px: Of the frame.
-        height_px: Of the frame, bar included.
-        lines: Instrument line and specimen line.
-        note: Small print at the lower right.
-        pixel_nm: Width of a pixel, for the scale bar.
-
-    Returns:
-        Grey levels, `bar_rows(height_px)` x `width_px`.
+    `height_px` is that of the frame, bar included. The lines are those of instrument and specimen,
+    the note is small print at the lower right, and `pixel_nm` sets the scale bar.
     """
     scale = min(height_px / FULL_HEIGHT, width_px / FULL_WIDTH)
     bar = Image.new("L", (width_px, bar_rows(height_px)), BLACK)

@@ -88,16 +88,9 @@ def draw_tone(rng: np.random.Generator) -> Tone:
 
 
 def take_frame(scene: Scene, view: View, tone: Tone, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Image a scene, without info bar.
+    """Image a scene, without info bar: grey levels, `view.height_px` x `view.width_px`.
 
-    Args:
-        scene: Where.
-        view: Field of view and beam.
-        tone: Of the sample.
-        rng: Of this frame: focus, scan, charging and noise differ each time.
-
-    Returns:
-        Grey levels, `view.height_px` x `view.width_px`.
+    The generator is that of this frame: focus, scan, charging and noise differ each time.
     """
     # One generator a step: how many numbers one draws does not change the next one's settings.
     beam, scan, charging, dose, detector, converter = rng.spawn(6)
@@ -210,10 +203,9 @@ def _lay(
 
 
 def edge_profile(layer: Layer) -> tuple[Floats, Floats, Floats]:
-    """Tabulate what a layer does over the distance inwards from its edge.
+    """Tabulate squared slope, factor on the signal, and the share that shows of what lies below.
 
-    Returns:
-        Squared slope, factor on the signal, and the share that shows of what lies below.
+    All over the distance inwards from the edge of a layer.
     """
     depth = np.arange(-_REACH_NM, _REACH_NM + 1 / _PER_NM, 1 / _PER_NM)
     outside = 1 - layer.shadow * np.exp(np.minimum(depth, 0) / layer.shadow_nm)

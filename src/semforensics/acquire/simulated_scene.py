@@ -167,9 +167,8 @@ class Scene:
 def draw_scene(rng: np.random.Generator, *, ordered: bool) -> Scene:
     """Draw an area at random.
 
-    Args:
-        rng: Of this area.
-        ordered: Particles along steps, flake edges and defect lines; else scattered at random.
+    If it is ordered, particles lie along steps, flake edges and defect lines; else they are
+    scattered at random.
     """
     warp = _coarse_tile(rng), _coarse_tile(rng)
     warp_nm = rng.uniform(5, 9)

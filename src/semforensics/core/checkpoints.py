@@ -27,12 +27,9 @@ def save_checkpoint(
 ) -> None:
     """Write a state dict and its description to one file, whole or not at all.
 
-    Args:
-        path: Ends in `.safetensors`.
-        state: Names and tensors.
-        meta: What rebuilds the network and says where it came from; anything JSON can hold.
-        half: Store floating-point tensors of two or more axes in 16 bit (IEEE half); vectors and
-            scalars, among them all normalisation statistics, keep 32.
+    The description rebuilds the network and says where it came from: anything JSON can hold. `half`
+    stores floating-point tensors of two or more axes in 16 bit (IEEE half); vectors and scalars,
+    among them all normalisation statistics, keep 32.
 
     Raises:
         InputError: A weight does not fit 16 bit.
@@ -79,11 +76,8 @@ def load_network(
 ) -> tuple[N, dict[str, Any]]:
     """Rebuild a network from its file alone, in eval mode, with the description beside it.
 
-    Args:
-        path: The file.
-        architectures: What builds a network from the arguments in the description, by the name of
-            the architecture there.
-        made_by: The command that writes such a file.
+    `architectures` build networks from the arguments in the description, by its architecture;
+    `made_by` is the command that writes such a file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -101,6 +95,11 @@ def load_network(
         network.load_state_dict(state)
     network.eval()
     return network, meta
+
+
+def own_arguments(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a constructor that calls this with its fresh `locals()`."""
+    return {name: value for name, value in names.items() if name not in ("self", "__class__")}
 
 
 @contextmanager

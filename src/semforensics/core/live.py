@@ -23,9 +23,8 @@ Show = Callable[[int, Mapping[str, float]], None]
 def live_curves(scratch: Path, *, resumed: bool) -> Iterator[Show]:
     """Open the curves of the training whose unfinished state lies in `scratch`.
 
-    Args:
-        scratch: Its last two parts name the folder of the curves, as in `train_gan/fastgan`.
-        resumed: Whether to go on with the curves that are there.
+    The last two parts of that path name the folder of the curves, as in `train_gan/fastgan`.
+    `resumed` continues the curves that are there.
 
     Raises:
         InputError: They are asked for and DVCLive is not installed.

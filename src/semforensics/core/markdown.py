@@ -9,9 +9,7 @@ import pandas as pd
 def markdown_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, its columns padded to one width; cells keep their text.
 
-    Args:
-        names: Of the columns; may repeat.
-        lines: Cells of each line, already formatted. A `|` in a cell must be escaped.
+    A `|` in a cell must be escaped.
     """
     table = pd.DataFrame(list(lines), columns=list(names), dtype=str)
     return table.to_markdown(index=False, tablefmt="github", disable_numparse=True) + "\n"
@@ -20,10 +18,8 @@ def markdown_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def with_interval(numbers: Mapping[Any, Any], name: str, *, percent: bool = False) -> str:
     """Write a number with its interval, such as "0.912 (0.870-0.951)".
 
-    Args:
-        numbers: Hold the number under `name`, its interval under `<name>_low` and `<name>_high`.
-        name: Of the number.
-        percent: Write a share in per cent, with one digit; else with three digits.
+    The interval of `name` is `<name>_low` and `<name>_high`. A share in per cent has one digit,
+    other numbers have three.
     """
     value, low, high = (numbers[f"{name}{end}"] for end in ("", "_low", "_high"))
     if percent:

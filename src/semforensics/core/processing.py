@@ -44,11 +44,7 @@ def non_local_means(image: Grey, strength: float) -> Grey:
     """Average each pixel with those whose 5x5 surroundings look alike, up to 6 pixels away.
 
     Buades, Coll, Morel, "A non-local algorithm for image denoising", CVPR 2005, as scikit-image has
-    it; the noise is measured on the image itself.
-
-    Args:
-        image: Grey levels 0 … 255.
-        strength: Of the filter, in standard deviations of the noise.
+    it. The strength is in standard deviations of the noise, which is measured on the image itself.
     """
     from skimage.restoration import denoise_nl_means  # of the pipeline alone, not of `screen`
 
@@ -84,11 +80,8 @@ def poisson_gaussian_noise(
 ) -> Grey:
     """Draw the image again, as an electron detector would: shot noise and electronic noise.
 
-    Args:
-        image: Its levels are the means.
-        rng: Where the draws come from.
-        gain: Grey levels per electron; the shot noise has a variance of `gain` times the level.
-        sigma: Of the electronic noise, in grey levels.
+    The shot noise has a variance of `gain`, in grey levels per electron, times the level; the
+    electronic one a standard deviation of `sigma` grey levels.
     """
     return to_grey(rng.poisson(image / gain) * gain + rng.normal(0, sigma, image.shape))
 
@@ -118,11 +111,9 @@ def fewer_bits(image: Grey, bits: int) -> Grey:
 
 
 def jpeg(image: Grey, quality: int) -> Grey:
-    """Write as grey JPEG and read again; the 8x8 grid begins at the top-left pixel.
+    """Write as grey JPEG of a quality of 1 … 100, and read again.
 
-    Args:
-        image: Grey levels 0 … 255.
-        quality: Of Pillow's encoder, 1 … 100.
+    Pillow's encoder; the 8x8 grid begins at the top-left pixel.
     """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
@@ -133,9 +124,7 @@ def jpeg(image: Grey, quality: int) -> Grey:
 def resize_and_back(image: Grey, factor: float) -> Grey:
     """Shrink (or enlarge) an image, and bring it back to its size: bicubic, with antialiasing.
 
-    Args:
-        image: Grey levels.
-        factor: Of the height and width in between, which are rounded to whole pixels.
+    In between, height and width times the factor are rounded to whole pixels.
 
     Raises:
         InputError: Nothing would be left.

@@ -10,12 +10,6 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], title: str, total: int | None = None) -> Iterable[T]:
-    """Go through items behind a progress bar on stderr.
-
-    Args:
-        items: To go through.
-        title: Stands before the bar.
-        total: Number of items, where they do not know it.
-    """
+    """Go through items behind a progress bar on stderr; `total` where they do not know it."""
     console = Console(stderr=True)
     return progress.track(items, title, total, console=console, disable=not console.is_terminal)

@@ -41,9 +41,7 @@ def imports_of(tree: ast.AST) -> set[str]:
 def import_closure(modules: Iterable[str], skipped: tuple[str, ...] = ()) -> set[str]:
     """Return some modules of this package and all others that they can reach by imports.
 
-    Args:
-        modules: Where to begin.
-        skipped: Beginnings of module names that are not followed.
+    Modules whose names begin with one of `skipped` are not followed.
     """
     waiting, reached = set(modules), set[str]()
     while waiting:

@@ -49,9 +49,7 @@ _MEASURES = ("magnification_k", "kv", "wd_mm")
 def read_text(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV file as text: unknown values are the empty string, numbers keep their digits.
 
-    Args:
-        path: The file.
-        columns: Those that it must have; it may have others.
+    It must have `columns`, and may have others.
 
     Raises:
         InputError: The file is no CSV file, its rows differ in length, or a column is missing.
@@ -109,15 +107,7 @@ def read_catalogue(path: Path) -> pd.DataFrame:
 
 
 def check_catalogue(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Turn the texts of a catalogue into what `read_catalogue` returns.
-
-    Args:
-        table: The texts.
-        path: Stands in messages.
-
-    Raises:
-        InputError: As for `read_catalogue`.
-    """
+    """Turn the texts of a catalogue into what `read_catalogue` returns; errors as there."""
     check_columns(path, table.columns, [CATALOGUE_COLUMNS])
     bad = ~table["sha256"].str.fullmatch("[0-9a-f]{64}")
     values = table.loc[bad, ["file", "sha256"]].to_numpy()
@@ -174,9 +164,7 @@ def _with_numbers(table: pd.DataFrame, path: Path, problems: Sequence[str]) -> p
 def read_listing(path: Path, *layouts: Sequence[str]) -> pd.DataFrame:
     """Read the listing of a folder outside the repository, as text.
 
-    Args:
-        path: The file.
-        layouts: Columns that it may have; none: LISTING_COLUMNS.
+    It may have the columns of any of the layouts; without one, LISTING_COLUMNS.
 
     Raises:
         InputError: Not a listing, or a file is listed twice (in one set, where the listing has

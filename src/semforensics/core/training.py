@@ -1,9 +1,9 @@
 """The frame of every training: its state, how it is saved, resumed, watched and described.
 
-A training that was killed is resumed from its state in a scratch folder. The state has a stamp: the
-code that can have an effect on the training, its parameters except its length, its data, and the
-libraries and the device it ran on. Where any of these differ, the training starts anew and says
-what differs.
+A training that was killed is resumed from its state in a scratch folder, and ends in the same bytes
+on the same machine with the same number of threads. The state has a stamp: the code that can have
+an effect on the training, its parameters except its length, its data, and the libraries and the
+device it ran on. Where any of these differ, the training starts anew and says what differs.
 """
 
 import csv
@@ -203,13 +203,7 @@ def describe_difference(found: Stamp, expected: Stamp) -> str:
 
 
 class Training:
-    """One training in its scratch folder: resumes and saves a state, shows progress.
-
-    Args:
-        title: The training's name in its progress bar.
-        setup: How it is run.
-        stamp: From `make_stamp`.
-    """
+    """One training in its scratch folder: resumes and saves a state, shows progress."""
 
     def __init__(self, title: str, setup: Setup, stamp: Stamp) -> None:
         self.title, self.setup, self.stamp = title, setup, stamp
@@ -218,11 +212,9 @@ class Training:
         self.saved_at = time.monotonic()
 
     def resume(self, state: TrainingState, length: int) -> None:
-        """Load the state of the same training, or remove another one and say why.
+        """Load the state of the same training into a fresh one, or remove another and say why.
 
-        Args:
-            state: A fresh one, into which the saved one is loaded.
-            length: Iterations of the whole training; a state that has more is of another one.
+        A state that has more iterations than the whole training, `length`, is of another one.
         """
         saved, why_not = self._read(state.unit, length) if distributed.is_first() else (None, "")
         saved = distributed.from_first(saved)
@@ -357,13 +349,8 @@ def describe_training(
 ) -> dict[str, Any]:
     """Say how a generator was trained, for the description in its file.
 
-    Args:
-        architecture: The network's name in the file.
-        arguments: What rebuilds the network.
-        params: The training's parameters, as JSON can hold them.
-        setup: How it was run.
-        protocol: Which reals it learned from.
-        n_real: How many.
+    The architecture is the network's name there, and the arguments rebuild it; parameters are as
+    JSON can hold them.
     """
     return {
         "architecture": architecture,

@@ -50,7 +50,6 @@ class Sources:
     `thesis` all. Under `clean` the test split tells how near reals come that it has not seen; under
     `thesis` there are none, and each real is compared with all others instead."""
     fakes: Path
-    """The generated images, PNG files."""
     protocol: Protocol
     """As for the training."""
     data: str
@@ -99,25 +98,17 @@ def measure_distances(
     device: torch.device,
     memory_gb: float,
 ) -> str:
-    """Compare the fakes of one GAN with the reals that it was trained on.
+    """Compare the fakes of one GAN with the reals that it was trained on; sum up in one line.
 
-    Args:
-        sources: Reals and fakes.
-        pretrained: Holds the weights of LPIPS.
-        metrics: JSON file to write: minima, means and quantiles of distances, the test for copies,
-            the quality of the fakes as a set.
-        plots: Folder in which to write `<gan>_per_real.csv` and `<gan>_per_fake.csv` (each image's
-            nearest of the other kind), `<gan>_memorisation.csv` (the training real nearest to each
-            fake and to each other real, over all flips) and `<gan>_suspicious.csv` (the fakes that
-            are nearer to one than 99 % of the other reals).
-        params: Which LPIPS.
-        seed: Of the subsets of KID, and of the halves into which `thesis` parts the reals.
-        device: Where to compute; it changes no MSE, and of LPIPS the last digits.
-        memory_gb: For the embeddings of LPIPS, in 10^9 bytes. Bounds memory; never changes a
-            result.
+    The JSON file `metrics` holds minima, means and quantiles of distances, the test for copies, and
+    the quality of the fakes as a set. The folder `plots` holds `<gan>_per_real.csv` and
+    `<gan>_per_fake.csv` (each image's nearest of the other kind), `<gan>_memorisation.csv` (the
+    training real nearest to each fake and to each other real, over all flips) and
+    `<gan>_suspicious.csv` (the fakes that are nearer to one than 99 % of the other reals).
 
-    Returns:
-        One line that sums up.
+    The seed is that of the subsets of KID, and of the halves into which `thesis` divides the reals.
+    The device changes no MSE, and of LPIPS the last digits. `memory_gb`, in 10^9 bytes, bounds the
+    embeddings of LPIPS; it never changes a result.
 
     Raises:
         InputError: There are no fakes, fewer than six images of a kind, images of different sizes,
@@ -202,14 +193,9 @@ def _list_files(sources: Sources, seed: int) -> _Files:
 
 
 def halve_by_group(groups: Sequence[str], seed: int) -> Bool[np.ndarray, " n"]:
-    """Divide images into two halves, as equal as whole groups in random order allow.
+    """Say which images are in the first of two halves, as equal as whole groups allow.
 
-    Args:
-        groups: That of each image.
-        seed: Of the order.
-
-    Returns:
-        Which images are in the first half.
+    Groups come in random order.
     """
     names, counts = np.unique(np.asarray(groups), return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
@@ -266,15 +252,15 @@ def _all_lpips(
         memory_gb=memory_gb,
     )
     task = progress.add_task(f"LPIPS-{embedding.net}", total=passes)
-    distances: Float[np.ndarray, "flips n_seen n"] = pairwise_lpips(
+    distances = pairwise_lpips(
         batches.seen[:, None],
         batches.queries[:, None],
         embedding=embedding,
         flips=list(FLIPS),
         memory_gb=memory_gb,
         advance=lambda images: progress.advance(task, images),
-    ).numpy()
-    return distances
+    )
+    return np.asarray(distances.numpy())
 
 
 def _split_queries(distances: Float[np.ndarray, "flips n_seen n"], files: _Files) -> Measured:

@@ -95,12 +95,6 @@ def memorisation_table(
 ) -> pd.DataFrame:
     """Return the training real nearest to every fake and every other real, and how it is turned.
 
-    Args:
-        reals: Names of the training reals.
-        others: Names of the other reals.
-        fakes: Names of the fakes.
-        measured: Distances by their name.
-
     Returns:
         `kind` (fake or real), `file`, and for each distance `<name>`, `<name>_nearest`,
         `<name>_flip` and, of fakes alone, `<name>_relative`: see `relative_to_next`.
@@ -125,11 +119,8 @@ def memorisation_table(
 def suspicious_fakes(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
     """List the fakes below a threshold and by which distances, the most alone with its real first.
 
-    A threshold of 0, between reals that are equal, is met by a copy.
-
-    Args:
-        table: As `memorisation_table` returns it.
-        thresholds: By the name of the distance.
+    A threshold of 0, between reals that are equal, is met by a copy. The table is that of
+    `memorisation_table`.
     """
     fakes = table[table["kind"] == "fake"].drop(columns="kind")
     below = pd.DataFrame(
@@ -144,13 +135,9 @@ def suspicious_fakes(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd
 def memorisation_numbers(
     table: pd.DataFrame, thresholds: Mapping[str, float], *, held_out: bool
 ) -> dict[str, float | str]:
-    """Return what the metrics file says of copies.
+    """Return what the metrics file says of copies, from the table of `memorisation_table`.
 
-    Args:
-        table: As `memorisation_table` returns it.
-        thresholds: By the name of the distance.
-        held_out: Whether the other reals are ones that the generator has not seen; else there is
-            nothing to test against.
+    Where the other reals are not `held_out` from the generator, there is nothing to test against.
     """
     is_fake = table["kind"] == "fake"
     numbers: dict[str, float | str] = {
@@ -176,10 +163,6 @@ def copying_test(
     fakes: Float[np.ndarray, " n_fake"], held_out: Float[np.ndarray, " n_held_out"]
 ) -> tuple[float, float]:
     """Ask whether fakes are nearer to the training reals than held-out reals are.
-
-    Args:
-        fakes: Distance of each fake from its nearest training real.
-        held_out: Distance of each held-out real from its nearest training real.
 
     Returns:
         The probability that a fake is nearer than a held-out real, ties counting half: 0.5 without

@@ -18,11 +18,10 @@ class Nearest:
     """For each row of a distance matrix, its nearest column."""
 
     distance: Float[np.ndarray, " rows"]
-    """The smallest distance of the row."""
+    """The smallest of the row."""
     index: Int[np.ndarray, " rows"]
     """The column where it is; the lowest one wins a tie."""
     mean: Float[np.ndarray, " rows"]
-    """The mean distance of the row."""
 
 
 def nearest(distances: Float[np.ndarray, "rows columns"]) -> Nearest:
@@ -37,13 +36,9 @@ def nearest(distances: Float[np.ndarray, "rows columns"]) -> Nearest:
 
 
 def summarise(distances: Float[np.ndarray, "n_real n_fake"], name: str) -> dict[str, float]:
-    """Return the numbers of the metrics file, in the unit of the distances.
+    """Return the numbers of the metrics file, in the unit of the distances, which `name` begins.
 
     Minima without a further word are those of the reals, each over all fakes, as in the thesis.
-
-    Args:
-        distances: Of all pairs.
-        name: What they are; every key begins with it.
     """
     per_real, per_fake = distances.min(axis=1), distances.min(axis=0)
     lower, median, upper = np.quantile(per_real, [0.25, 0.5, 0.75])

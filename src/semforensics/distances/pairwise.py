@@ -35,12 +35,8 @@ def pairwise_mse(
     float64 carries the sum on. So no digit is lost between near images, and neither the block size
     nor the order of the images nor the machine changes a bit of the result.
 
-    Args:
-        a: Grey levels.
-        b: Grey levels of images of the same size.
-        block_size: Images of each set that are compared at a time. Bounds memory.
-        device: Where to multiply.
-        advance: Told the number of pairs of each block when it is done.
+    `block_size` images of each set are compared at a time, which bounds memory. `advance` is told
+    the number of pairs of each block when it is done.
 
     Returns:
         Float64 on the CPU, in grey levels squared, 0 … 65025; 0 only between identical images.
@@ -89,14 +85,8 @@ def pairwise_lpips(
     of a trunk pass or two each. So neither the block size nor the memory nor the order of the
     images changes a bit of the result.
 
-    Args:
-        a: Grey levels, as `Embedding` takes them.
-        b: Grey levels of images of the same size.
-        embedding: Makes the codes.
-        flips: How `b` is turned.
-        block_size: Images of `b` that are compared at a time, at most.
-        memory_gb: For codes, on the embedding's device.
-        advance: Told the number of images that passed the trunk.
+    At most `block_size` images of `b` are compared at a time; `memory_gb` are for codes, on the
+    embedding's device. `advance` is told the number of images that passed the trunk.
 
     Returns:
         Float64 on the CPU, 0 or more; 0 between identical images.

@@ -31,26 +31,15 @@ def plot(
     *,
     data: str,
 ) -> int:
-    """Draw the figures of one GAN into a folder, as PNG files.
+    """Draw the figures of one GAN into a folder, as PNG files; return how many.
 
     `fakes.png`, `losses.png`, `spectra.png`, `distances_mse.png`, `distances_lpips.png` and
     `memorisation.png` show nothing but generated images and numbers. `reals.png` (fakes beside
     reals), `nearest_pairs_mse.png`, `nearest_pairs_lpips.png` and `suspicious.png` hold pixels of
-    the reals, whose licence decides who may see them.
+    the reals, whose licence decides who may see them. They are those that the GAN was trained on.
 
-    Args:
-        gan: Name of the generator.
-        cropped: The reals. Those that the GAN was trained on are shown: the table of distances
-            lists them.
-        fakes: The generated images.
-        training: Holds `losses.csv`.
-        distances: Holds `<gan>_per_real.csv`, `<gan>_per_fake.csv`, `<gan>_memorisation.csv` and
-            `<gan>_suspicious.csv`.
-        figures: Folder to write.
-        data: Where the reals come from; printed in every figure.
-
-    Returns:
-        The number of figures.
+    `training` holds `losses.csv`, `distances` the tables of `measure_distances`. Every figure says
+    from `data` where the reals come from.
 
     Raises:
         InputError: A table lacks a column.
@@ -95,7 +84,4 @@ def _some(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, "n h
     """Take as many images as a grid holds, evenly from first to last: neighbours are alike."""
     rows, columns = grid_shape(images.shape[-1])
     count = min(len(images), rows * columns)
-    chosen: UInt8[np.ndarray, "n height width"] = images[
-        np.linspace(0, len(images) - 1, count).astype(int)
-    ]
-    return chosen
+    return np.asarray(images[np.linspace(0, len(images) - 1, count).astype(int)])

@@ -101,13 +101,9 @@ def quality(
 ) -> dict[str, float]:
     """Compare fakes with reals, and other reals with the same reals as the floor.
 
-    Args:
-        reals: The yardstick.
-        others: Reals of which none is among them.
-        fakes: Where there are more of them than of `others`, the first ones count for precision,
-            recall, density and coverage, which depend on the number of images.
-        space: What the features are; part of the keys.
-        rng: Draws the subsets of KID.
+    None of `others` is among the reals. Precision, recall, density and coverage depend on the
+    number of images: where there are more fakes than others, the first ones count. `space`, what
+    the features are, is part of the keys.
 
     Returns:
         The metrics file's numbers; those that end in `_floor` are of `others`.

@@ -14,9 +14,6 @@ def radial_power_spectra(
 ) -> tuple[Float[np.ndarray, " rings"], Float[np.ndarray, "n rings"]]:
     """Average the power of each image over all directions.
 
-    Args:
-        images: Grey levels of square images.
-
     Returns:
         The frequencies of rings one line of the spectrum wide, in cycles per pixel, from 1/side to
         0.7, short of the corner, where a ring is one point; and the power spectral density of each

@@ -18,10 +18,8 @@ _LONGEST_REMARK = 105  # letters in the width of the figure
 def gates_figure(gates: Sequence[Mapping[str, Any]], *, source: str) -> Figure:
     """Draw each gate's value and interval beside its bound, each gate on its own scale.
 
-    Args:
-        gates: `name`, `passed`, `value`, `low`, `high` (None where there was no test), `bound`,
-            `rule` and `remark` of each.
-        source: Line that says what the figure shows.
+    A gate has `name`, `passed`, `value`, `low`, `high` (None where there was no test), `bound`,
+    `rule` and `remark`.
     """
     figure = Figure(figsize=(8, 1.5 * len(gates) + 0.3), layout="constrained")
     for axes, gate in zip(figure.subplots(len(gates), squeeze=False)[:, 0], gates, strict=True):
@@ -47,10 +45,7 @@ def audit_markdown(
 ) -> str:
     """Write the gates as a table, and below it how well traces in the pixels tell the classes.
 
-    Args:
-        gates: As for `gates_figure`.
-        pixel_features: Columns feature, auroc, auroc_low, auroc_high, real and fake.
-        source: Line that says what the tables show.
+    `pixel_features` has the columns feature, auroc, auroc_low, auroc_high, real and fake.
     """
     of_gates = [
         [

@@ -19,14 +19,7 @@ def comparison_table(
     differences: pd.DataFrame,
     summary: Mapping[str, Any],
 ) -> str:
-    """Write headline, matrix and controls as Markdown.
-
-    Args:
-        cells: As `cells.csv`.
-        headline: AUROC with one generator left out.
-        differences: As `differences.csv`.
-        summary: As the metrics.
-    """
+    """Write headline, matrix and controls as Markdown, from the tables of `compare_detectors`."""
     seeds = summary["n_seeds"]
     parts = [
         f"AUROC with 95 % interval (bootstrap by groups, {summary['bootstrap_resamples']} "
@@ -73,9 +66,7 @@ def _left_out(headline: pd.DataFrame) -> str:
 def _matrix(part: pd.DataFrame, beaten: set[tuple[str, str]]) -> str:
     """Write what detectors that learned from the same generators find in every column.
 
-    Args:
-        part: Cells of fakes.
-        beaten: Methods and columns where the method beats NPR.
+    Where a method beats NPR, given by `beaten` as method and column, its number is bold.
     """
     methods = list(part["method"].unique())
     lines = []

@@ -40,12 +40,8 @@ def overlaid_maps(
 ) -> Figure:
     """Draw images beside their overlays: half the image, half the map in colour.
 
-    Args:
-        images: Grey levels.
-        maps: Grad-CAM maps of the same size.
-        image_class: Of all images, real or fake; the maps are evidence for it.
-        scale_max: Upper end of the colour scale, to be shared by figures that are compared.
-        note: Second line of the title.
+    The maps are evidence for the class of all images, real or fake. `scale_max` ends the colour
+    scale, to be shared by figures that are compared; `note` is the second line of the title.
     """
     rows = -(-len(images) // _COLUMNS)
     size = (2 * _CELL_INCHES * _COLUMNS + 1, _CELL_INCHES * rows + 0.7)
@@ -76,10 +72,8 @@ def compactness_distributions(
 ) -> Figure:
     """Draw how the share of pixels that holds half of a map's mass is distributed.
 
-    Args:
-        shares: Per direction of evidence and class: one share per image, 0 … 0.5; NaN is left out.
-        numbers: Per direction: the means with intervals, and whether they support the claim.
-        source: Line that says what the figure shows.
+    Per direction of evidence: the shares of each class, 0 … 0.5, where NaN is left out, and the
+    means with intervals and whether they support the claim.
     """
     figure = Figure(figsize=(8, 2.6 * len(shares)), layout="constrained")
     axes_of = figure.subplots(len(shares), sharex=True, squeeze=False)[:, 0]
@@ -128,13 +122,9 @@ def randomised_maps(
 ) -> Figure:
     """Draw maps while weights are replaced by random ones, and how well their order is kept.
 
-    Args:
-        images: One of each class, grey levels.
-        maps: Of these images: the trained map, then one per step. Each is drawn on its own scale,
-            since random weights have another unit.
-        steps: Per step its name and the rank correlation of each class with its interval.
-        limit: Highest mean correlation that passes once all weights are random.
-        source: Line that says what the figure shows.
+    Of one image of each class: the trained map, then one per step, each on its own scale, since
+    random weights have another unit. A step has its name and the rank correlation of each class
+    with its interval; `limit` is the highest mean that passes once all weights are random.
     """
     names = [_STEP_NAMES[step["fresh_from_logit_to"]] for step in steps]
     figure = Figure(figsize=(8, 6.2), layout="constrained")

@@ -29,12 +29,8 @@ def nearest_gallery(
 ) -> Figure:
     """Draw the fakes that are nearest to any real, the nearest first.
 
-    Args:
-        per_fake: One row per fake: `file`, `<by>_min`, `<by>_nearest`.
-        fakes: By file name.
-        reals: By file name.
-        by: Which distance, `mse` or `lpips`.
-        source: Line that says what the figure shows.
+    `per_fake` has the columns `file`, `<by>_min`, `<by>_nearest`, where the distance `by` is `mse`
+    or `lpips`.
     """
     nearest = per_fake.sort_values(f"{by}_min", kind="stable").head(NUM_PAIRS)
     pairs: list[tuple[str, str, Flip, str]] = [
@@ -48,14 +44,9 @@ def nearest_gallery(
 def suspicious_gallery(
     suspicious: pd.DataFrame, fakes: ImagesByName, reals: ImagesByName, *, source: str
 ) -> Figure:
-    """Draw the fakes that may be copies, each beside its real, which is turned as the fake is.
+    """Draw the first fakes that may be copies, each beside its real, turned as the fake is.
 
-    Args:
-        suspicious: One row per fake: `file`, `by`, and for both distances `<name>`,
-            `<name>_nearest`, `<name>_flip`. The first ones are drawn.
-        fakes: By file name.
-        reals: By file name.
-        source: Line that says what the figure shows.
+    The columns are `file`, `by`, and for both distances `<name>`, `<name>_nearest`, `<name>_flip`.
     """
     if suspicious.empty:
         figure = Figure(figsize=(7, 1.2))

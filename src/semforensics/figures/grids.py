@@ -25,12 +25,7 @@ def grid_shape(size_px: int) -> tuple[int, int]:
 
 @styled
 def image_grid(fakes: UInt8[np.ndarray, "n height width"], *, source: str) -> Figure:
-    """Draw fakes as a grid, in the order given, unselected.
-
-    Args:
-        fakes: Grey levels.
-        source: Line that says what the figure shows.
-    """
+    """Draw fakes as a grid, in the order given, unselected."""
     return _beside([("Fakes, unselected", FAKE, fakes)], source)
 
 
@@ -41,13 +36,7 @@ def fakes_beside_reals(
     *,
     source: str,
 ) -> Figure:
-    """Draw a grid of fakes beside one of reals, on one grey scale.
-
-    Args:
-        fakes: Grey levels.
-        reals: Grey levels of as many images.
-        source: Line that says what the figure shows.
-    """
+    """Draw a grid of fakes beside one of as many reals, on one grey scale."""
     grids = [("Fakes, unselected", FAKE, fakes), ("Reals, unselected", REAL, reals)]
     return _beside(grids, source)
 
@@ -60,14 +49,7 @@ def nearest_pairs(
     *,
     source: str,
 ) -> Figure:
-    """Draw each fake beside its nearest real.
-
-    Args:
-        fakes: Grey levels.
-        reals: The real nearest to each fake.
-        captions: Two lines for each pair; long ones are shortened.
-        source: Line that says what the figure shows.
-    """
+    """Draw each fake beside its nearest real, with two lines of caption, shortened if need be."""
     cell = _cell(fakes.shape[-1])
     columns = max(2, 1400 // (2 * cell + _MARGIN_PX))
     rows = -(-len(fakes) // columns)

@@ -84,24 +84,14 @@ _ALARMS = (
 
 @styled
 def two_sided_heatmap(grid: pd.DataFrame, *, source: str) -> Figure:
-    """Draw the detector's rates when both classes are processed alike.
-
-    Args:
-        grid: One row per cell and case, as `measure_robustness` writes them.
-        source: Line that says what the figure shows.
-    """
+    """Draw the detector's rates when both classes are processed, from `measure_robustness`."""
     cells = grid[grid["processed"] == "both"]
     return _draw(_halves(cells), _TWO_SIDED, "Both classes processed alike", source)
 
 
 @styled
 def one_sided_heatmap(grid: pd.DataFrame, *, source: str) -> Figure:
-    """Draw the detector's rates when only reals, or only fakes, are processed.
-
-    Args:
-        grid: One row per cell and case, as `measure_robustness` writes them.
-        source: Line that says what the figure shows.
-    """
+    """Draw the detector's rates when one class is processed, from `measure_robustness`."""
     cells = grid.loc[grid["processed"] == "both", ["axis", "level"]].copy()
     for case in ("reals", "fakes"):
         part = grid[(grid["processed"] == case) | (grid["axis"] == "none")]
@@ -116,9 +106,7 @@ def one_sided_heatmap(grid: pd.DataFrame, *, source: str) -> Figure:
 def false_alarm_heatmap(counted: pd.DataFrame, *, source: str) -> Figure:
     """Draw how often real micrographs are called fake, as tiles and as whole images.
 
-    Args:
-        counted: One row per set and way of counting, as `count_false_alarms` writes them.
-        source: Line that says what the figure shows.
+    The table is that of `count_false_alarms`.
     """
     keys = ["kind", "set"]
     tiles = counted[counted["level"] == "tile"].set_index(keys)

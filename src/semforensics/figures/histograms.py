@@ -23,11 +23,7 @@ def nearest_histograms(
 ) -> Figure:
     """Draw the histograms of the smallest distance of each real and of each fake, in the same bins.
 
-    Args:
-        per_real: Smallest distance of each real over all fakes.
-        per_fake: Smallest distance of each fake over all reals.
-        name: Which distance, `mse` (in grey levels squared) or `lpips`.
-        source: Line that says what the figure shows.
+    The distance `name` is `mse` (in grey levels squared) or `lpips`.
     """
     figure = Figure(figsize=(7, 5.6), layout="constrained")
     panels = figure.subplots(2, sharex=True)
@@ -59,11 +55,8 @@ def nearest_histograms(
 def memorisation_histograms(twins: pd.DataFrame, *, source: str) -> Figure:
     """Draw how far fakes, and reals that are not their twins, are from the nearest training real.
 
-    Fakes that lie to the left of the reals are nearer than honest images come.
-
-    Args:
-        twins: One row per image: `kind`, fake or real, and the distances `mse` and `lpips`.
-        source: Line that says what the figure shows.
+    Fakes that lie to the left of the reals are nearer than honest images come. The columns are
+    `kind`, fake or real, and the distances `mse` and `lpips`.
     """
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), _UNITS, strict=True):

@@ -30,9 +30,7 @@ _FROM_ZERO = ("LPIPS", "augmentation", "length", "norm")
 def loss_curves(losses: pd.DataFrame, *, source: str) -> Figure:
     """Draw what a training has logged over its iterations: losses, logits, diversity, ….
 
-    Args:
-        losses: The columns `COLUMNS` and any others of `_PANELS`; empty values are not drawn.
-        source: Line that says what the figure shows.
+    The columns are `COLUMNS` and any others of `_PANELS`; empty values are not drawn.
     """
     panels = {
         title: lines

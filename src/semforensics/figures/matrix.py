@@ -37,11 +37,9 @@ def name_of(key: str) -> str:
 def detector_matrix(cells: pd.DataFrame, *, source: str) -> Figure:
     """Draw one block per method: AUROC on fakes, and the share of controls called fake.
 
-    Args:
-        cells: `method`, `detector`, `column`, `note`, `auroc`, `called_fake`, in the order to draw.
-            What `note` calls "seen" is in brackets, what it calls "left out" is framed, and
-            "under-trained" columns have a dagger.
-        source: Line that says what the figure shows.
+    The columns are `method`, `detector`, `column`, `note`, `auroc`, `called_fake`, in the order to
+    draw. What is "seen" by its note is in brackets, what is "left out" is framed, and columns that
+    are "under-trained" have a dagger.
     """
     methods = list(cells["method"].unique())
     detectors = list(cells["detector"].unique())
@@ -124,10 +122,8 @@ def _draw_block(
 def leave_one_out_figure(headline: pd.DataFrame, *, source: str) -> Figure:
     """Draw the AUROC of every method on the generator that it did not learn from.
 
-    Args:
-        headline: `method`, `detector`, `column`, `auroc`, `auroc_low`, `auroc_high`; the mean over
-            the pairs has "mean" as detector and column.
-        source: Line that says what the figure shows.
+    The columns are `method`, `detector`, `column`, `auroc`, `auroc_low`, `auroc_high`; the mean
+    over the pairs has "mean" as detector and column.
     """
     methods = list(headline["method"].unique())
     pairs = list(dict.fromkeys(zip(headline["detector"], headline["column"], strict=True)))

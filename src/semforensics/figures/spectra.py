@@ -15,13 +15,9 @@ def power_spectra(
     *,
     source: str,
 ) -> Figure:
-    """Draw the median spectra of reals and fakes, with the band that holds 80 % of the images.
+    """Draw the median power spectra of reals and fakes, with the bands that hold 80 % of them.
 
-    Args:
-        frequency: In cycles per pixel.
-        reals: Power spectral densities.
-        fakes: Power spectral densities.
-        source: Line that says what the figure shows.
+    Frequencies are in cycles per pixel.
     """
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()

@@ -43,7 +43,7 @@ def source_line(gan: str, data: str) -> str:
 
 
 def add_source(figure: Figure, text: str) -> None:
-    """Write what a figure shows below it, at the right."""
+    """Write the `source` of a figure, which says what it shows, below it at the right."""
     figure.supxlabel(text, x=0.99, ha="right", size=8, color=NEUTRAL)
 
 
@@ -57,14 +57,10 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = DPI, dither: bool = Fa
     The palette covers all colours that occur, so rare ones are not lost: pictures of grey levels
     are off by one or two levels, lines and maps by up to 15 of 255, at a third of the size.
 
-    Args:
-        figure: To write; its transparency is lost.
-        path: Of the file.
-        dpi: Pixels per inch.
-        dither: Spread the error of a pixel's colour over its neighbours (Floyd and Steinberg 1976).
-            Coloured maps over pictures need it: they have more than 256 colours, and the nearest
-            ones of a palette would draw edges where the map has none. A quarter of the palette is
-            grey, so pictures beside the maps are off by five levels at most.
+    `dither` spreads the error of a pixel's colour over its neighbours (Floyd and Steinberg 1976).
+    Coloured maps over pictures need it: they have more than 256 colours, and the nearest ones of a
+    palette would draw edges where the map has none. A quarter of the palette is grey, so pictures
+    beside the maps are off by five levels at most. Transparency is lost.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi)

@@ -21,9 +21,8 @@ _ARCHITECTURES: dict[str, Callable[..., FastGAN | StyleGAN2]] = {
 def load_generator(path: Path, snapshot: str = "last") -> FastGAN | StyleGAN2:
     """Rebuild a generator from its file alone, in eval mode.
 
-    Args:
-        path: The file, or a folder that holds `generator.safetensors` and `best.safetensors`.
-        snapshot: Which of the two in a folder: `last` or `best`.
+    Of a folder, `snapshot` says which file: `last` is `generator.safetensors`, `best` is
+    `best.safetensors`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -41,10 +40,7 @@ def generate_fakes(
     *,
     device: torch.device,
 ) -> str:
-    """Write one 8-bit grey PNG per seed, named after it, at the generator's own size.
-
-    Returns:
-        One line: how many, and where.
+    """Write one 8-bit grey PNG per seed, named after it, at the generator's size; return a summary.
 
     Raises:
         FileNotFoundError: There is no generator.

@@ -18,17 +18,10 @@ def train_gan(
 ) -> str:
     """Train the generator whose parameters these are, and write its average, curves and grids.
 
-    A training that was killed is resumed from its state, and ends in the same bytes on the same
-    machine with the same number of threads.
-
-    Args:
-        crops: The reals that it may learn from.
-        pretrained: Folder with the weights of `params.perceptual_net`.
-        checkpoints: Folder to write: `generator.safetensors`, the last; `best.safetensors`, the one
-            nearest to the reals, if it is kept; and as many earlier snapshots as are kept.
-        plots: Folder to write: `losses.csv`, `snapshots.csv`, `grids/<iteration>.png`.
-        params: The training's parameters.
-        setup: How it is run.
+    `checkpoints` holds `generator.safetensors`, the last;
+    `best.safetensors`, the one nearest to the reals, if it is kept; and as many earlier snapshots
+    as are kept. `plots` holds `losses.csv`, `snapshots.csv` and `grids/<iteration>.png`.
+    `pretrained` is the folder with the weights of `params.perceptual_net`.
 
     Returns:
         One line about the result.

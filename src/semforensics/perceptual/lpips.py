@@ -34,11 +34,7 @@ _BATCH: dict[Trunk, int] = {"alex": 8, "vgg": 1}
 
 
 class LPIPS(nn.Module):
-    """The distance, frozen: gradients flow to the images, never to the weights.
-
-    Attributes:
-        net: Which trunk, `alex` or `vgg`.
-    """
+    """The distance, frozen: gradients flow to the images, never to the weights."""
 
     shift: Tensor
     scale: Tensor
@@ -57,9 +53,8 @@ class LPIPS(nn.Module):
     def load(cls, path: Path) -> "LPIPS":
         """Read the weights of a trunk and its linear heads.
 
-        Args:
-            path: A safetensors file: `features.N.weight` and `.bias` as in torchvision, and the
-                heads `lin.0` … `lin.4`, one number per channel. Its layers tell which trunk it is.
+        The safetensors file holds `features.N.weight` and `.bias` as in torchvision, and the heads
+        `lin.0` … `lin.4`, one number per channel. Its layers tell which trunk it is.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -85,12 +80,9 @@ class LPIPS(nn.Module):
     ) -> list[Float[Tensor, "batch _ _ _"]]:
         """Return the features of five layers, of unit length over channels at each position.
 
-        Args:
-            images: Values in -1 … 1; three channels, or a grey one, which is repeated.
-
-        Returns:
-            Float32, also under bfloat16 autocast. Under `torch.no_grad` they serve as a target that
-            takes no gradient.
+        Images are in -1 … 1, of three channels or a grey one, which is repeated. Features are
+        float32, also under bfloat16 autocast; under `torch.no_grad` they serve as a target that
+        takes no gradient.
 
         Raises:
             InputError: The number of channels is neither 1 nor 3, or the images are too small.
@@ -160,22 +152,10 @@ class Embedding:
 
     Images pass the trunk in batches of one size, the last filled up, since the last digits of a
     convolution may depend on the size of its batch.
-
-    Attributes:
-        net: Which trunk.
-        device: Where it runs.
-        batch: How many images pass the trunk at a time.
     """
 
     def __init__(self, lpips: LPIPS, *, precision: Precision, device: torch.device) -> None:
-        """Copy a distance.
-
-        Args:
-            lpips: The distance.
-            precision: Of the trunk. bfloat16 is faster and changes a distance by some thousandths
-                of itself.
-            device: Where to compute.
-        """
+        """Copy a distance; a trunk in bfloat16 is faster and changes it by some thousandths."""
         self.net, self.device, self.batch = lpips.net, device, _BATCH[lpips.net]
         self._dtype = getattr(torch, precision)
         self._lpips = _weighted_first(lpips).to(device)
@@ -205,14 +185,7 @@ class Embedding:
     def codes(
         self, images: UInt8[Tensor, "n channels height width"]
     ) -> list[UInt16[Tensor, "n _"]]:
-        """Return the codes of at most `batch` images, layer by layer.
-
-        Args:
-            images: Grey levels; three channels, or a grey one, which is repeated.
-
-        Raises:
-            InputError: As for `LPIPS.features`.
-        """
+        """Return the codes of at most `batch` images, layer by layer; errors as of `LPIPS`."""
         n = len(images)
         filled = torch.cat([images, images[-1:].expand(self.batch - n, -1, -1, -1)])
         return [

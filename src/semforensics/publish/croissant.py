@@ -18,13 +18,7 @@ _NUMBERS = ("width_px", "height_px")
 def describe_dataset(
     params: PackageDatasetParams, licences: list[str], manifest_sha256: str
 ) -> dict[str, Any]:
-    """Describe a packaged dataset as JSON-LD.
-
-    Args:
-        params: Title, version, who made it.
-        licences: Of its images.
-        manifest_sha256: Of the written `manifest.csv`, which has COLUMNS.
-    """
+    """Describe a packaged dataset as JSON-LD; its `manifest.csv`, of this hash, has COLUMNS."""
     fields = [
         {
             "@type": "cr:Field",

@@ -41,13 +41,8 @@ def package_dataset(
 ) -> str:
     """Write the dataset: `real/`, `fake/`, `manifest.csv`, `croissant.json`, `README.md`.
 
-    Args:
-        corpus: The images. Its seed is that of the order of the names.
-        catalogue: Of the micrographs: hashes, source, licence.
-        checkpoints: Holds one folder per generator.
-        folder: To write; an older one is replaced.
-        params: Title and who to ask.
-        snapshots: For each generator which checkpoint drew its fakes, "last" or "best".
+    The seed of the corpus is that of the order of the names. `snapshots` says of each generator
+    which checkpoint drew its fakes, "last" or "best".
 
     Returns:
         One line about the dataset.

@@ -33,10 +33,7 @@ class DrawnPlot:
 def render_plots(repository: Path, revisions: Sequence[str], folder: Path) -> list[DrawnPlot]:
     """Draw the plots of dvc.yaml as PNG files, of several revisions into one picture.
 
-    Args:
-        repository: A folder of the checkout.
-        revisions: Of Git or DVC; "workspace" is what lies there. None: the workspace.
-        folder: To write; an older one is replaced.
+    Revisions are of Git or DVC; "workspace", or none, is what lies in the repository.
 
     Returns:
         What was drawn, in the order of dvc.yaml. A plot without data in any revision is left out.

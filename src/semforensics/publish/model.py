@@ -33,16 +33,10 @@ def package_model(
     phases: int,
     data: str,
 ) -> str:
-    """Put a trained classifier and the statistics of its reals into one file.
+    """Put a trained classifier and the statistics of its reals into `model.safetensors`.
 
-    Args:
-        classifier: Folder of the classifier.
-        cropped: The crops it was trained and calibrated on.
-        splits: Their splits; the crops of the training split become references.
-        folder: To write `model.safetensors` into.
-        params: What the model says of itself.
-        phases: Averaged when it scores.
-        data: Where the reals come from: "simulated", "boiko" or "folder".
+    The crops of the training split become references. When the model scores it averages `phases`;
+    `data` says where the reals come from: "simulated", "boiko" or "folder".
 
     Returns:
         One line about the file.

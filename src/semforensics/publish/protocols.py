@@ -57,13 +57,8 @@ def compare_protocols(revision_a: str, revision_b: str, out: Path, repository: P
     """Write the results of two experiments side by side, in per cent with 95 % intervals.
 
     Their metrics say which one is clean and which one the thesis's; the order does not matter. A
-    detector that only one experiment has is shown without a difference.
-
-    Args:
-        revision_a: A Git revision, or the name of a DVC experiment.
-        revision_b: Another one.
-        out: File to write: two sentences and the table, in Markdown.
-        repository: A folder of the checkout.
+    revision is one of Git, or the name of a DVC experiment. A detector that only one experiment has
+    is shown without a difference.
 
     Returns:
         The number of lines made of measurements.

@@ -16,14 +16,9 @@ _AUDIT = {"gates": dict, "model_sha256": str, "domain_sha256": str, "phases": in
 
 
 def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]]:
-    """List what stands for and against the release of a model.
+    """List what is green and what is red for the release of a model, one line each.
 
-    Args:
-        metrics: What `audit-shortcuts` wrote.
-        classifier: Folder of the model.
-
-    Returns:
-        What is green and what is red, one line each. The model may be released if nothing is red.
+    It may be released if nothing is red. `metrics` is what `audit-shortcuts` wrote.
 
     Raises:
         FileNotFoundError: There is no audit or no model.

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(name: str, **values: Any) -> str:
-    """Fill in a template. Nothing is escaped but by the filters `text`, `code` and `attribute`."""
+    """Fill in a template. Only the filters `text`, `code` and `attribute` escape anything."""
     return _PAGES.get_template(name).render(values)
 
 

@@ -82,16 +82,10 @@ def stale_stages(repository: Path) -> list[str]:
 
 
 def write_report(base: str, head: str, out: Path, repository: Path) -> int:
-    """Write `report.md` and its pictures.
+    """Write `report.md` and its pictures; return the number of warnings.
 
-    Args:
-        base: Revision that the change goes into.
-        head: Revision with the change.
-        out: Folder to write; an older one is replaced.
-        repository: A folder of the checkout, with the data of both revisions in its cache.
-
-    Returns:
-        The number of warnings: headline numbers that fell by more than their interval.
+    A warning is a headline number that fell by more than its interval. The data of both revisions
+    must be in the cache.
 
     Raises:
         InputError: A revision is unknown, or DVC refuses.

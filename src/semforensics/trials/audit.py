@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.stats import rankdata
 from torch import Tensor
@@ -28,7 +28,7 @@ from semforensics.core.files import atomic_folder, sha256_of, write_json
 from semforensics.core.images import read_crop
 from semforensics.core.processing import gaussian_blur, gaussian_noise, jpeg
 from semforensics.core.training import Setup, clear_scratch
-from semforensics.detector.calibration import Labels, Scores
+from semforensics.detector.calibration import Scores
 from semforensics.detector.conformal import calibration_sizes
 from semforensics.detector.corpus import (
     LabelledImages,
@@ -45,14 +45,13 @@ from semforensics.detector.training import train_network
 from semforensics.figures.audit import audit_markdown, gates_figure
 from semforensics.figures.style import save_figure
 from semforensics.params import AuditShortcutsParams, TrainClassifierParams
-from semforensics.trials.intervals import paired_difference, wilson_interval
+from semforensics.trials.intervals import labels_and_groups, paired_difference, wilson_interval
 from semforensics.trials.metrics import auroc
 from semforensics.trials.pixel_features import feature_table, pixel_features
 from semforensics.trials.under_test import DetectorUnderTest
 
 Grey = UInt8[np.ndarray, "height width"]
 Images = UInt8[Tensor, "n 1 height width"]
-Groups = Shaped[np.ndarray, " n"]
 Score = Callable[[Images], Scores]
 """Of images; positive means fake."""
 
@@ -92,20 +91,12 @@ def audit_shortcuts(
     train: TrainClassifierParams,
     scratch: Path,
 ) -> str:
-    """Test a classifier for shortcuts; write gates, tables and a figure.
+    """Test a classifier for shortcuts; return one line per gate, and one that counts the red ones.
 
-    Args:
-        tested: The detector. The seed of its corpus is that of all draws but that of the test
-            split, which the model has.
-        metrics: JSON file to write: the gates, and which model they are of.
-        plots: Folder to write: gates.csv, pixel_features.csv, gates.png, gates.md.
-        params: Sizes of the tests.
-        geometry: How the reals were cut, for `release.check_release`: only tiles are not resampled.
-        train: The recipe of the training with permuted labels.
-        scratch: Where an interrupted training waits to be resumed.
-
-    Returns:
-        One line per gate, and one that counts the red ones.
+    Writes the gates and their model to the JSON file `metrics`, and gates.csv, pixel_features.csv,
+    gates.png and gates.md to the folder `plots`. `geometry` is how the reals were cut, which
+    `release.check_release` reads; `train` is the recipe of the training with permuted labels. All
+    draws take the seed of the corpus, except that of the test split, which takes the model's.
 
     Raises:
         InputError: Images differ in size.
@@ -178,11 +169,7 @@ def _write_plots(plots: Path, gates: list[Gate], pixels: pd.DataFrame, source: s
 def pixel_table(listing: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Measure how well traces in the pixels of all images tell the classes: no gate."""
     rows = [pixel_features(read_crop(p), p.stat().st_size) for p in map(Path, listing["path"])]
-    return feature_table(pd.DataFrame(rows), *_labels(listing), resamples, seed)
-
-
-def _labels(table: pd.DataFrame) -> tuple[Labels, Groups]:
-    return (table["class"] == "fake").to_numpy(), table["group"].to_numpy(dtype=str)
+    return feature_table(pd.DataFrame(rows), *labels_and_groups(listing), resamples, seed)
 
 
 def at_most(images: LabelledImages, count: int, seed: int) -> LabelledImages:
@@ -199,18 +186,11 @@ def processing_gate(score: Score, test: LabelledImages, resamples: int, seed: in
     """Process both classes, reals alone and fakes alone, each in four ways hardly seen by eye.
 
     They are what can set two folders of images apart: compression, a filter, noise, resampling.
-
-    What is lost when both are processed is fragility: the trace is gone. What is lost beyond that
-    when only one class is, is bias: the processing itself counts as a sign of a class. The excess
-    is the AUROC of two processed classes minus that of one processed and one untouched class.
-
-    Args:
-        score: Of the detector.
-        test: Test images of both classes.
-        resamples: Of the bootstrap.
-        seed: Of noise and bootstrap.
+    If both classes are processed, a loss is fragility: the trace is gone. What one processed class
+    loses beyond that is bias: the processing itself counts as a sign of a class. The excess is the
+    AUROC of two processed classes minus that of one processed and one untouched class.
     """
-    is_fake, groups = _labels(test.table)
+    is_fake, groups = labels_and_groups(test.table)
     before = score(test.images)
     found = []
     for name, images in processed(test.images, seed):
@@ -258,11 +238,10 @@ def _shrink_and_enlarge(image: Grey) -> Grey:
 
 
 def control_gate(tested: DetectorUnderTest, count: int) -> Gate:
-    """Ask for verdicts on images that are neither real nor fake; all must be inconclusive.
+    """Ask for verdicts on `count` images of noise and as many with random phases.
 
-    Args:
-        tested: The detector. Its test reals lend the controls their spectra, means and spreads.
-        count: Noise-only images, and as many phase-randomised ones.
+    All must be inconclusive, as they are neither real nor fake. The test reals lend them their
+    spectra, means and spreads.
     """
     test = tested.test
     reals = test.images[~test.is_fake, 0].numpy()

@@ -48,13 +48,8 @@ def measure_features(
 ) -> Float32[np.ndarray, "n features"]:
     """Measure the features of one baseline, averaged over the tiles of each image.
 
-    Args:
-        name: Whose features.
-        images: Grey levels.
-        tile_px: Side of the tiles, at least 16.
-
     Raises:
-        InputError: There are no images, or they hold no tile.
+        InputError: There are no images, or they hold no tile; its side is at least 16 px.
     """
     n, height, width = images.shape
     if n == 0 or min(height, width) < tile_px:
@@ -83,14 +78,12 @@ def spread_tiles(images: Images, tile_px: int) -> Tiles:
     Returns:
         The tiles of the first image row by row, then those of the second, ...
     """
+    tops, lefts = (_starts(side_px, tile_px) for side_px in images.shape[1:])
     # [rows of tiles, columns of tiles, n, side, side]
     tiles = [
-        [images[:, top : top + tile_px, left : left + tile_px] for left in starts_x]
-        for starts_x in [_starts(images.shape[2], tile_px)]
-        for top in _starts(images.shape[1], tile_px)
+        [images[:, top : top + tile_px, left : left + tile_px] for left in lefts] for top in tops
     ]
-    stacked = np.array(tiles).transpose(2, 0, 1, 3, 4)
-    return stacked.reshape(-1, tile_px, tile_px)
+    return np.array(tiles).transpose(2, 0, 1, 3, 4).reshape(-1, tile_px, tile_px)
 
 
 def _starts(side_px: int, tile_px: int) -> list[int]:
@@ -102,9 +95,7 @@ def _starts(side_px: int, tile_px: int) -> list[int]:
 
 def _spectrum(tiles: Tiles) -> Features:
     """Log power in rings one line of the spectrum wide, without the mean."""
-    _, spectra = radial_power_spectra(tiles)
-    logarithm: Features = np.log10(spectra + _ROUNDING)
-    return logarithm
+    return np.asarray(np.log10(radial_power_spectra(tiles)[1] + _ROUNDING))
 
 
 def _cosines(tiles: Tiles) -> Features:
@@ -113,8 +104,7 @@ def _cosines(tiles: Tiles) -> Features:
     Tiles are averaged after the logarithm, so that the mean does not depend on their number.
     """
     cosines = dctn(tiles.astype(np.float32), axes=(1, 2), norm="ortho").reshape(len(tiles), -1)
-    logarithm: Features = np.log10(np.square(cosines[:, 1:]) + np.float32(_ROUNDING))
-    return logarithm
+    return np.asarray(np.log10(np.square(cosines[:, 1:]) + np.float32(_ROUNDING)))
 
 
 # Section II-A of the paper, the filters of its figure 1: each predicts a pixel from its neighbours
@@ -267,8 +257,7 @@ def _autocorrelation(
 def _offset_variance(means: Float[np.ndarray, "n lines"]) -> Float[np.ndarray, " n"]:
     """Return the mean square of how far the mean of a line is from that of its two neighbours."""
     offsets = means[:, 1:-1] - (means[:, :-2] + means[:, 2:]) / 2
-    energy: Float[np.ndarray, " n"] = np.square(offsets).mean(axis=1)
-    return energy
+    return np.asarray(np.square(offsets).mean(axis=1))
 
 
 def _comb(tiles: Tiles) -> Float[np.ndarray, " n"]:
@@ -281,8 +270,7 @@ def _comb(tiles: Tiles) -> Float[np.ndarray, " n"]:
     steps = histogram[:, 1:-1] - (histogram[:, :-2] + histogram[:, 2:]) / 2
     # A smooth histogram gives 3/2 of its counts by chance alone.
     energy = np.square(steps).sum(axis=1) / (1.5 * tiles[0].size)
-    logarithm: Float[np.ndarray, " n"] = np.log10(energy + 1e-3)
-    return logarithm
+    return np.asarray(np.log10(energy + 1e-3))
 
 
 def fit_features(

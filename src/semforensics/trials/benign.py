@@ -11,12 +11,10 @@ BENIGN_COLUMNS = ("set", *LISTING_COLUMNS)
 
 
 def list_benign(folder: Path, listing: Path, sets: Mapping[str, Sequence[str]]) -> int:
-    """List the micrographs of all foreign sets with size and hash; return their number.
+    """List the micrographs of all sets with size and hash; return their number.
 
-    Args:
-        folder: Where they lie.
-        listing: CSV to write; without sets it holds its header only.
-        sets: For each name the glob patterns of its files, below `folder`.
+    `sets` holds glob patterns below `folder`, by the name of the set. Without sets the listing
+    holds its header only.
 
     Raises:
         InputError: A pattern selects nothing, or something selected is not a readable file.
@@ -38,12 +36,11 @@ def read_benign_listing(
 ) -> list[tuple[str, str]]:
     """Check the folder against its listing, and return the files of all sets, as (set, file).
 
-    Returns:
-        Nothing where no sets are named and the listing holds its header only.
+    Without sets and with an empty listing there are none.
 
     Raises:
         InputError: It is no such listing, or holds no file of the sets; files are new, missing or
-            changed since; or no folder is given for those that are listed.
+            changed since; or no folder is named for those that are listed.
     """
     table = read_listing(listing, BENIGN_COLUMNS)
     if table.empty:

@@ -60,13 +60,10 @@ class Unseen:
 def list_columns(
     table: pd.DataFrame, unseen: Unseen, *, max_images: int, seed: int
 ) -> list[Column]:
-    """List the columns for which there are images.
+    """List the columns for which there are images, with at most `max_images` of each class.
 
-    Args:
-        table: All reals and the fakes of the GANs with their splits, as `list_images` gives them.
-        unseen: The other images.
-        max_images: Reals of a column, and its other images, at most.
-        seed: Of the draw; reals are drawn evenly over their groups.
+    Reals are drawn evenly over their groups. `table` holds all reals and the fakes of the GANs with
+    their splits, as `list_images` returns them.
 
     Raises:
         InputError: What is made of reals is not named after crops of the test split.

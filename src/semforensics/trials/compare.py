@@ -33,7 +33,12 @@ from semforensics.params import CompareDetectorsParams
 from semforensics.trials.baselines import BASELINES, TILE_PX
 from semforensics.trials.columns import GANS, Column, Unseen, list_columns, note
 from semforensics.trials.detectors import METHODS, Measured, Methods, fit_methods, measure_images
-from semforensics.trials.intervals import percentile_interval, stratified_resamples, wilson_interval
+from semforensics.trials.intervals import (
+    labels_and_groups,
+    percentile_interval,
+    stratified_resamples,
+    wilson_interval,
+)
 from semforensics.trials.metrics import aurocs, average_precisions
 
 MEAN = "mean"
@@ -57,15 +62,9 @@ def compare_detectors(
 ) -> str:
     """Fit the baselines, test all detectors on all columns, and write metrics, tables and figures.
 
-    Args:
-        classifiers: Holds a folder per detector; those without a model are left out.
-        corpus: The images. Its seed is that of the draws and the resamples.
-        unseen: Images that no detector learned from.
-        metrics: JSON file to write: the headline.
-        plots: Folder to write: cells.csv, differences.csv, table.md, matrix.png, leave_one_out.png.
-        params: Images per column, and resamples.
-        phases: Phases of the 2x2 grid that the networks average.
-        device: Where to score.
+    Detectors without a model below `classifiers` are left out. The headline goes to the JSON file
+    `metrics`; cells.csv, differences.csv, table.md, matrix.png and leave_one_out.png go to the
+    folder `plots`. The seed of the corpus is that of the draws and the resamples.
 
     Returns:
         Three lines: the headline, the best baseline, false alarms.
@@ -179,12 +178,9 @@ def _test(
     resamples: int,
     seed: int,
 ) -> tuple[pd.DataFrame, Resampled]:
-    """Test every method of every detector on every column.
+    """Test every method of every detector on every column; return a row per cell, and its AUROCs.
 
     Every column is measured once for all methods, reals once for all columns of a size.
-
-    Returns:
-        One row per cell, and its AUROC in every resample.
     """
     cells: list[Cell] = []
     resampled: Resampled = {}
@@ -196,8 +192,7 @@ def _test(
             reals[size_px] = measure(all_reals, networks, size_px=size_px)
         others = measure(table[table["class"] == "fake"], networks, size_px=size_px)
         images = reals[size_px].join(others).pick(table["path"])
-        is_fake = (table["class"] == "fake").to_numpy()
-        groups = table["group"].to_numpy(dtype=str)
+        is_fake, groups = labels_and_groups(table)
         rng = np.random.default_rng(seed)  # as in every column: groups of reals are drawn first
         weights = stratified_resamples(groups, is_fake, resamples, rng)
         for name, methods in fitted.items():
@@ -217,13 +212,10 @@ def measure_cell(
     is_fake: Bool[np.ndarray, " n"],
     weights: Int[np.ndarray, "resamples n"],
 ) -> tuple[Cell, Float[np.ndarray, " resamples"]]:
-    """Compute the numbers of one detector on one column.
+    """Return the numbers of one detector on one column, and its AUROC in every resample.
 
-    Args:
-        scores: Of every training of the detector, higher means more likely fake.
-        thresholds: Of every training; above it an image is called fake.
-        is_fake: One per image.
-        weights: How often each resample holds each image.
+    Scores and thresholds are of every training of the detector; above its threshold an image is
+    called fake. `weights` says how often each resample holds each image.
 
     Returns:
         Means over the trainings: AUROC with its interval, average precision, the share of fakes and
@@ -317,12 +309,12 @@ def summarise(
     """Return the headline as plain numbers.
 
     Returns:
-        `leave_one_out`: AUROC of every method, mean over the pairs, with its interval, and of the
-        others what the network has above them; `best_baseline` there; `worst`: the cell of least
-        AUROC of the network, without controls and under-trained columns; `baseline_wins` and
-        `compared`: in how many cells, of how many, a single baseline beats the network, and the
-        network a baseline (`npr_wins`); `false_alarms`: the share of each control, and of the
-        reals, that a method calls fake, the largest over the detectors.
+        `leave_one_out`: AUROC of every method, mean over the pairs, with its interval, and what the
+        network has above it; `best_baseline` there; `worst`: the cell of least AUROC of the
+        network, without controls and under-trained columns; in how many cells, `compared`, a single
+        baseline beats the network (`baseline_wins`) or the network it (`npr_wins`);
+        `false_alarms`: the largest share over the detectors of each control, and of the reals, that
+        a method calls fake.
     """
     summary: dict[str, Any] = {"n_real": int(cells["n_real"].max())}
     summary["n_groups"] = int(cells["n_groups"].max())

@@ -22,6 +22,7 @@ from semforensics.detector.networks import NPRNetwork
 from semforensics.detector.npr import centre_crop
 from semforensics.detector.scoring import score_images
 from semforensics.trials.baselines import BASELINES, BaselineName, fit_features, measure_features
+from semforensics.trials.intervals import labels_and_groups
 from semforensics.trials.linear import LinearModel, fit_logistic, group_folds
 
 METHODS = ("npr", *BASELINES, "stack")
@@ -67,15 +68,10 @@ def measure_images(
     phases: int,
     device: torch.device,
 ) -> Measured:
-    """Measure the features of all baselines, and score the images with all networks.
+    """Measure the features of all baselines, and score the images with all networks, if any.
 
-    Args:
-        table: Holds a column `path`; each file is read once.
-        networks: May be none.
-        tile_px: Of the features.
-        size_px: Height and width; larger images are cut to their centre.
-        phases: Of the networks.
-        device: Where the networks are.
+    Each `path` of the table is read once; images larger than `size_px`, height and width, are cut
+    to their centre.
 
     Raises:
         InputError: An image is no crop, or the images of the table differ in size, or are smaller
@@ -145,18 +141,18 @@ def fit_methods(
     Args:
         name: Of the detector, whose networks' logits are taken.
         network_thresholds: One per seed, as training stored them.
-        train: Images as in `LabelledImages`.
-        validation: Likewise.
+        train: Images as in `LabelledImages`; so is `validation`.
+        validation: Of these the thresholds are chosen, and the stack is fitted.
         train_images: Holds the training images.
         validation_images: Holds the validation images, with logits.
         max_false_positive_rate: Of the thresholds, on validation.
     """
     learned = train_images.pick(train["path"])
-    is_fake, groups = _labels(train)
+    is_fake, groups = labels_and_groups(train)
     baselines = {b: fit_features(b, learned.features[b], is_fake, groups) for b in BASELINES}
 
     held_out = validation_images.pick(validation["path"])
-    is_fake, groups = _labels(validation)
+    is_fake, groups = labels_and_groups(validation)
     scores = _parts(name, len(network_thresholds), baselines, held_out)
     stack = fit_logistic(_stacked(scores), is_fake, groups)
     scores["stack"] = cross_fitted(_stacked(scores), is_fake, groups)[None]
@@ -204,7 +200,3 @@ def _stacked(
 ) -> Float32[np.ndarray, "n methods"]:
     """Put the scores side by side, of the network those of its first seed."""
     return np.stack([scores[name][0] for name in ("npr", *BASELINES)], axis=1)
-
-
-def _labels(table: pd.DataFrame) -> tuple[Bool[np.ndarray, " n"], Shaped[np.ndarray, " n"]]:
-    return (table["class"] == "fake").to_numpy(), table["group"].to_numpy(dtype=str)

@@ -51,17 +51,11 @@ _HEADLINE = (
 def evaluate_classifier(
     tested: DetectorUnderTest, metrics: Path, plots: Path, *, resamples: int
 ) -> str:
-    """Score the test split and write metrics and plots.
+    """Score the test split and write metrics and plots; return one line per generator.
 
-    Args:
-        tested: The detector, with all its trainings in its folder.
-        metrics: JSON file to write: one object per generator.
-        plots: Folder to write: scores.csv, numbers.csv, seeds.csv, roc.csv, pr.csv, confusion.csv,
-            reliability.csv, best_of.csv, predictive_values.csv.
-        resamples: Of the bootstrap.
-
-    Returns:
-        One line per generator.
+    The metrics are a JSON file with one object per generator. The folder `plots` holds scores.csv,
+    numbers.csv, seeds.csv, roc.csv, pr.csv, confusion.csv, reliability.csv, best_of.csv and
+    predictive_values.csv. `resamples` are those of the bootstrap.
 
     Raises:
         InputError: The calibration cannot resolve `alpha`, or images have another size.
@@ -115,10 +109,7 @@ def score_table(
 ) -> pd.DataFrame:
     """Return one row per test image with all that the detector says of it.
 
-    Returns:
-        What is known of the image; logit; probability of a fake, as the network states it and
-        calibrated, both at a prevalence of one half; p_real and p_fake; verdict; whether it is
-        inside the training domain.
+    Probabilities are at a prevalence of one half: as the network states them, and calibrated.
     """
     columns = ["file", "class", "generator", "split", "group"]
     logits = detector.logits(test.images)
@@ -146,11 +137,7 @@ def _measure_all(
     resamples: int,
     seed: int,
 ) -> tuple[dict[str, list[Number]], pd.DataFrame]:
-    """Measure the classifier on each generator, and the spread over its trainings.
-
-    Returns:
-        The numbers of each generator, and one row per training, generator and number.
-    """
+    """Return the numbers on each generator, and one row per training, generator and number."""
     numbers: dict[str, list[Number]] = {}
     parts = []
     for generator in generators:

@@ -68,18 +68,9 @@ def explain(
 
     The images drawn are spread evenly over the test split in the order of its names; the control
     with random weights uses the same ones. Zero maps and compactness are taken over the whole test
-    split.
-
-    Args:
-        name: Of the detector.
-        classifier: Folder of the model.
-        corpus: The images. Its seed is that of the bootstrap and of the random weights.
-        plots: Folder to write: real.png and fake.png (the maps of each class), compactness.csv (one
-            row per image and direction of evidence), compactness.png, randomised.png and
-            summary.json.
-        params: How many images.
-        resamples: Of the bootstrap.
-        device: Where to compute.
+    split. Written to the folder `plots`: real.png and fake.png (the maps of each class),
+    compactness.csv (one row per image and direction of evidence), compactness.png, randomised.png
+    and summary.json. The seed of the corpus is that of the bootstrap and of the random weights.
 
     Returns:
         One line: how many maps are zero everywhere, whether reals are compact and fakes broad, and
@@ -145,9 +136,9 @@ def explain_classes(
     """Compute the maps of all test images, class by class, in both directions of evidence."""
     classes: dict[ImageClass, Explained] = {}
     for image_class, sign in SIGNS.items():
-        images = test.images[test.is_fake == (image_class == "fake")]
-        own = explain_images(network, images, sign, device)
         is_fake = image_class == "fake"
+        images = test.images[test.is_fake == is_fake]
+        own = explain_images(network, images, sign, device)
         towards_fake = own if is_fake else explain_images(network, images, SIGNS["fake"], device)
         classes[image_class] = Explained(
             images,

@@ -16,12 +16,11 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from semforensics.acquire.names import describe_name
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, write_json
+from semforensics.core.progress import track
 from semforensics.core.tables import read_splits, write_table
 from semforensics.detector.perturbations import AS_IT_IS, GRID
 from semforensics.detector.tiling import Pooling, pool
@@ -53,15 +52,11 @@ def count_false_alarms(
 ) -> str:
     """Count false alarms on processed held-out reals and on foreign micrographs.
 
-    Args:
-        tested: The detector; the seed of its corpus is that of noise.
-        listing: The foreign micrographs with their hashes, as `list_benign` writes it.
-        folder: Where they lie; None: there must not be any.
-        metrics: JSON file to write: numbers of groups the classifier never saw.
-        plots: Folder to write: false_alarms.csv, one row per set and way of counting, images.csv,
-            one row per micrograph, and false_alarms.png.
-        params: The sets, and the rule of pooling that counts.
-        crop: How a micrograph is cut, as for the training images.
+    The numbers of groups that the classifier never saw go to the JSON file `metrics`;
+    false_alarms.csv (a row per set and way of counting), images.csv (a row per micrograph) and
+    false_alarms.png go to the folder `plots`. The foreign micrographs lie in `folder` as `listing`
+    says, which `list_benign` writes; without a folder there must not be any. The seed of the corpus
+    is that of noise.
 
     Returns:
         One line on the processed reals, and one per foreign set or that there is none.
@@ -115,8 +110,7 @@ def processed_tiles(tested: DetectorUnderTest) -> pd.DataFrame:
     about = {"file": micrographs[files].to_numpy(), "group": table["group"].to_numpy()}
     parts = []
     cells = [AS_IT_IS, *(cell for cell in GRID if cell.benign)]
-    console = Console(stderr=True)
-    for cell in track(cells, "processed", console=console, disable=not console.is_terminal):
+    for cell in track(cells, "processed"):
         changed = process(cell, images, files, tested.corpus.seed)
         name = f"{cell.axis}: {cell.level}"
         parts.append(classify(tested, changed).assign(kind="processed", set=name, **about))
@@ -137,8 +131,7 @@ def foreign_tiles(
     """
     parts: list[pd.DataFrame] = []
     refused: list[dict[str, str]] = []
-    console = Console(stderr=True)
-    for name, file in track(files, "foreign", console=console, disable=not console.is_terminal):
+    for name, file in track(files, "foreign"):
         about = {"set": name, "file": file, "group": describe_name(file)["group"]}
         try:
             cuts = [tile for *_, tile in cut(read_image_area(folder / file, crop), crop)]

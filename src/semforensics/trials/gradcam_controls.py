@@ -37,17 +37,9 @@ _PARTS = {step: (step,) for step in STEPS} | {"stem": ("conv1", "bn1")}
 
 
 def randomised(network: NPRNetwork, name: NetworkName, last_step: str, seed: int) -> NPRNetwork:
-    """Copy a network with random weights from the logit down to one part.
+    """Copy a network, with random weights from the logit down to `last_step`, one of `STEPS`.
 
-    Args:
-        network: In eval mode; it is left as it is.
-        name: Of its architecture.
-        last_step: The lowest part whose weights are random, of `STEPS`.
-        seed: Of the draw. The same weights are drawn whatever the step.
-
-    Returns:
-        The copy, in eval mode on the same device; its random normalisations have mean 0 and
-        variance 1.
+    A seed draws the same weights whatever the step; random normalisations have mean 0, variance 1.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -88,10 +80,8 @@ def half_mass_share(
 ) -> Float[np.ndarray, " n"]:
     """Return the smallest share of a map's pixels that holds half of its sum.
 
-    The last pixel counts by the part of it that is needed, so a constant map has exactly 0.5.
-
-    Args:
-        maps: 0 or more, at the layer's own resolution: up-sampling would spread every peak.
+    The last pixel counts by the part of it that is needed, so a constant map has exactly 0.5. Maps
+    are 0 or more, at the layer's own resolution: up-sampling would spread every peak.
 
     Returns:
         Above 0, at most 0.5, smaller is more compact; NaN for a map that is zero everywhere.
@@ -115,16 +105,9 @@ def mean_resamples(
     resamples: int,
     rng: np.random.Generator,
 ) -> tuple[float, Float[np.ndarray, " resamples"]]:
-    """Return the mean of the known values, and the means of its cluster bootstrap.
+    """Return the mean of the known values, and its means over a bootstrap by whole groups.
 
-    Args:
-        values: One per image; NaN is left out.
-        groups: What each image belongs to; whole groups are drawn.
-        resamples: How many times.
-        rng: Of the draws.
-
-    Returns:
-        NaN throughout where no value is known.
+    NaN is an unknown value; the results are NaN where none is known.
     """
     known = ~np.isnan(values)
     if not known.any():
@@ -161,13 +144,7 @@ def join_results(results: Sequence[ClaimResult]) -> ClaimResult:
 def compare_compactness(
     shares: Shares, groups: dict[ImageClass, list[str]], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Compare how compact the maps of two classes are.
-
-    Args:
-        shares: One number per image.
-        groups: What each image belongs to; classes are resampled separately, by group.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+    """Compare how compact the maps of two classes are, resampled separately, by group.
 
     Returns:
         Mean share of each class and the difference real - fake, each with its 95 % interval (NaN
@@ -214,15 +191,7 @@ def randomisation_control(
     """Make the weights random from the logit down, and compare each class's own maps.
 
     A map that was zero before is left out, one that is zero afterwards counts as uncorrelated.
-
-    Args:
-        network: In eval mode, on `device`.
-        name: Of its architecture.
-        images: Some of each class, grey levels.
-        groups: What each of them belongs to.
-        resamples: Of the bootstrap.
-        seed: Of the weights and the bootstrap.
-        device: Where to compute.
+    `images` are grey levels of each class, and `groups` what each belongs to.
     """
     trained = {c: explain_images(network, images[c], SIGNS[c], device) for c in SIGNS}
     examples = {c: [maps[0]] for c, maps in trained.items()}

@@ -16,29 +16,17 @@ Numbers = dict[str, float | int | str | None]
 
 
 def headline(metrics: Path, out: Path) -> int:
-    """Gather the classifier's numbers and the generators'.
-
-    Args:
-        metrics: Folder of `classifier` and `distances`.
-        out: JSON file to write.
-
-    Returns:
-        The number of entries.
+    """Gather the classifier's numbers and the generators' in a JSON file; return how many.
 
     Raises:
-        FileNotFoundError: A file is missing.
+        FileNotFoundError: A file of the folder `metrics` is missing.
         InputError: It is not JSON, or does not hold what its stage writes.
     """
     return _write(out, metrics, _headline)
 
 
 def headline_trials(metrics: Path, out: Path) -> int:
-    """Gather the numbers of the detector's trials, as `headline` does.
-
-    Args:
-        metrics: Folder of `detectors.json`, `robustness.json`, `false_alarms.json`, `audit.json`.
-        out: JSON file to write.
-    """
+    """Gather the numbers of the detector's trials, as `headline` does."""
     return _write(out, metrics, _trials)
 
 

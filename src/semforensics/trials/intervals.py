@@ -6,6 +6,7 @@ The bootstrap draws whole groups, because crops of one micrograph are not indepe
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int, Integer, Shaped
 from scipy.stats import binomtest
 
@@ -13,8 +14,14 @@ from semforensics.core.errors import InputError
 from semforensics.detector.calibration import Labels, Scores
 from semforensics.trials.metrics import Weights, aurocs
 
+Groups = Shaped[np.ndarray, " n"]
 Interval = tuple[float, float]
 Metric = Callable[[Scores, Labels, Weights], Float[np.ndarray, " resamples"]]
+
+
+def labels_and_groups(table: pd.DataFrame) -> tuple[Labels, Groups]:
+    """Return which images of a table are fake, and the group of each."""
+    return (table["class"] == "fake").to_numpy(), table["group"].to_numpy(dtype=str)
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -45,51 +52,31 @@ def paired_difference(
     scores_a: Scores,
     scores_b: Scores,
     is_fake: Labels,
-    groups: Shaped[np.ndarray, " n"],
+    groups: Groups,
     resamples: int,
     rng: np.random.Generator,
 ) -> tuple[float, float, float]:
-    """Compare two detectors on the same images.
+    """Return the AUROC of scores a minus that of scores b, and its 95 % interval.
 
-    Args:
-        scores_a: Of one, on any scale.
-        scores_b: Of the other, on any scale.
-        is_fake: One per image.
-        groups: What is drawn together, as in `stratified_resamples`.
-        resamples: How often; both detectors see the same ones.
-        rng: Where the draws come from.
-
-    Returns:
-        AUROC of a minus AUROC of b, and its 95 % interval.
+    Both are on any scale, of the same images, and see the same resamples.
     """
     weights = stratified_resamples(groups, is_fake, resamples, rng)
-
-    def difference(
-        _scores: Scores, is_fake: Labels, weights: Weights
-    ) -> Float[np.ndarray, " resamples"]:
-        gap: Scores = aurocs(scores_a, is_fake, weights) - aurocs(scores_b, is_fake, weights)
-        return gap
-
-    return with_interval(difference, scores_a, is_fake, weights)
+    (value,), resampled = (
+        aurocs(scores_a, is_fake, of) - aurocs(scores_b, is_fake, of)
+        for of in (np.ones((1, len(is_fake)), dtype=np.int64), weights)
+    )
+    return float(value), *percentile_interval(resampled)
 
 
 def stratified_resamples(
-    groups: Shaped[np.ndarray, " n"], is_fake: Labels, resamples: int, rng: np.random.Generator
+    groups: Groups, is_fake: Labels, resamples: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "resamples n"]:
     """Draw whole groups with replacement so that no resample lacks a class.
 
     Groups of reals only, of fakes only and of both are drawn by themselves, of each kind as many as
     there are. A fake made out of noise is a group by itself; one made out of a real is in the
-    group of its original, and then is drawn with it.
-
-    Args:
-        groups: The group of each image, numbers or names.
-        is_fake: One per image.
-        resamples: How many times.
-        rng: Where the draws come from.
-
-    Returns:
-        How often each resample holds each image.
+    group of its original, and then is drawn with it. The result says how often each resample holds
+    each image.
     """
     _, index = np.unique(groups.astype(str), return_inverse=True)
     fakes, reals = np.bincount(index, is_fake) > 0, np.bincount(index, ~is_fake) > 0
@@ -103,16 +90,7 @@ def stratified_resamples(
 def cluster_resamples(
     clusters: Integer[np.ndarray, " n"], resamples: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "resamples n"]:
-    """Draw whole clusters with replacement, as many as there are.
-
-    Args:
-        clusters: The cluster of each image, any integers.
-        resamples: How many times.
-        rng: Where the draws come from.
-
-    Returns:
-        How often each resample holds each image.
-    """
+    """Draw whole clusters with replacement, as many as there are; return each image's counts."""
     _, index = np.unique(clusters, return_inverse=True)
     count = int(index.max()) + 1
     return rng.multinomial(count, np.full(count, 1 / count), size=resamples)[:, index]

@@ -21,8 +21,7 @@ def share_at_or_above(
 ) -> Float[np.ndarray, " points"]:
     """Return the share of scores at or above each threshold: one rate of a ROC curve."""
     below = np.searchsorted(np.sort(scores), thresholds, side="left")
-    share: Float[np.ndarray, " points"] = (len(scores) - below) / len(scores)
-    return share
+    return np.asarray((len(scores) - below) / len(scores))
 
 
 def precision_by_recall(scores: Scores, is_fake: Labels) -> Float[np.ndarray, " n_fake"]:
@@ -33,8 +32,7 @@ def precision_by_recall(scores: Scores, is_fake: Labels) -> Float[np.ndarray, " 
     fakes = np.sort(scores[is_fake])[::-1]
     found = len(fakes) * share_at_or_above(fakes, fakes)
     wrong = (~is_fake).sum() * share_at_or_above(scores[~is_fake], fakes)
-    precision: Float[np.ndarray, " n_fake"] = found / (found + wrong)
-    return precision
+    return np.asarray(found / (found + wrong))
 
 
 def auroc(scores: Scores, is_fake: Labels) -> float:
@@ -58,8 +56,7 @@ def average_precisions(
     found = np.diff(true, axis=1, prepend=0)
     # Before the first image of a resample nothing is called fake, and nothing is found either.
     precision = true / np.maximum(true + false, 1)
-    result: Float[np.ndarray, " resamples"] = (found * precision).sum(axis=1) / true[:, -1]
-    return result
+    return np.asarray((found * precision).sum(axis=1) / true[:, -1])
 
 
 def aurocs(scores: Scores, is_fake: Labels, weights: Weights) -> Float[np.ndarray, " resamples"]:
@@ -69,8 +66,7 @@ def aurocs(scores: Scores, is_fake: Labels, weights: Weights) -> Float[np.ndarra
     before = np.concatenate([np.zeros_like(true[:, :1]), true[:, :-1]], axis=1)
     # The trapezoid over one step is the half that ties count.
     area = (wrong * (true + before)).sum(axis=1) / 2
-    result: Float[np.ndarray, " resamples"] = area / (true[:, -1] * false[:, -1])
-    return result
+    return np.asarray(area / (true[:, -1] * false[:, -1]))
 
 
 def equal_error_rates(
@@ -89,8 +85,7 @@ def equal_error_rates(
     after = (difference >= 0).argmax(axis=1)[:, None]
     d0, d1 = (np.take_along_axis(difference, i, axis=1) for i in (after - 1, after))
     a0, a1 = (np.take_along_axis(alarms, i, axis=1) for i in (after - 1, after))
-    rates: Float[np.ndarray, " resamples"] = (a0 + (a1 - a0) * d0 / (d0 - d1))[:, 0]
-    return rates
+    return np.asarray((a0 + (a1 - a0) * d0 / (d0 - d1))[:, 0])
 
 
 def tprs_at_fpr(
@@ -107,14 +102,12 @@ def tprs_at_fpr(
     # + 1e-9: 0.1 * 30 is just below 3 in floating point.
     allowed = np.floor(max_false_positive_rate * false[:, -1:] + 1e-9)
     found = np.where(false <= allowed, true, 0).max(axis=1)
-    rates: Float[np.ndarray, " resamples"] = found / true[:, -1]
-    return rates
+    return np.asarray(found / true[:, -1])
 
 
 def brier_terms(logits: Scores, is_fake: Labels) -> Float[np.ndarray, " n"]:
     """Return the squared error of each probability; their mean is the Brier score, 0 … 1."""
-    terms: Float[np.ndarray, " n"] = (fake_probability(logits) - is_fake) ** 2
-    return terms
+    return np.asarray((fake_probability(logits) - is_fake) ** 2)
 
 
 def expected_calibration_errors(
@@ -129,8 +122,7 @@ def expected_calibration_errors(
     gaps = fake_probability(logits) - is_fake
     member = equal_mass_bins(logits, bins)[:, None] == np.arange(bins)  # [n, bins]
     sums = np.abs((weights * gaps) @ member).sum(axis=1)
-    errors: Float[np.ndarray, " resamples"] = sums / weights.sum(axis=1)
-    return errors
+    return np.asarray(sums / weights.sum(axis=1))
 
 
 def equal_mass_bins(scores: Scores, bins: int = 15) -> Int[np.ndarray, " n"]:
@@ -163,12 +155,7 @@ def best_of_pass_rate(passes: Bool[np.ndarray, " n"], scores: Scores, choices: i
     """Return the chance that the least suspicious of several fakes passes.
 
     Exact over all ways to take `choices` of these fakes without replacement; of fakes with one
-    score any may be the one.
-
-    Args:
-        passes: Whether each fake passes when it is shown.
-        scores: The forger shows the lowest.
-        choices: How many are made.
+    score any may be the one. The forger shows the lowest score.
 
     Raises:
         InputError: There are fewer fakes than that.
@@ -182,8 +169,7 @@ def best_of_pass_rate(passes: Bool[np.ndarray, " n"], scores: Scores, choices: i
     order = np.argsort(scores, kind="stable")
     _, tied = np.unique(scores[order], return_inverse=True)
     share = np.bincount(tied, passes[order]) / np.bincount(tied)
-    chance: float = ((above[:-1] - above[1:]) * share[tied]).sum()
-    return float(chance)
+    return float(((above[:-1] - above[1:]) * share[tied]).sum())
 
 
 def _counts_above(

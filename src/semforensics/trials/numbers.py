@@ -47,7 +47,6 @@ class Number:
     low: float
     """Lower end of the 95 % interval."""
     high: float
-    """Upper end."""
     remark: str = ""
 
 
@@ -60,13 +59,9 @@ def measure(
 ) -> list[Number]:
     """Compute all numbers of one generator.
 
-    Args:
-        scores: All test reals and the test fakes of the generator: class, group, logit, verdict,
-            inside.
-        threshold: A logit; above it an image is called fake.
-        temperature: What logits are divided by for calibrated probabilities.
-        resamples: Of the bootstrap.
-        rng: Of the bootstrap.
+    `scores` has class, group, logit, verdict and inside of all test reals and of the generator's
+    test fakes. Above the threshold, a logit, an image is called fake; the temperature divides
+    logits for calibrated probabilities.
     """
     logits, is_fake = arrays(scores)
     numbers = []
@@ -140,15 +135,10 @@ def number_table(numbers: list[Number]) -> pd.DataFrame:
 def reliability_table(
     scores: pd.DataFrame, temperature: float, generator: str, bins: int = 15
 ) -> pd.DataFrame:
-    """Compare stated probabilities with shares of fakes, in bins of equal mass.
+    """Compare stated probabilities with shares of fakes, in at most `bins` bins of equal mass.
 
-    Temperature scaling keeps the order, so the bins before and after it hold the same images.
-
-    Args:
-        scores: Test reals and the test fakes of the generator.
-        temperature: Of the calibration.
-        generator: Ends the names of the columns, so that one table holds several.
-        bins: At most so many rows; images of one score share a bin.
+    Images of one score share a bin. Temperature scaling keeps the order, so the bins before and
+    after it hold the same images. `generator` ends the names of the columns.
 
     Returns:
         Per bin: its number from the least suspicious on, images, share of fakes with Wilson's
@@ -177,13 +167,9 @@ def best_of_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return a forger's chances who makes several fakes and shows the least suspicious one.
 
     The forger knows the logits. By the threshold a fake passes when it is not called fake, by the
-    verdict when it is not "ai-suspected"; how often it is even called "consistent" stands beside.
+    verdict when it is not "ai-suspected"; the table also says how often it is called "consistent".
     All are exact means over all choices from the test fakes, without replacement; a number of
     choices above theirs is left out.
-
-    Args:
-        scores: Holds the test fakes of one generator.
-        threshold: A logit.
     """
     fakes = scores[scores["class"] == "fake"]
     logits = fakes["logit"].to_numpy()
@@ -203,10 +189,6 @@ def best_of_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 def predictive_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Say what a call is worth where fakes are rare: Bayes' rule on the rates of the test split.
-
-    Args:
-        scores: Test reals and the test fakes of one generator.
-        threshold: A logit.
 
     Returns:
         Per rule (the threshold, and the verdict) and prevalence: the share of fakes among images
@@ -243,8 +225,7 @@ def _posteriors(name: str, called: Labels, is_so: Labels, prevalence: float) -> 
 def spread_over_seeds(seeds: pd.DataFrame) -> list[Number]:
     """Return the mean over the trainings of every number, with the lowest and highest as its ends.
 
-    Args:
-        seeds: One row per training and number: training_seed, name, value.
+    `seeds` has a row per training and number: training_seed, name, value.
     """
     remark = f"mean, lowest and highest of {seeds['training_seed'].nunique()} trainings"
     return [

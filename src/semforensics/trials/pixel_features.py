@@ -25,9 +25,7 @@ _LEAST_STEP = 1e-3  # grey levels; keeps the logarithm finite where neighbours a
 def pixel_features(grey: UInt8[np.ndarray, "height width"], size_bytes: int) -> dict[str, float]:
     """Measure traces of encoding and processing in the pixels, and how far they compress.
 
-    Args:
-        grey: Grey levels.
-        size_bytes: Of the losslessly compressed file.
+    `size_bytes` is that of the losslessly compressed file.
 
     Returns:
         `bits_per_pixel` of the file, `grey_levels` in use, `comb`: how ragged the histogram is
@@ -69,12 +67,7 @@ def feature_table(
 ) -> pd.DataFrame:
     """Measure how well all features together, and each by itself, tell fakes from reals.
 
-    Args:
-        features: One row of numbers per image.
-        is_fake: One per image.
-        groups: Of each image.
-        resamples: Of the cluster bootstrap.
-        seed: Of folds and bootstrap.
+    `features` has a row of numbers per image; the bootstrap is by group.
 
     Returns:
         The first row is of all features. Columns: feature; auroc, cross-validated over groups (0.5

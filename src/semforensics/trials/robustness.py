@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, UInt8
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from semforensics.core.files import atomic_folder, write_json
+from semforensics.core.progress import track
 from semforensics.core.tables import read_splits
 from semforensics.detector.corpus import Corpus, LabelledImages, draw_evenly, load_images
 from semforensics.detector.perturbations import AS_IT_IS, AXES, GRID, Perturbation, apply_to_all
@@ -26,7 +25,7 @@ from semforensics.detector.verdict import decide
 from semforensics.figures.heatmaps import one_sided_heatmap, two_sided_heatmap
 from semforensics.figures.style import save_figure, source_line
 from semforensics.params import RobustnessParams
-from semforensics.trials.intervals import paired_difference, wilson_interval
+from semforensics.trials.intervals import labels_and_groups, paired_difference, wilson_interval
 from semforensics.trials.metrics import auroc
 from semforensics.trials.under_test import DetectorUnderTest
 
@@ -51,11 +50,9 @@ def measure_robustness(
 ) -> str:
     """Score the test split after every kind of processing, and write metrics, table and heat maps.
 
-    Args:
-        tested: The detector; the seed of its corpus is that of noise and of the choice of images.
-        metrics: JSON file to write: the mean and the worst cell of each axis.
-        plots: Folder to write: grid.csv, one row per cell and case, two_sided.png, one_sided.png.
-        params: How many images.
+    The mean and the worst cell of each axis go to the JSON file `metrics`; grid.csv (a row per cell
+    and case), two_sided.png and one_sided.png go to the folder `plots`. The seed of the corpus is
+    that of noise and of the choice of images.
 
     Returns:
         One line: how many cells, how many of them fragile and biased, the worst.
@@ -106,8 +103,7 @@ def measure_grid(tested: DetectorUnderTest, test: LabelledImages) -> pd.DataFram
         return {"axis": cell.axis, "level": cell.level} | numbers
 
     rows = [row(AS_IT_IS, original, "both")]
-    console = Console(stderr=True)
-    for cell in track(GRID, "robustness", console=console, disable=not console.is_terminal):
+    for cell in track(GRID, "robustness"):
         changed = classify(tested, process(cell, test.images, files, seed, donors))
         rows += [row(cell, changed, case) for case in get_args(Processed)]
     return pd.DataFrame(rows)
@@ -157,13 +153,9 @@ def measure_cell(
 ) -> dict[str, Any]:
     """Return all numbers of a cell in one of its cases.
 
-    Args:
-        original: As `classify` returns it, of the images as they were.
-        changed: Of the same images, all of them processed.
-        processed: Which class counts as processed.
-        table: One row per image, as in `LabelledImages`.
-        threshold: A logit; above it an image is called fake.
-        seed: Of the bootstrap: in every cell the same resamples.
+    `original` and `changed` are what `classify` returns of the images as they were, and after all
+    of them were processed; of the class that is not in `processed` the originals count. Above
+    the threshold, a logit, an image is called fake. Every cell has the same resamples.
 
     Returns:
         Rates with Wilson's 95 % interval; the AUROC and its change against the originals, with the
@@ -171,8 +163,7 @@ def measure_cell(
         shares of images inside the domain and decided; errors of the decided ones (not a number
         where none is); numbers of images and groups; a remark where the change is certain.
     """
-    is_fake = (table["class"] == "fake").to_numpy()
-    groups = table["group"].to_numpy()
+    is_fake, groups = labels_and_groups(table)
     chosen = {"both": np.ones_like(is_fake), "fakes": is_fake, "reals": ~is_fake}[processed]
     outcome = original.copy()
     outcome.loc[chosen] = changed.loc[chosen]

@@ -39,9 +39,7 @@ _THESIS = (
 def tabulate(metrics: Path, out: Path) -> int:
     """Write all classifiers' numbers as one Markdown table, in per cent with 95 % intervals.
 
-    Args:
-        metrics: Folder of `<detector>.json`, as `evaluate-classifier` writes them.
-        out: File to write.
+    `metrics` holds `<detector>.json`, as `evaluate-classifier` writes them.
 
     Returns:
         The number of lines made of measurements.

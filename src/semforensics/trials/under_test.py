@@ -40,13 +40,8 @@ class DetectorUnderTest:
     ) -> "DetectorUnderTest":
         """Load a classifier, and check that these are the images that it was trained on.
 
-        Args:
-            folder: Of the classifier.
-            corpus: The images.
-            phases: Of the 2x2 grid, averaged: 1 or 4.
-            alpha: Of the verdicts; whether the calibration resolves it is not checked here.
-            device: Where to score.
-            name: The detector that is expected; None: any.
+        `name` is the detector that is expected; None: any. Whether the calibration resolves `alpha`
+        is not checked here.
 
         Raises:
             InputError: The folder holds no classifier with its calibration, or another detector's;

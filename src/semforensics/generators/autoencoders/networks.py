@@ -13,7 +13,7 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from semforensics.core.checkpoints import load_network
+from semforensics.core.checkpoints import load_network, own_arguments
 from semforensics.core.errors import InputError
 
 Upsampler = Literal["nearest", "bilinear", "transposed", "shuffle"]
@@ -59,12 +59,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, *, width: int, levels: int, bottleneck: int, upsampler: Upsampler) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "width": width,
-            "levels": levels,
-            "bottleneck": bottleneck,
-            "upsampler": upsampler,
-        }
+        self.arguments = own_arguments(locals())
         self.levels = levels
         widths = [width * 2**level for level in range(levels + 1)]
         encoder: list[nn.Module] = [_conv(1, width), nn.LeakyReLU(SLOPE)]

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from rich.console import Console
-from rich.progress import track
 
 from semforensics.acquire.simulated import draw_area, simulate_view
 from semforensics.acquire.simulated_info_bar import bar_rows
@@ -22,6 +20,7 @@ from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, to_uint8, to_unit_range, write_grey_png
 from semforensics.core.processing import non_local_means, resize_and_back
+from semforensics.core.progress import track
 from semforensics.core.tables import read_splits
 from semforensics.generators.autoencoders.networks import RECIPES, Autoencoder, load_autoencoder
 from semforensics.generators.common.sampling import write_off
@@ -46,15 +45,11 @@ class Simulator:
     seed: int
 
     def draw_tiles(self, count: int, size_px: int) -> list[Grey]:
-        """Cut tiles of native pixels out of simulated frames, without their info bars.
+        """Cut `count` tiles of native pixels out of simulated frames, without their info bars.
 
         As many frames as the set has are drawn, more where they do not hold enough, fewer where
         fewer tiles are asked for. Each yields as many tiles as the others, or one less, evenly
         spread over it.
-
-        Args:
-            count: Of tiles.
-            size_px: Side of a tile.
 
         Raises:
             InputError: A frame is smaller than a tile.
@@ -95,17 +90,10 @@ def resynthesise(
 ) -> str:
     """Write pseudo-fakes of all crops, and the columns of the test split.
 
-    Args:
-        cropped: Canonical crops.
-        splits: Table of crops and splits.
-        autoencoders: Folder of the trained encoder-decoders.
-        pseudo: Folder to write, one PNG per crop under the crop's name.
-        unseen: Folder whose subfolders `autoencoder`, `nearest`, `bilinear`, `transposed`,
-            `denoised`, `resized` and `simulator` are written, each whole; other subfolders are left
-            alone. `simulator` holds tiles named `000000.png` and so on, or `off.json` only.
-        params: Strengths of the processing, and how many tiles.
-        simulator: Draws the tiles.
-        device: Where to compute.
+    `pseudo` holds one PNG per crop under the crop's name. Of the folder `unseen` the subfolders
+    `autoencoder`, `nearest`, `bilinear`, `transposed`, `denoised`, `resized` and `simulator` are
+    each written whole; others are left alone. `simulator` holds tiles named `000000.png` and so
+    on, or `off.json` only.
 
     Returns:
         One line: how many of each.
@@ -139,9 +127,8 @@ def resynthesise(
         for index, tile in enumerate(tiles):
             write_grey_png(folder / f"{index:06d}.png", tile)
         if not tiles:
-            is_simulated = simulator.source == "simulated"
-            reason = "the reals are simulated" if is_simulated else "num_simulated is 0"
-            write_off(folder, reason)
+            simulated = simulator.source == "simulated"
+            write_off(folder, "the reals are simulated" if simulated else "num_simulated is 0")
     return (
         f"{len(everything)} pseudo-fakes in {pseudo}; {len(test)} images of each of "
         f"{', '.join((*RECONSTRUCTED, *PROCESSED))}, and {len(tiles)} of the simulator, in {unseen}"
@@ -168,9 +155,8 @@ def _write(
     cropped: Path, files: list[str], target: Path, process: Callable[[Grey], Grey], title: str
 ) -> None:
     """Write one image per crop, under the crop's name."""
-    console = Console(stderr=True)
     with atomic_folder(target) as folder:
-        for file in track(files, title, console=console, disable=not console.is_terminal):
+        for file in track(files, title):
             write_grey_png(folder / file, process(read_crop(cropped / file)))
 
 

@@ -66,17 +66,10 @@ class AutoencoderState(MeasuredState):
 def train_autoencoders(
     crops: RealCrops, checkpoints: Path, *, params: TrainAutoencodersParams, setup: Setup
 ) -> str:
-    """Train every encoder-decoder of `RECIPES` and write them with their loss curves.
+    """Train every encoder-decoder of `RECIPES`; write `<name>.safetensors` of each and losses.csv.
 
-    A training that was killed is resumed from its state, and ends in the same bytes on the same
-    machine with the same number of threads.
-
-    Args:
-        crops: The reals that they may learn from.
-        checkpoints: Folder to write: `<name>.safetensors` of each, and `losses.csv`.
-        params: The training's parameters, alike for all.
-        setup: How it is run; each encoder-decoder derives its own seed, and has its own folder for
-            its state.
+    Each encoder-decoder derives a seed of its name, and
+    has a subfolder of the scratch folder for its state.
 
     Returns:
         One line: the peak signal-to-noise ratio of each on training cut-outs, in decibels.

@@ -37,12 +37,8 @@ def measure_statistics(network: nn.Module, batches: Iterable[tuple[Tensor, list[
     """Set the running statistics of all batch normalisations to those of a network's inputs.
 
     Only they run in train mode meanwhile; each ends as the mean over the batches of the batch's
-    mean and variance. The network is left in eval mode.
-
-    Args:
-        network: Called with the elements of each batch.
-        batches: Of equal size, larger than the batches in training: variance between images counts
-            only within a batch.
+    mean and variance. The network is left in eval mode. Batches are of equal size, larger than in
+    training: variance between images counts only within a batch.
     """
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]

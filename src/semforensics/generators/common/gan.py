@@ -53,13 +53,7 @@ class GANState(MeasuredState, Generic[G, D]):
 
 
 def load_material(crops: RealCrops, pretrained: Path, net: str, device: torch.device) -> Material:
-    """Read what a GAN learns from.
-
-    Args:
-        crops: The reals.
-        pretrained: Folder with the weights of perceptual nets.
-        net: Which of them.
-        device: For the perceptual net.
+    """Read the reals, and the perceptual distance of `net` from the folder of its weights.
 
     Raises:
         InputError: A file holds something else than its name says, or crops differ in size.

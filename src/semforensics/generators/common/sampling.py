@@ -18,12 +18,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import to_uint8, write_grey_png
+from semforensics.core.progress import track
 
 OFF_FILE = "off.json"
 """In a folder in place of images, or of a model, that are switched off: says why."""
@@ -88,9 +87,8 @@ def write_fakes(
     fakes: Path, seeds: Sequence[int], draw: Callable[[int], UInt8[Tensor, "side side"]]
 ) -> None:
     """Write one 8-bit grey PNG per seed into a folder, named after the seed in six digits."""
-    console = Console(stderr=True)
     with atomic_folder(fakes) as folder:
-        for seed in track(seeds, "fakes", console=console, disable=not console.is_terminal):
+        for seed in track(seeds, "fakes"):
             write_grey_png(folder / f"{seed:06d}.png", draw(seed).numpy())
 
 

@@ -46,15 +46,8 @@ def take_snapshot(
 ) -> None:
     """Measure a network by its fakes, and save it with their grid; warn of collapse.
 
-    Of several processes each measures, so that none waits for long; the first saves.
-
-    Args:
-        training: Whose scratch folder takes the network and the grid.
-        state: Of the training; the snapshot is added to its list.
-        network: The generator that samples.
-        fakes: Its images of the first seeds.
-        material: What it learned from.
-        meta: The description of the network, for its file.
+    Of several processes each measures, so that none waits for long; the first saves. `fakes` are
+    those of the first seeds, and `meta` describes the network in its file.
     """
     measured = measure_fakes(material.lpips, fakes, material.reals)
     state.snapshots.append({"iteration": float(state.iteration), **measured})
@@ -83,11 +76,8 @@ def take_snapshot(
 
 def _files_of(training: Training, iteration: int) -> tuple[Path, Path]:
     """Return where the grid and the network of a snapshot are kept."""
-    name = f"{iteration:06d}"
-    return (
-        training.scratch / f"grids/{name}.png",
-        training.scratch / f"snapshots/{name}.safetensors",
-    )
+    folder, name = training.scratch, f"{iteration:06d}"
+    return folder / f"grids/{name}.png", folder / f"snapshots/{name}.safetensors"
 
 
 def measure_fakes(

@@ -45,13 +45,8 @@ def sample(
     """Return the fake of one seed, in about -1 … 1.
 
     It is computed alone and in float32, so it depends on the weights, the seed and the number of
-    steps, never on batch mates.
-
-    Args:
-        network: In eval mode.
-        seed: Of the noise it begins with.
-        timesteps: Of the noising process that the network was trained on.
-        sampling_steps: Taken of them.
+    steps, never on batch mates. `timesteps` are those of the training, of which `sampling_steps`
+    are taken.
 
     Raises:
         InputError: More steps than there are.
@@ -77,16 +72,9 @@ def generate_diffusion(
     params: GenerateDiffusionParams,
     device: torch.device,
 ) -> str:
-    """Write one 8-bit grey PNG per seed, named after it, at the model's own size.
+    """Write one 8-bit grey PNG per seed, named after it, at the model's size; return a summary.
 
-    Args:
-        checkpoint: Folder of the model.
-        fakes: Folder to write; where the model is off, it holds `off.json` only.
-        params: How many, from which seed on.
-        device: Where to compute.
-
-    Returns:
-        One line about the result.
+    Where the model is off, the folder holds `off.json` only.
 
     Raises:
         FileNotFoundError: There is no model.

@@ -9,8 +9,7 @@ U-Net and the schedulers of `diffusers`. Ours differs where a short training gai
   Diffusion Models", ICLR 2022, arXiv:2202.00512, section 4), which is well scaled at both ends;
 - the timesteps of a batch are spread evenly (Kingma et al., "Variational Diffusion Models", NeurIPS
   2021, arXiv:2107.00630, appendix I.1), which makes the loss less noisy;
-- sampling by DDIM without noise (Song et al., "Denoising Diffusion Implicit Models", ICLR 2021,
-  arXiv:2010.02502, eq. 12, sigma = 0), so that an image is a function of its first noise;
+- sampling by DDIM without noise (see `sampling`);
 - a U-Net of few channels with attention at its lowest level only.
 """
 
@@ -77,16 +76,10 @@ def train_diffusion(
 ) -> str:
     """Train a diffusion model on cut-outs of the crops and write its average.
 
-    A training that was killed is resumed from its state, and ends in the same bytes on the same
-    machine with the same number of threads. With fewer steps than the state has it starts anew;
-    with as many as it has, the state is written out as it is.
-
-    Args:
-        crops: The reals that it may learn from.
-        checkpoint: Folder to write: `denoiser.safetensors` (the averaged weights, in 16 bit),
-            `losses.csv`, `samples.png` (the fakes of seeds 0 to 15); with 0 steps only `off.json`.
-        params: The training's parameters.
-        setup: How it is run.
+    With fewer steps than the state has it starts anew;
+    with as many as it has, the state is written out as it is. `checkpoint` holds
+    `denoiser.safetensors` (the averaged weights, in 16 bit), `losses.csv` and `samples.png` (the
+    fakes of seeds 0 to 15); with 0 steps only `off.json`.
 
     Returns:
         One line about the result.

@@ -42,7 +42,7 @@ def draw(batch: int, side_px: int, rng: torch.Generator) -> Draws:
     return Draws(brightness, saturation, contrast, shift)
 
 
-def augment(
+def diff_augment(
     x: Float[Tensor, "batch channels height width"], draws: Draws
 ) -> Float[Tensor, "batch channels height width"]:
     """Change brightness, saturation, contrast and place of each image; values are not clipped."""

@@ -44,11 +44,7 @@ def reconstruction_loss(
 ) -> Float[Tensor, ""]:
     """Return the sum of the mean LPIPS of the three reconstructions.
 
-    Args:
-        lpips: The distance.
-        reconstructions: From the discriminator.
-        whole: What `big` and `small` should show, of the same size.
-        part: What `part` should show.
+    `whole` is what `big` and `small` should show, of the same size, and `part` what `part` should.
     """
     # One pass for the three, and one for the two targets, which take no gradient.
     big, small, quarter = _chunks(lpips.features(torch.cat(reconstructions)), 3)
@@ -65,10 +61,7 @@ def reconstruction_loss(
 def r1_penalty(logits: Float[Tensor, " count"], reals: Pair) -> Float[Tensor, ""]:
     """Return half the mean squared norm of the gradient of an image's mean logit (Mescheder 2018).
 
-    Args:
-        logits: Of the reals.
-        reals: The images, at both scales, that the logits were computed from and that require a
-            gradient.
+    The gradient is that at both scales of the reals, which the logits were computed from.
     """
     per_image = logits.numel() // len(reals.big)
     gradients = torch.autograd.grad(logits.sum() / per_image, list(reals), create_graph=True)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from semforensics.core.checkpoints import refused_as
+from semforensics.core.checkpoints import own_arguments, refused_as
 from semforensics.core.errors import InputError
 
 SIZES_PX = (64, 128, 256, 512, 1024)
@@ -310,14 +310,8 @@ class Generator(nn.Module):
 
     def __init__(self, *, size_px: int, channels: int, ngf: int, nz: int, tanh: bool) -> None:
         super().__init__()
+        self.arguments = own_arguments(locals())
         width = _widths(ngf, _GENERATOR_WIDTHS, size_px, size_px)
-        self.arguments: dict[str, int | bool] = {
-            "size_px": size_px,
-            "channels": channels,
-            "ngf": ngf,
-            "nz": nz,
-            "tanh": tanh,
-        }
         self.size_px, self.nz, self.tanh = size_px, nz, tanh
         sides = [side for side in width if side <= size_px]
         self.init = nn.ModuleDict({"0": FromLatent(nz, 2 * width[4]), "1": GatedNorm(2 * width[4])})
@@ -535,13 +529,7 @@ class Discriminator(nn.Module):
         return torch.cat([big.flatten(), small.flatten()]).float()
 
     def reconstructions(self, maps: Maps, quadrant: int) -> Reconstructions:
-        """Decode the maps back to images.
-
-        Args:
-            maps: Of reals.
-            quadrant: Which quarter `part` shows: 0 top left, 1 top right, 2 bottom left, 3 bottom
-                right.
-        """
+        """Decode the maps of reals back to images; `part` shows the quadrant (`take_quadrant`)."""
         return Reconstructions(
             big=self.decoder_big(maps.last),
             small=self.decoder_small(maps.small),
@@ -558,10 +546,7 @@ class Discriminator(nn.Module):
 
     @classmethod
     def from_reference_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "Discriminator":
-        """Build the network from the weights of the public FastGAN.
-
-        Args:
-            state_dict: The discriminator's, as for `Generator.from_reference_state_dict`.
+        """Build the network from the weights of the public FastGAN; see the generator's.
 
         Raises:
             InputError: Names or shapes are not those of such a discriminator.
@@ -593,10 +578,8 @@ def take_quadrant(
 def initialise(network: nn.Module, *, power_steps: int) -> None:
     """Draw fresh weights from the global random state, as the original does.
 
-    Args:
-        network: Convolutions become N(0, 0.02²), normalisation weights N(1, 0.02²), their biases 0.
-        power_steps: Taken on every spectral norm; 0 in the original, whose singular vectors start
-            random.
+    Convolutions become N(0, 0.02²), normalisation weights N(1, 0.02²), their biases 0. Power steps
+    are taken on every spectral norm; 0 in the original, whose singular vectors start random.
     """
     for module in network.modules():
         if isinstance(module, _SpectralNorm):

@@ -188,14 +188,8 @@ def take_step(
 def check_inputs(params: FastGANParams, n_real: int, size_px: int, cropped: Path) -> None:
     """Refuse, before anything is trained, what the networks cannot take.
 
-    Args:
-        params: The training's parameters.
-        n_real: Number of training images.
-        size_px: Their side.
-        cropped: Their folder, for the message.
-
     Raises:
-        InputError: Size, number and parameters do not fit each other.
+        InputError: The parameters, the number of training images or their side do not fit.
     """
     distributed.check_batch(params.batch, "train_gan.fastgan.batch")
     if size_px not in SIZES_PX:
@@ -253,7 +247,7 @@ def new_state(
 def augment_reals(x: Tensor, rng: torch.Generator, *, reference: bool) -> Pair:
     """Augment reals and return them at both scales."""
     if reference:
-        x = diffaugment.augment(x, draw_augmentation(x, rng))
+        x = diffaugment.diff_augment(x, draw_augmentation(x, rng))
         return Pair(x, F.interpolate(x, size=small_side(x.shape[-1])))
     side = small_side(x.shape[-1])
     return _augment_alike(Pair(x, shrink(x, side)), rng)
@@ -262,7 +256,7 @@ def augment_reals(x: Tensor, rng: torch.Generator, *, reference: bool) -> Pair:
 def augment_fakes(fakes: Pair, rng: torch.Generator, *, reference: bool) -> Pair:
     """Augment fakes at both scales: alike, or in `reference` each on its own."""
     if reference:
-        return Pair(*(diffaugment.augment(x, draw_augmentation(x, rng)) for x in fakes))
+        return Pair(*(diffaugment.diff_augment(x, draw_augmentation(x, rng)) for x in fakes))
     return _augment_alike(fakes, rng)
 
 
@@ -270,7 +264,8 @@ def _augment_alike(pair: Pair, rng: torch.Generator) -> Pair:
     """Augment both scales with the same draws; shifts are whole pixels of the small scale."""
     draws = draw_augmentation(pair.small, rng)
     larger = draws.at_scale(pair.big.shape[-1] // pair.small.shape[-1])
-    return Pair(diffaugment.augment(pair.big, larger), diffaugment.augment(pair.small, draws))
+    big = diffaugment.diff_augment(pair.big, larger)
+    return Pair(big, diffaugment.diff_augment(pair.small, draws))
 
 
 def draw_augmentation(x: Tensor, rng: torch.Generator) -> diffaugment.Draws:

@@ -57,18 +57,13 @@ class AdaController:
         self.signs += torch.stack([signs.sum(), signs.new_tensor(signs.numel())])
 
     def update(self, batch: int) -> float:
-        """Move p by one step, up where r_t exceeds the target, and start anew.
+        """Move p by one step, up where r_t exceeds the target, and start anew; return r_t.
 
-        To be called once every `interval` iterations.
-
-        Args:
-            batch: Reals in one iteration, over all processes.
-
-        Returns:
-            r_t, the mean sign of the logits observed since the last update, in -1 … 1.
+        To be called once every `interval` iterations, with the reals of one iteration over all
+        processes.
 
         Raises:
-            InputError: No logits were observed, or one was not a number.
+            InputError: No logits were observed since the last update, or one was not a number.
         """
         total, count = self.signs.tolist()
         if not count:

@@ -122,10 +122,7 @@ def cut_out(
 ) -> Float[Tensor, "batch channels height width"]:
     """Set a rectangle of half the sides to 0, mid-grey, as far as it lies in the image.
 
-    Args:
-        images: Images.
-        which: Those with a hole.
-        centre: Of the hole, in shares of width and height, x before y.
+    The centre is in shares of width and height, x before y.
     """
     if not bool(which.any()):
         return images

@@ -8,6 +8,7 @@ turn an image can be left out for data with an orientation.
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from math import pi, sqrt
 from typing import Literal, Protocol, runtime_checkable
 
@@ -152,18 +153,11 @@ def draw(
 ) -> Draws:
     """Draw the random numbers for a batch of images.
 
-    Args:
-        kind: Which groups of operations.
-        p: Probability of each operation, 0 or more; above 1 is as 1.
-        batch: Number of images.
-        channels: 1 or 3.
-        height: In pixels.
-        width: In pixels.
-        rng: A CPU generator. How many numbers are drawn does not depend on p.
-        orientation: Of the data; fixed leaves out what turns an image.
+    The probability p of each operation is 0 or more; above 1 is as 1. How many numbers are drawn
+    does not depend on it.
 
     Raises:
-        InputError: Another number of channels, or p is negative or not a number.
+        InputError: A number of channels other than 1 or 3, or p is negative or not a number.
     """
     return _draw(_Random(rng), kind, p, (batch, channels, height, width), orientation)
 
@@ -265,7 +259,7 @@ def _neutral(batch: int) -> Draws:
 def augment(
     images: Float[Tensor, "batch channels height width"], draws: Draws
 ) -> Float[Tensor, "batch channels height width"]:
-    """Augment each image with its random numbers; values are not clipped.
+    """Augment each image, in [-1, 1], with its random numbers; values are not clipped.
 
     Differentiable any number of times in the images. Autocast does not reach inside: images of
     16 bits are augmented, and come back, in float32.
@@ -274,10 +268,6 @@ def augment(
     beyond their border is decided for the batch, as the one that reads farthest asks, and places
     are rounded accordingly; of an image that is made smaller, the outermost 3 pixels read a little
     beyond what is reflected for it alone.
-
-    Args:
-        images: In [-1, 1], of 1 or 3 channels.
-        draws: For as many images of the same size.
 
     Raises:
         InputError: The draws are for another number of images.
@@ -307,10 +297,7 @@ def _inverse_geometry(draws: Draws) -> Float[Tensor, "batch 3 3"]:
         rotate(draws.rotation_after.double()),
         translate(*(-draws.drift_px.double()).unbind(1)),
     )
-    inverse = steps[0]
-    for step in steps[1:]:
-        inverse = inverse @ step
-    return inverse
+    return reduce(torch.matmul, steps)
 
 
 def _colour_map(draws: Draws) -> Float[Tensor, "batch 4 4"]:
@@ -322,7 +309,4 @@ def _colour_map(draws: Draws) -> Float[Tensor, "batch 4 4"]:
         turn_hue(draws.hue.double()),
         saturate(draws.saturation.double()),
     )
-    colours = steps[0]
-    for step in steps[1:]:
-        colours = step @ colours
-    return colours
+    return reduce(lambda colours, step: step @ colours, steps)

@@ -62,13 +62,9 @@ _TABLE = {
 def configuration(
     name: str, size_px: int, *, batch: int | None = None, devices: int = 1
 ) -> Configuration:
-    """Return a row of the table.
+    """Return a row of the table: `auto`, or by its name.
 
-    Args:
-        name: `auto` or a key of the table.
-        size_px: Side of the images.
-        batch: Images of one step over all devices; None: the row's own.
-        devices: Processes that share a batch.
+    `batch` counts images over all devices; None is the row's own.
 
     Raises:
         InputError: There is no such row.

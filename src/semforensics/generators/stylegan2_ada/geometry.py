@@ -70,15 +70,11 @@ def margins(
 def warp(
     images: Float[Tensor, "batch channels height width"], inverse: Float[Tensor, "batch 3 3"]
 ) -> Float[Tensor, "batch channels height width"]:
-    """Show each image through a linear map of the plane.
+    """Show each image through a linear map of the plane, reflected beyond its border.
 
-    Args:
-        images: Images, reflected beyond their border.
-        inverse: From a place in the output to the place in the image that is shown there, in
-            pixels from the centre, x before y; float64, on the CPU.
-
-    Returns:
-        The warped images. A map that is exactly the identity leaves its image untouched.
+    `inverse` leads from a place in the output to the place in the image that is shown there, in
+    pixels from the centre, x before y; float64, on the CPU. Exactly the identity leaves an image
+    untouched.
     """
     height, width = images.shape[2:]
     left, top, right, bottom = margins(inverse, height, width)

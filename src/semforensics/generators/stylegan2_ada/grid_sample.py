@@ -21,13 +21,9 @@ def grid_sample(
 ) -> Float[Tensor, "batch channels out_height out_width"]:
     """Read images at places between their pixels, 0 outside.
 
-    Args:
-        images: Images, of the grid's dtype.
-        grid: Where each output pixel is read, x before y; -1 and 1 are the outer edges of the
-            image's outermost pixels (`align_corners=False`).
-
-    Returns:
-        The images' values there, differentiable any number of times in the images.
+    The grid says where each output pixel is read, x before y; -1 and 1 are the outer edges of the
+    image's outermost pixels (`align_corners=False`). The result can be differentiated any number
+    of times in the images.
 
     Raises:
         InputError: The grid requires a gradient, which is not computed.

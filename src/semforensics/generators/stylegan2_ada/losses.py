@@ -34,11 +34,8 @@ def r1_penalty(
 ) -> Float[Tensor, ""]:
     """Return the mean over the batch of the squared norm of the logit's gradient at the image.
 
-    The weight gamma / 2 is the caller's.
-
-    Args:
-        logits: Of the reals.
-        reals: What the logits were computed from, before any augmentation; requires a gradient.
+    The weight gamma / 2 is the caller's. The logits were computed from the reals before any
+    augmentation.
     """
     (gradients,) = torch.autograd.grad(logits.sum(), reals, create_graph=True)
     penalty: Tensor = gradients.square().sum(dim=(1, 2, 3)).mean()
@@ -48,12 +45,7 @@ def r1_penalty(
 def draw_path_direction(
     shape: tuple[int, int, int, int], rng: torch.Generator
 ) -> Float[Tensor, "batch channels height width"]:
-    """Draw random images N(0, 1 / pixels) from a CPU generator, for `path_lengths`.
-
-    Args:
-        shape: Of the images: batch, channels, height, width.
-        rng: A CPU generator.
-    """
+    """Draw random images N(0, 1 / pixels) from a CPU generator, for `path_lengths`."""
     return torch.randn(shape, generator=rng) / math.sqrt(shape[2] * shape[3])
 
 
@@ -64,11 +56,8 @@ def path_lengths(
 ) -> Float[Tensor, " batch"]:
     """Return how far a random direction in the image moves the styles: |Jᵀ y| (eq. 4).
 
-    Args:
-        images: Made from `ws`.
-        ws: Styles of every layer; they require a gradient. The squared norm is the mean over
-            layers.
-        y: From `draw_path_direction`, on the images' device.
+    The images were made from the styles `ws`; the squared norm is the mean over layers. The
+    direction `y` is one of `draw_path_direction`.
     """
     (gradients,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     lengths: Tensor = gradients.square().sum(dim=2).mean(dim=1).sqrt()
@@ -90,9 +79,7 @@ def path_length_penalty(
 ) -> Float[Tensor, ""]:
     """Return the mean squared distance of path lengths from their running mean (eq. 4).
 
-    Args:
-        lengths: From `path_lengths`.
-        mean: From `updated_path_mean`, these lengths included.
+    The running mean includes these lengths.
     """
     return (lengths - mean).square().mean()
 
@@ -105,9 +92,8 @@ def penalties_bear_bf16(device_type: str) -> bool:
     kernel is as large as the map and whose channels are the batch. On processors with AMX, oneDNN
     as of torch 2.13 computes such a one wrongly in bfloat16 for 2 to 8 channels: the error is as
     large as the result. So a few are tried, on numbers whose sums bfloat16 holds exactly.
-
-    Args:
-        device_type: Only `cpu` is tried; others are trusted.
+    large as the result. So a few are tried, on numbers whose sums bfloat16 holds exactly. Devices
+    other than a CPU are trusted.
     """
     if device_type != "cpu":
         return True

@@ -7,16 +7,17 @@ Ours differs: noise is passed in; one channel; convolutions run in the precision
 styles, demodulation, minibatch deviation and images stay float32.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from semforensics.core.checkpoints import refused_as
+from semforensics.core.checkpoints import own_arguments, refused_as
 from semforensics.core.errors import InputError
 from semforensics.generators.stylegan2_ada.resampling import (
     conv_down,
@@ -81,11 +82,8 @@ def activate(x: Tensor, clamp: float | None) -> Tensor:
 class Linear(nn.Module):
     """A fully connected layer with an equalised learning rate (Karras et al. 2018, section 4.1).
 
-    Args:
-        in_features: Length of the input.
-        out_features: Length of the output.
-        start: What the biases start at.
-        rate: Learning rate in units of other layers': what is stored is divided by it.
+    The biases begin at `start`. `rate` is the learning rate in units of other layers': what is
+    stored is divided by it.
     """
 
     def __init__(
@@ -134,13 +132,8 @@ class StyledConv(nn.Module):
     Scaling the input and the output gives the same as scaling every sample's weights, and lets all
     samples share one convolution.
 
-    Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        w_dim: Length of a style.
-        side: Of the output, in pixels.
-        up: Whether the input has half that side.
-        clamp: Largest magnitude of an output; None for no bound.
+    The side is that of the output, in pixels; with `up` the input has half of it. `clamp` is the
+    largest magnitude of an output; None for no bound.
     """
 
     noise_const: Tensor
@@ -310,17 +303,8 @@ class Generator(nn.Module):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
+        self.arguments = own_arguments(locals())
         width = widths(size_px, channel_base, channel_max)
-        self.arguments: dict[str, Any] = {
-            "size_px": size_px,
-            "channels": channels,
-            "z_dim": z_dim,
-            "w_dim": w_dim,
-            "mapping_layers": mapping_layers,
-            "channel_base": channel_base,
-            "channel_max": channel_max,
-            "clamp": clamp,
-        }
         self.size_px, self.channels, self.z_dim, self.w_dim = size_px, channels, z_dim, w_dim
         self.nz = z_dim
         self.truncation_psi = 1.0  # of `images`; how to sample is no part of the weights
@@ -338,40 +322,16 @@ class Generator(nn.Module):
         """Where the weights are."""
         return self.mapping.w_avg.device
 
-    def track_w_average(self, w: Float[Tensor, "batch w_dim"], beta: float = 0.995) -> None:
-        """Move the running mean of w the share `1 - beta` of the way to the mean of these."""
-        self.mapping.track_w_average(w, beta)
-
-    def broadcast(
-        self,
-        w: Float[Tensor, "batch w_dim"],
-        *,
-        truncation_psi: float = 1.0,
-        cutoff: int | None = None,
-    ) -> Float[Tensor, "batch num_ws w_dim"]:
-        """Return every layer the style w, drawn towards the mean style as in `styles`."""
-        ws = w[:, None].expand(-1, self.num_ws, -1)
-        if truncation_psi == 1:
-            return ws
-        truncated = self.mapping.w_avg.lerp(ws, truncation_psi)
-        return truncated if cutoff is None else mix_styles(truncated, ws, cutoff)
+    def broadcast(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Return every layer the style w."""
+        return w[:, None].expand(-1, self.num_ws, -1)
 
     def styles(
-        self,
-        z: Float[Tensor, "batch z_dim"],
-        *,
-        truncation_psi: float = 1.0,
-        cutoff: int | None = None,
+        self, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float = 1.0
     ) -> Float[Tensor, "batch num_ws w_dim"]:
-        """Return the styles of latents.
-
-        Args:
-            z: Latents, standard normal.
-            truncation_psi: How far from the mean style they stay: 1 as they are, 0 at the mean.
-            cutoff: How many layers, from the first on, are drawn towards the mean; None for all.
-        """
-        w = self.mapping(z)
-        return self.broadcast(w, truncation_psi=truncation_psi, cutoff=cutoff)
+        """Return the styles of latents: with `truncation_psi` 1 as they are, with 0 at the mean."""
+        ws = self.broadcast(self.mapping(z))
+        return ws if truncation_psi == 1 else self.mapping.w_avg.lerp(ws, truncation_psi)
 
     def forward(
         self,
@@ -406,21 +366,13 @@ class Generator(nn.Module):
         """
         state = _without_filters(state_dict)
         with refused_as("not the weights of a public StyleGAN2-ADA generator"):
-            width = {
-                int(name.split(".")[1][1:]): weight.shape[0]
-                for name, weight in state.items()
-                if name.startswith("synthesis.") and name.endswith(".conv1.weight")
-            }
-            base, most = _base_and_max(width)
             w_dim, z_dim = state["mapping.fc0.weight"].shape
             network = cls(
-                size_px=max(width),
+                **_sizes(state, r"synthesis\.b(\d+)\.conv1\.weight"),
                 channels=state["synthesis.b4.torgb.weight"].shape[0],
                 z_dim=z_dim,
                 w_dim=w_dim,
                 mapping_layers=sum(name.startswith("mapping.fc") for name in state) // 2,
-                channel_base=base,
-                channel_max=most,
                 clamp=clamp,
             )
             network.load_state_dict(state)
@@ -428,16 +380,10 @@ class Generator(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution with an equalised learning rate.
+    """A convolution with an equalised learning rate, of kernel 1 or 3.
 
-    Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        kernel: 1 or 3.
-        bias: Whether a bias and a leaky ReLU follow.
-        down: Whether the sides are halved.
-        gain: Of the output.
-        clamp: Largest magnitude of an activation, before `gain`; None for no bound.
+    With a bias follows a leaky ReLU; with `down` the sides are halved. `gain` is that of the
+    output; `clamp` the largest magnitude of an activation before it, None for no bound.
     """
 
     def __init__(
@@ -519,12 +465,8 @@ def append_deviation(
 ) -> Float[Tensor, "batch channels_and_one height width"]:
     """Append a channel that says how much samples differ (Karras et al. 2018, section 3).
 
-    Samples n, n + batch / group, n + 2 batch / group, … form a group; the channel holds the mean
-    over channels and pixels of their standard deviation.
-
-    Args:
-        x: Maps.
-        group: Samples in a group; the batch, if that is smaller.
+    Samples n, n + batch / group, n + 2 batch / group, … form a group, at most the whole batch; the
+    channel holds the mean over channels and pixels of their standard deviation.
 
     Raises:
         InputError: The batch is no multiple of the group.
@@ -565,16 +507,8 @@ class Discriminator(nn.Module):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
+        self.arguments = own_arguments(locals())
         width = widths(size_px, channel_base, channel_max)
-        self.arguments: dict[str, Any] = {
-            "size_px": size_px,
-            "channels": channels,
-            "channel_base": channel_base,
-            "channel_max": channel_max,
-            "mbstd_group": mbstd_group,
-            "architecture": architecture,
-            "clamp": clamp,
-        }
         self.size_px, self.channels = size_px, channels
         for side in reversed(levels(size_px)[1:]):
             level = Down(
@@ -609,19 +543,11 @@ class Discriminator(nn.Module):
         """
         state = _without_filters(state_dict)
         with refused_as("not the weights of a public StyleGAN2-ADA discriminator"):
-            width = {
-                int(name.split(".")[0][1:]): weight.shape[1]
-                for name, weight in state.items()
-                if name.endswith(".conv0.weight")
-            }
-            width[4] = state["b4.conv.weight"].shape[0]
-            base, most = _base_and_max(width)
-            size_px = max(width)
+            sizes = _sizes(state, r"b(\d+)\.conv0?\.weight")
+            size_px = sizes["size_px"]
             network = cls(
-                size_px=size_px,
+                **sizes,
                 channels=state[f"b{size_px}.fromrgb.weight"].shape[1],
-                channel_base=base,
-                channel_max=most,
                 mbstd_group=mbstd_group,
                 architecture="resnet" if f"b{size_px}.skip.weight" in state else "orig",
                 clamp=clamp,
@@ -656,7 +582,9 @@ def _without_filters(state_dict: MappingType[str, Tensor]) -> dict[str, Tensor]:
     return {n: t for n, t in state_dict.items() if not n.endswith("resample_filter")}
 
 
-def _base_and_max(width: MappingType[int, int]) -> tuple[int, int]:
-    """Find a channel_base and channel_max that give these channels at each side."""
+def _sizes(state: MappingType[str, Tensor], pattern: str) -> dict[str, int]:
+    """Find the sizes that give a network the layers of one width per side that match a pattern."""
+    matches = ((re.fullmatch(pattern, name), weight) for name, weight in state.items())
+    width = {int(match[1]): len(weight) for match, weight in matches if match}
     base = max(side * channels for side, channels in width.items())
-    return base, max(width.values())
+    return {"size_px": max(width), "channel_base": base, "channel_max": max(width.values())}

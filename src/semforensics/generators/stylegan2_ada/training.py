@@ -301,7 +301,7 @@ def draw_styles(
     share = distributed.share(batch)
     z, noises = draw_inputs(generator, batch, rng, share)
     w = generator.mapping(z)
-    generator.track_w_average(w)
+    generator.mapping.track_w_average(w)
     ws = generator.broadcast(w)
     if float(torch.rand((), generator=rng)) < configuration.style_mixing:
         cutoff = int(torch.randint(1, generator.num_ws, (), generator=rng))

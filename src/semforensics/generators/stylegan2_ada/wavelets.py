@@ -70,15 +70,9 @@ def _convolve(a: Tensor, b: Tensor) -> Tensor:
 def upsampling(side: int, before: int, after: int, like: Tensor) -> Float[Tensor, "doubled {side}"]:
     """Return the matrix that reflects an axis at its ends and doubles its samples.
 
-    Args:
-        side: Samples of the axis.
-        before: Samples to reflect at its beginning, at most `side - 1`.
-        after: The same at its end.
-        like: Has the dtype and the device.
-
-    Returns:
-        A matrix to `2 * (before + side + after)` samples. Sample 2 i of the doubled axis lies at
-        sample i of the reflected one; amplitudes are kept.
+    `before` and `after` samples are reflected at its two ends, at most `side - 1`; `like` has the
+    dtype and the device. Sample 2 i of the result lies at sample i of the reflected axis;
+    amplitudes are kept.
     """
     taps = 2 * resampling_filter().to(like)
     padded = side + before + after
@@ -95,10 +89,7 @@ def upsampling(side: int, before: int, after: int, like: Tensor) -> Float[Tensor
 def downsampling(side: int, crop: int, like: Tensor) -> Float[Tensor, "{side} doubled"]:
     """Return the matrix that undoes `upsampling`: it halves the samples and crops both ends.
 
-    Args:
-        side: Samples that are left.
-        crop: Samples, of the halved axis, to leave out at either end; at least 3.
-        like: Has the dtype and the device.
+    `side` samples are left; `crop`, at least 3, are left out at either end of the halved axis.
     """
     taps = resampling_filter().to(like)
     target = torch.arange(side, device=like.device)[:, None]  # [side, 1]
@@ -141,12 +132,8 @@ def map_axes(
     """Apply one matrix to the vertical and one to the horizontal axis.
 
     Differentiable any number of times in the images. Autocast does not reach these products, nor
-    their derivatives.
-
-    Args:
-        images: Images, of the matrices' dtype.
-        rows: From height to out_height: [out_height, height], or [batch, 1, ...] of these.
-        columns: From width to out_width, likewise.
+    their derivatives. The matrices are [out_height, height] and [out_width, width], or a batch of
+    these, [batch, 1, ...], of the images' dtype.
     """
     # torch's Function.apply has no types.
     return cast(Tensor, _MapAxes.apply(images, rows, columns))  # type: ignore[no-untyped-call]
