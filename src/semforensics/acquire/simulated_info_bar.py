@@ -37,7 +37,9 @@ def draw_info_bar(
     write(lines[0], 12 * scale, 54, 37, "ls")
     write(lines[1], 12 * scale, 95, 33, "ls")
     write(note, right, 121, 17, "rs")
-    length_nm = scale_length_nm(width_px * pixel_nm)
+    # The longest of at most 45 % of the field of view.
+    field_nm = width_px * pixel_nm
+    length_nm = next((n for n in LENGTHS_NM if n <= 0.45 * field_nm), LENGTHS_NM[-1])
     text = f"{length_nm / 1000:.2f}um" if length_nm >= 1000 else f"{length_nm}nm"
     write(text, right - 18 * scale, 54, 37, "rs")
     thickness = max(1, round(4 * scale))
@@ -46,8 +48,3 @@ def draw_info_bar(
         top = 0 if tick % 5 == 0 else round(6 * scale)
         draw.rectangle((x - thickness + 1, top, x, round(19 * scale)), fill=WHITE)
     return np.asarray(bar)
-
-
-def scale_length_nm(field_nm: float) -> int:
-    """Choose the longest scale bar that takes at most 45 % of the field of view."""
-    return next((n for n in LENGTHS_NM if n <= 0.45 * field_nm), LENGTHS_NM[-1])

@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -130,7 +130,9 @@ def expand_options(function: Callable[..., str | None]) -> Callable[..., None]:
         if is_dataclass(kind):
             grouped[name] = kind
             hints = get_type_hints(kind, include_extras=True)
-            shown += [_parameter(f.name, _default(f), hints[f.name]) for f in fields(kind)]
+            for f in fields(kind):
+                default = inspect.Parameter.empty if f.default is MISSING else f.default
+                shown.append(_parameter(f.name, default, hints[f.name]))
         else:
             shown.append(_parameter(name, parameter.default, kind))
 
@@ -155,10 +157,6 @@ def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
-
-
-def _default(option: Field[Any]) -> Any:
-    return inspect.Parameter.empty if option.default is MISSING else option.default
 
 
 def _run_on_device(call: Callable[[], str | None], run: DeviceRun) -> str | None:

@@ -114,7 +114,9 @@ def _decode(path: Path, max_megapixels: float) -> Samples:
         if image.mode.startswith("I;16"):
             samples = np.asarray(image).astype(np.uint16)
             # Pillow turns 8-bit samples round by itself, but not these.
-            return np.invert(samples) if _white_is_zero(image) else samples
+            tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+            white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+            return np.invert(samples) if white_is_zero else samples
         if image.has_transparency_data:
             low, high = image.convert("RGBA").getchannel("A").getextrema()
             if (low, high) != (255, 255):
@@ -136,10 +138,6 @@ def _refuse_by_header(image: Image.Image, max_megapixels: float) -> None:
         raise _RefusedError(
             f"samples of mode {image.mode}, expected 8- or 16-bit grey or 8-bit colour"
         )
-
-
-def _white_is_zero(image: Image.Image) -> bool:
-    return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def to_8_bit(samples: Samples) -> UInt8[np.ndarray, "height width"]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from semforensics.core.errors import InputError
@@ -211,7 +211,7 @@ def _serve_jobs(connection: Connection, job: bytes, limits: ProcessLimits, leads
     if leads and hasattr(os, "setsid"):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's, who ends us
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     _set_limits(limits)
     function = pickle.loads(job)  # loads libraries, which heed the limits
     if hasattr(function, "warm"):
@@ -252,7 +252,3 @@ def _set_limits(limits: ProcessLimits) -> None:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             with suppress(ValueError):  # macOS knows the limit of memory and refuses to set it
                 resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (most, most))
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    os._exit(143)

@@ -103,7 +103,8 @@ def pairwise_lpips(
                 images = b[j : j + passing_size].flip(FLIPS[flip])
                 block = kept.distances(_Codes(embedding, images, advance))
                 for x, y in (block < _NEAR_LPIPS).nonzero().tolist():
-                    block[x, y] = _near(embedding, a[i + x], images[y])
+                    pair = a[i + x], images[y]
+                    block[x, y] = 0.0 if torch.equal(*pair) else embedding.distance(*pair)
                 lpips[index, i : i + kept_size, j : j + passing_size] = block
     return lpips
 
@@ -167,14 +168,6 @@ def _squared_lengths(codes: UInt16[Tensor, "n numbers"]) -> Float[Tensor, " n"]:
         part = codes[:, start : start + _CODE_NUMBERS].double()
         lengths += torch.linalg.vecdot(part, part)
     return lengths
-
-
-def _near(
-    embedding: Embedding,
-    a: UInt8[Tensor, "channels height width"],
-    b: UInt8[Tensor, "channels height width"],
-) -> float:
-    return 0.0 if torch.equal(a, b) else embedding.distance(a, b)
 
 
 def _block_sizes(

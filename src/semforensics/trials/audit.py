@@ -117,7 +117,10 @@ def audit_shortcuts(
             tested.detector.device,
         ),
     ]
-    pixels = pixel_table(tested.listing, resamples, seed)
+    # No gate: how well traces in the pixels of all images tell the classes.
+    paths = map(Path, tested.listing["path"])
+    rows = pd.DataFrame([pixel_features(read_crop(p), p.stat().st_size) for p in paths])
+    pixels = feature_table(rows, *labels_and_groups(tested.listing), resamples, seed)
 
     write_json(metrics, summarise(tested, gates, geometry))
     meta = tested.meta
@@ -164,12 +167,6 @@ def _write_plots(plots: Path, gates: list[Gate], pixels: pd.DataFrame, source: s
             )
         save_figure(gates_figure(rows, source=source), folder / "gates.png")
         (folder / "gates.md").write_text(audit_markdown(rows, pixels, source=source))
-
-
-def pixel_table(listing: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
-    """Measure how well traces in the pixels of all images tell the classes: no gate."""
-    rows = [pixel_features(read_crop(p), p.stat().st_size) for p in map(Path, listing["path"])]
-    return feature_table(pd.DataFrame(rows), *labels_and_groups(listing), resamples, seed)
 
 
 def at_most(images: LabelledImages, count: int, seed: int) -> LabelledImages:

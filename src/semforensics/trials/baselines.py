@@ -61,7 +61,7 @@ def measure_features(
         tiles = spread_tiles(images[start : start + step], tile_px)
         match name:
             case "spectrum":
-                features = _spectrum(tiles)
+                features = np.log10(radial_power_spectra(tiles)[1] + _ROUNDING)
             case "dct":
                 features = _cosines(tiles)
             case "srm":
@@ -91,11 +91,6 @@ def _starts(side_px: int, tile_px: int) -> list[int]:
     count = side_px // tile_px
     gap = (side_px - count * tile_px) / (count + 1)
     return [int(gap + index * (tile_px + gap)) for index in range(count)]
-
-
-def _spectrum(tiles: Tiles) -> Features:
-    """Log power in rings one line of the spectrum wide, without the mean."""
-    return np.asarray(np.log10(radial_power_spectra(tiles)[1] + _ROUNDING))
 
 
 def _cosines(tiles: Tiles) -> Features:

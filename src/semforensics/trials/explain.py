@@ -15,22 +15,10 @@ from semforensics.detector.corpus import Corpus, LabelledImages
 from semforensics.detector.gradcam import SIGNS, ImageClass, explain_images, upsample
 from semforensics.detector.networks import NPRNetwork
 from semforensics.detector.scoring import load_classifier
-from semforensics.figures.explanations import (
-    compactness_distributions,
-    overlaid_maps,
-    randomised_maps,
-)
+from semforensics.figures import explanations
 from semforensics.figures.style import save_figure
 from semforensics.params import ExplainParams
-from semforensics.trials.gradcam_controls import (
-    MAX_CORRELATION,
-    Control,
-    Shares,
-    compare_compactness,
-    half_mass_share,
-    join_results,
-    randomisation_control,
-)
+from semforensics.trials import gradcam_controls as controls
 
 DIRECTIONS = ("own_class", "towards_fake")
 """Evidence for the class of the image, and evidence for a fake in both classes."""
@@ -84,16 +72,18 @@ def explain(
     seed = corpus.seed
     test = corpus.load_test_split(meta, name)
     classes = explain_classes(network, test, params.num_images, device)
-    shares: dict[str, Shares] = {
-        direction: {c: half_mass_share(found.maps[direction]) for c, found in classes.items()}
+    shares: dict[str, controls.Shares] = {
+        direction: {
+            c: controls.half_mass_share(found.maps[direction]) for c, found in classes.items()
+        }
         for direction in DIRECTIONS
     }
     groups = {c: found.groups for c, found in classes.items()}
     compactness = {
-        direction: compare_compactness(shares[direction], groups, resamples, seed)
+        direction: controls.compare_compactness(shares[direction], groups, resamples, seed)
         for direction in DIRECTIONS
     }
-    control = randomisation_control(
+    control = controls.randomisation_control(
         network,
         meta["network"],
         {c: found.images[found.shown] for c, found in classes.items()},
@@ -118,7 +108,7 @@ def explain(
             folder / "compactness.csv", index=False, lineterminator="\n", float_format="%.6f"
         )
         write_json(folder / "summary.json", summary)
-        figure = compactness_distributions(shares, compactness, source=source)
+        figure = explanations.compactness_distributions(shares, compactness, source=source)
         save_figure(figure, folder / "compactness.png")
         _save_maps(classes, folder, source)
         _save_control(classes, control, folder, source)
@@ -152,18 +142,18 @@ def explain_classes(
 def _findings(
     classes: dict[ImageClass, Explained],
     compactness: dict[str, dict[str, Any]],
-    control: Control,
+    control: controls.Control,
     num_images: int,
 ) -> dict[str, Any]:
     """Return the numbers of the summary, and whether the claim holds in both directions."""
     return {
         "map_px": list(classes["real"].maps["own_class"].shape[-2:]),
         "claim": "half of a map's mass lies in fewer pixels for reals than for fakes",
-        "verdict": join_results([numbers["verdict"] for numbers in compactness.values()]),
+        "verdict": controls.join_results([numbers["verdict"] for numbers in compactness.values()]),
         **compactness,
         "randomised": {
             "images_per_class": num_images,
-            "rank_correlation_max": MAX_CORRELATION,
+            "rank_correlation_max": controls.MAX_CORRELATION,
             "passed": control.passed,
             "steps": control.steps,
         },
@@ -175,7 +165,7 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()})
 
 
-def _compactness_table(table: pd.DataFrame, shares: dict[str, Shares]) -> pd.DataFrame:
+def _compactness_table(table: pd.DataFrame, shares: dict[str, controls.Shares]) -> pd.DataFrame:
     """List every test image once per direction of evidence; empty: its map is zero everywhere."""
     parts = [
         table.loc[table["class"] == c, ["file", "class", "generator", "group"]].assign(
@@ -193,7 +183,7 @@ def _save_maps(classes: dict[ImageClass, Explained], folder: Path, source: str) 
     scale_max = max(float(maps.max()) for maps in chosen.values())
     for image_class, found in classes.items():
         pixels = found.images[found.shown, 0]
-        figure = overlaid_maps(
+        figure = explanations.overlaid_maps(
             pixels.numpy(),
             upsample(chosen[image_class], *pixels.shape[-2:]).numpy(),
             image_class=image_class,
@@ -204,13 +194,13 @@ def _save_maps(classes: dict[ImageClass, Explained], folder: Path, source: str) 
 
 
 def _save_control(
-    classes: dict[ImageClass, Explained], control: Control, folder: Path, source: str
+    classes: dict[ImageClass, Explained], control: controls.Control, folder: Path, source: str
 ) -> None:
     """Draw the maps of the first image of each class while weights become random."""
     first: dict[str, Any] = {
         c: found.images[found.shown[0], 0].numpy() for c, found in classes.items()
     }
-    figure = randomised_maps(
-        first, control.examples, control.steps, limit=MAX_CORRELATION, source=source
+    figure = explanations.randomised_maps(
+        first, control.examples, control.steps, limit=controls.MAX_CORRELATION, source=source
     )
     save_figure(figure, folder / "randomised.png")

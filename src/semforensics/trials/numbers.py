@@ -12,27 +12,17 @@ import numpy as np
 import pandas as pd
 
 from semforensics.detector.calibration import Labels, Scores, fake_probability, log_loss_terms
+from semforensics.trials import metrics
 from semforensics.trials.intervals import (
     percentile_interval,
     stratified_resamples,
     wilson_interval,
     with_interval,
 )
-from semforensics.trials.metrics import (
-    aurocs,
-    average_precisions,
-    best_of_pass_rate,
-    brier_terms,
-    equal_error_rates,
-    equal_mass_bins,
-    expected_calibration_errors,
-    posterior,
-    tprs_at_fpr,
-)
 
 FALSE_POSITIVE_RATE = 0.01
 _ENOUGH_REALS = 300  # where no false alarm at all bounds their rate to 1 % (the rule of three)
-_TPRS = partial(tprs_at_fpr, max_false_positive_rate=FALSE_POSITIVE_RATE)
+_TPRS = partial(metrics.tprs_at_fpr, max_false_positive_rate=FALSE_POSITIVE_RATE)
 PREVALENCES = (0.01, 0.05, 0.1, 0.5)
 CHOICES = (1, 10, 100)
 
@@ -78,21 +68,21 @@ def measure(
     if (n_real := int((~is_fake).sum())) < _ENOUGH_REALS:
         tpr_remark += f"; {n_real} reals, fewer than {_ENOUGH_REALS}, cannot resolve that rate"
     for name, metric, remark in (
-        ("average_precision", average_precisions, f"prevalence {is_fake.mean():.3f}"),
-        ("auroc", aurocs, ""),
-        ("equal_error_rate", equal_error_rates, ""),
+        ("average_precision", metrics.average_precisions, f"prevalence {is_fake.mean():.3f}"),
+        ("auroc", metrics.aurocs, ""),
+        ("equal_error_rate", metrics.equal_error_rates, ""),
         ("tpr_at_fpr_1_percent", _TPRS, tpr_remark),
     ):
         numbers.append(Number(name, *with_interval(metric, logits, is_fake, weights), remark))
 
     for suffix, z in (("", logits / temperature), ("_uncalibrated", logits)):
         for name, terms, unit in (
-            ("brier_score", brier_terms(z, is_fake), "0 ... 1"),
+            ("brier_score", metrics.brier_terms(z, is_fake), "0 ... 1"),
             ("log_loss", log_loss_terms(z, is_fake), "nats"),
         ):
             interval = percentile_interval(weights @ terms / weights.sum(axis=1))
             numbers.append(Number(f"{name}{suffix}", float(terms.mean()), *interval, unit))
-        value = with_interval(expected_calibration_errors, z, is_fake, weights)
+        value = with_interval(metrics.expected_calibration_errors, z, is_fake, weights)
         remark = "15 bins of equal mass; resampling adds to it, so the interval lies high"
         numbers.append(Number(f"ece{suffix}", *value, remark))
     return numbers + _of_verdicts(scores, is_fake)
@@ -145,7 +135,7 @@ def reliability_table(
         interval, mean probability of a fake before and after the temperature.
     """
     logits, is_fake = arrays(scores)
-    members = equal_mass_bins(logits, bins)
+    members = metrics.equal_mass_bins(logits, bins)
     rows = []
     for index in np.unique(members):
         chosen = members == index
@@ -180,7 +170,10 @@ def best_of_table(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     }
     rows = [
         {"choices": choices, "n_fake": len(fakes)}
-        | {name: best_of_pass_rate(passing, logits, choices) for name, passing in passes.items()}
+        | {
+            name: metrics.best_of_pass_rate(passing, logits, choices)
+            for name, passing in passes.items()
+        }
         for choices in CHOICES
         if choices <= len(fakes)
     ]
@@ -216,9 +209,9 @@ def _posteriors(name: str, called: Labels, is_so: Labels, prevalence: float) -> 
     if called.any():
         right, wrong = called[is_so], called[~is_so]
         best, worst = (wilson_interval(int(c.sum()), len(c)) for c in (right, wrong))
-        value = posterior(float(right.mean()), float(wrong.mean()), prevalence)
-        low = posterior(best[0], worst[1], prevalence)
-        high = posterior(best[1], worst[0], prevalence)
+        value = metrics.posterior(float(right.mean()), float(wrong.mean()), prevalence)
+        low = metrics.posterior(best[0], worst[1], prevalence)
+        high = metrics.posterior(best[1], worst[0], prevalence)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 

@@ -17,18 +17,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.generators.stylegan2_ada.appearance import (
-    NUM_CHANNELS,
-    add_noise,
-    brighten,
-    change_colours,
-    cut_out,
-    filter_bands,
-    flip_luma,
-    saturate,
-    scale_contrast,
-    turn_hue,
-)
+from semforensics.generators.stylegan2_ada import appearance
 from semforensics.generators.stylegan2_ada.geometry import rotate, scale, translate, warp
 from semforensics.generators.stylegan2_ada.wavelets import NUM_BANDS
 
@@ -171,7 +160,7 @@ def _draw(
 ) -> Draws:
     """Draw in the public program's order: an operation's values, then the images it applies to."""
     batch, channels, height, width = shape
-    if channels not in NUM_CHANNELS:
+    if channels not in appearance.NUM_CHANNELS:
         raise InputError(f"images of {channels} channels; can augment 1 or 3")
     if not p >= 0:
         raise InputError(f"augmentation probability {p}, expected 0 or more")
@@ -278,11 +267,11 @@ def augment(
         images = images.float()
     with torch.autocast(images.device.type, enabled=False):
         images = warp(images, _inverse_geometry(draws))
-        images = change_colours(images, _colour_map(draws))
-        images = filter_bands(images, draws.band_gains)
+        images = appearance.change_colours(images, _colour_map(draws))
+        images = appearance.filter_bands(images, draws.band_gains)
         if draws.noise is not None:
-            images = add_noise(images, draws.noise_std, draws.noise)
-        return cut_out(images, draws.cutout, draws.cutout_centre)
+            images = appearance.add_noise(images, draws.noise_std, draws.noise)
+        return appearance.cut_out(images, draws.cutout, draws.cutout_centre)
 
 
 def _inverse_geometry(draws: Draws) -> Float[Tensor, "batch 3 3"]:
@@ -303,10 +292,10 @@ def _inverse_geometry(draws: Draws) -> Float[Tensor, "batch 3 3"]:
 def _colour_map(draws: Draws) -> Float[Tensor, "batch 4 4"]:
     """Return the affine map of (red, green, blue, 1), in float64."""
     steps = (
-        brighten(draws.brightness.double()),
-        scale_contrast(draws.contrast.double()),
-        flip_luma(draws.luma_flip),
-        turn_hue(draws.hue.double()),
-        saturate(draws.saturation.double()),
+        appearance.brighten(draws.brightness.double()),
+        appearance.scale_contrast(draws.contrast.double()),
+        appearance.flip_luma(draws.luma_flip),
+        appearance.turn_hue(draws.hue.double()),
+        appearance.saturate(draws.saturation.double()),
     )
     return reduce(lambda colours, step: step @ colours, steps)

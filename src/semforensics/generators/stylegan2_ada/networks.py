@@ -19,12 +19,7 @@ from torch import Tensor, nn
 
 from semforensics.core.checkpoints import own_arguments, refused_as
 from semforensics.core.errors import InputError
-from semforensics.generators.stylegan2_ada.resampling import (
-    conv_down,
-    conv_up,
-    downsample,
-    upsample,
-)
+from semforensics.generators.stylegan2_ada import resampling
 
 SIZES_PX = (32, 64, 128, 256, 512, 1024)
 
@@ -163,7 +158,7 @@ class StyledConv(nn.Module):
             power = self.weight.square().sum(dim=(2, 3))  # [out, in]
             demodulation = (style.square() @ power.t() + _EPSILON).rsqrt()  # [batch, out]
         x = x * _as_map(style, x)
-        x = conv_up(x, self.weight) if self.up else F.conv2d(x, self.weight, padding=1)
+        x = resampling.conv_up(x, self.weight) if self.up else F.conv2d(x, self.weight, padding=1)
         x = x * _as_map(demodulation * _ACTIVATION_GAIN, x)
         if noise is not None:
             x += (noise * (self.noise_strength * _ACTIVATION_GAIN)).to(x.dtype)
@@ -267,7 +262,7 @@ class Synthesis(nn.Module):
                 offset += 1
             # The image takes the style of the next level's first convolution.
             part = level.torgb(x, styles[offset])
-            image = part if image is None else upsample(image) + part
+            image = part if image is None else resampling.upsample(image) + part
         assert image is not None
         return image
 
@@ -407,13 +402,13 @@ class Conv(nn.Module):
         """Convolve [batch, in_channels, height, width]; returns the channels-last layout."""
         if self.bias is None:
             weight = self.weight * (self.scale * self.gain)
-            return _pointwise(downsample(x) if self.down else x, weight, None)
+            return _pointwise(resampling.downsample(x) if self.down else x, weight, None)
         gain = self.gain * _ACTIVATION_GAIN
         weight, bias = self.weight * (self.scale * gain), self.bias * gain
         if weight.shape[-1] == 1:
             x = _pointwise(x, weight, bias)
         elif self.down:
-            x = conv_down(x, weight, bias)
+            x = resampling.conv_down(x, weight, bias)
         else:
             x = F.conv2d(x, weight, bias, padding=1)
         return activate(x, None if self.clamp is None else self.clamp * self.gain)
