@@ -1,7 +1,8 @@
 """Small training sets, weights and parameters for generators."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from semforensics.core.images import write_grey_png
-from semforensics.core.training import Setup, Training
+from semforensics.core.training import Setup, Training, TrainingState
 from semforensics.generators.common.gan import Material
 from semforensics.generators.common.reals import RealCrops, load_reals
 from semforensics.generators.train_gan import train_gan
@@ -151,6 +152,22 @@ def quiet_training(scratch: Path) -> Training:
     return training
 
 
+@contextmanager
+def interrupted_after_saves(count: int) -> Iterator[None]:
+    """End the training in the block right after it has saved its state so many times."""
+    save, saved = Training.save, []
+
+    def save_or_end(training: Training, state: TrainingState) -> None:
+        save(training, state)
+        saved.append(state)
+        if len(saved) == count:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Training, "save", save_or_end)
+        yield
+
+
 @dataclass(frozen=True)
 class Place:
     """Inputs of a training, and where its outputs go."""
@@ -190,14 +207,14 @@ class Place:
         }
 
 
+def place_in(root: Path) -> Place:
+    """Make a place to train in, with 24 crops of 64 px and a trunk of random weights."""
+    write_blobs(root / "cropped", root / "splits.csv", 24)
+    write_random_trunk(root / "pretrained")
+    return Place(root)
+
+
 @pytest.fixture
 def make_place(tmp_path: Path) -> Callable[[str], Place]:
     """Make places to train in, each with the same inputs."""
-
-    def make(name: str) -> Place:
-        place = Place(tmp_path / name)
-        write_blobs(place.root / "cropped", place.root / "splits.csv", 24)
-        write_random_trunk(place.root / "pretrained")
-        return place
-
-    return make
+    return lambda name: place_in(tmp_path / name)

@@ -326,7 +326,7 @@ def test_a_group_in_two_splits_is_found_out_by_permuted_labels(tmp_path: Path) -
         generator=lambda t: np.where(t["class"] == "fake", "fastgan", "")
     )
     clean = table.assign(group=table["group"] + table["split"])
-    params = recipe(epochs=60, flip=False, random_phase=False)
+    params = recipe(epochs=25, flip=False, random_phase=False)
 
     leaky, honest = (
         permutation_gate(listed, 0, params, 2, 0, tmp_path / name, CPU)

@@ -105,16 +105,16 @@ class Place:
         )
 
 
+def place_in(root: Path) -> Place:
+    """Make a place to work in, with 16 crops of 32 px."""
+    write_blobs(root / "cropped", root / "splits.csv", 16, size_px=32)
+    return Place(root)
+
+
 @pytest.fixture
 def make_place(tmp_path: Path) -> Callable[[str], Place]:
-    """Make places to work in, each with the same 16 crops of 32 px."""
-
-    def make(name: str) -> Place:
-        place = Place(tmp_path / name)
-        write_blobs(place.root / "cropped", place.root / "splits.csv", 16, size_px=32)
-        return place
-
-    return make
+    """Make places to work in, each with the same crops."""
+    return lambda name: place_in(tmp_path / name)
 
 
 @pytest.fixture

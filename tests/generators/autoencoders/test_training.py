@@ -9,7 +9,6 @@ import torch
 
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.images import read_crop, write_grey_png
-from semforensics.core.training import Training, TrainingState
 from semforensics.generators.autoencoders import training
 from semforensics.generators.autoencoders.networks import RECIPES
 from semforensics.generators.autoencoders.training import (
@@ -21,7 +20,7 @@ from semforensics.generators.autoencoders.training import (
 )
 from semforensics.generators.common.reals import load_reals
 from tests.generators.autoencoders.conftest import Place, files_in, tiny
-from tests.generators.conftest import rows_of, setup_in
+from tests.generators.conftest import interrupted_after_saves, rows_of, setup_in
 
 
 def test_the_loss_of_a_copy_is_zero() -> None:
@@ -99,26 +98,14 @@ def test_the_thesis_trains_on_all_reals(place: Place) -> None:
 
 @pytest.mark.parametrize("killed_at", [4, 5])
 def test_an_interrupted_training_ends_in_the_same_bytes(
-    make_place: Callable[[str], Place],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    killed_at: int,
+    make_place: Callable[[str], Place], capsys: pytest.CaptureFixture[str], killed_at: int
 ) -> None:
     """Killed in the second encoder-decoder, or at its end, it goes on; it writes nothing before."""
     whole, killed = make_place("whole"), make_place("killed")
     whole.train(tiny(steps=3))
-    save, saved = Training.save, []
 
-    def save_or_die(self: Training, state: TrainingState) -> None:
-        save(self, state)
-        saved.append(state)
-        if len(saved) == killed_at + 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "save", save_or_die)
-        with pytest.raises(KeyboardInterrupt):
-            killed.train(tiny(steps=3), seconds_between_saves=0)
+    with interrupted_after_saves(killed_at + 1):
+        killed.train(tiny(steps=3), seconds_between_saves=0)
     assert not (killed.root / "autoencoders").exists()
     killed.train(tiny(steps=3))
 

@@ -1,10 +1,5 @@
 """StyleGAN2-ADA's training learns, adapts, resumes to the same bytes, and refuses bad inputs."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,18 +26,17 @@ from semforensics.generators.stylegan2_ada.training import (
     train,
 )
 from semforensics.params import GenerateParams, GenerateStyleGAN2Params, StyleGAN2Params
-from tests.generators.conftest import CPU, Place, flatten, quiet_training, rows_of, tiny_style
+from tests.generators.conftest import (
+    CPU,
+    Place,
+    flatten,
+    interrupted_after_saves,
+    quiet_training,
+    rows_of,
+    tiny_style,
+)
 
 MakePlace = Callable[[str], Place]
-
-KILLED = """
-import sys
-from pathlib import Path
-import torch
-from tests.generators.conftest import Place, tiny_style
-torch.set_num_threads({threads})
-Place(Path({root!r})).train(tiny_style(kimg=0.032), seconds_between_saves=0)
-"""
 
 
 def fresh(params: StyleGAN2Params, n_real: int = 24) -> StyleGAN2State:
@@ -53,10 +47,12 @@ def fresh(params: StyleGAN2Params, n_real: int = 24) -> StyleGAN2State:
 def train_state(
     state: StyleGAN2State, place: Place, params: StyleGAN2Params, n_real: int | None = None
 ) -> None:
-    """Take the steps that are left, on the first reals, without publishing."""
+    """Take the steps that are left, on the first reals, without publishing; watch few fakes."""
     material = replace(place.material, reals=place.material.reals[:n_real])
     configuration = resolve(params, 64)
-    train(quiet_training(place.root / "scratch"), state, material, params, configuration, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "NUM_WATCHED", 4)
+        train(quiet_training(place.root / "scratch"), state, material, params, configuration, {})
 
 
 @pytest.mark.parametrize(
@@ -91,28 +87,19 @@ def test_two_steps_and_two_more_are_four(
     assert straight.path_length_mean > 0
 
 
-@pytest.mark.timeout(240)
-def test_a_killed_training_ends_in_the_same_bytes(
-    make_place: MakePlace, root: Path, capsys: pytest.CaptureFixture[str]
+def test_an_interrupted_training_ends_in_the_same_bytes(
+    make_place: MakePlace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After kill -9 in the middle and the same call again every output is the same."""
+    """Interrupted in the middle, and called again as before, it leaves the same outputs."""
     whole, killed = make_place("whole"), make_place("killed")
-    script = KILLED.format(threads=torch.get_num_threads(), root=str(killed.root))
-    grid = killed.root / "scratch/grids/000004.png"
 
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=root, env=dict(os.environ))
-    while not grid.exists():
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (killed.root / "scratch/state.pt").is_file()
+    with interrupted_after_saves(3):
+        killed.train(tiny_style(kimg=0.02), seconds_between_saves=0)
     assert killed.outputs() == {}
-    killed.train(tiny_style(kimg=0.032))
-    resumed = capsys.readouterr().err
-    whole.train(tiny_style(kimg=0.032))
+    killed.train(tiny_style(kimg=0.02))
+    assert "resuming at iteration 3 " in capsys.readouterr().err
+    whole.train(tiny_style(kimg=0.02))
 
-    assert "resuming at iteration" in resumed
     assert "resuming" not in capsys.readouterr().err
     assert whole.outputs() == killed.outputs()
     assert not (killed.root / "scratch").exists()
