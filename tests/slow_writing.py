@@ -19,7 +19,7 @@ from semforensics.core import training as frame
 from semforensics.generators.common import snapshots
 from tests.generators.conftest import CPU, Place, tiny
 
-WRITING_SECONDS = 10
+WRITING_SECONDS = 7
 STEP_SECONDS = 5
 
 

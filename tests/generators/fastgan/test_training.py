@@ -48,7 +48,7 @@ from pathlib import Path
 import torch
 from tests.generators.conftest import Place, tiny
 torch.set_num_threads({threads})
-Place(Path({root!r})).train(tiny(iterations=8), seconds_between_saves=0)
+Place(Path({root!r})).train(tiny(iterations=6), seconds_between_saves=0)
 """
 
 
@@ -114,9 +114,9 @@ def test_a_killed_training_ends_in_the_same_bytes(
     process.wait()
     assert (killed.root / "scratch/state.pt").is_file()
     assert killed.outputs() == {}
-    killed.train(tiny(iterations=8))
+    killed.train(tiny(iterations=6))
     resumed = capsys.readouterr().err
-    whole.train(tiny(iterations=8))
+    whole.train(tiny(iterations=6))
 
     assert "resuming at iteration" in resumed
     assert "resuming" not in capsys.readouterr().err
