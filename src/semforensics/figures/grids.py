@@ -11,6 +11,8 @@ from matplotlib.transforms import Affine2D
 
 from semforensics.figures.style import DPI, FAKE, NEUTRAL, REAL, styled
 
+Images = UInt8[np.ndarray, "n height width"]
+
 _GAP_PX = 4
 _MARGIN_PX = 16
 _LINE_PX = 22  # of text
@@ -24,31 +26,20 @@ def grid_shape(size_px: int) -> tuple[int, int]:
 
 
 @styled
-def image_grid(fakes: UInt8[np.ndarray, "n height width"], *, source: str) -> Figure:
+def image_grid(fakes: Images, *, source: str) -> Figure:
     """Draw fakes as a grid, in the order given, unselected."""
     return _beside([("Fakes, unselected", FAKE, fakes)], source)
 
 
 @styled
-def fakes_beside_reals(
-    fakes: UInt8[np.ndarray, "n height width"],
-    reals: UInt8[np.ndarray, "n height width"],
-    *,
-    source: str,
-) -> Figure:
+def fakes_beside_reals(fakes: Images, reals: Images, *, source: str) -> Figure:
     """Draw a grid of fakes beside one of as many reals, on one grey scale."""
     grids = [("Fakes, unselected", FAKE, fakes), ("Reals, unselected", REAL, reals)]
     return _beside(grids, source)
 
 
 @styled
-def nearest_pairs(
-    fakes: UInt8[np.ndarray, "n height width"],
-    reals: UInt8[np.ndarray, "n height width"],
-    captions: Sequence[str],
-    *,
-    source: str,
-) -> Figure:
+def nearest_pairs(fakes: Images, reals: Images, captions: Sequence[str], *, source: str) -> Figure:
     """Draw each fake beside its nearest real, with two lines of caption, shortened if need be."""
     cell = _cell(fakes.shape[-1])
     columns = max(2, 1400 // (2 * cell + _MARGIN_PX))
@@ -81,9 +72,7 @@ def _cell(size_px: int) -> int:
     return size_px * max(1, 128 // size_px)
 
 
-def _beside(
-    grids: Sequence[tuple[str, str, UInt8[np.ndarray, "n height width"]]], source: str
-) -> Figure:
+def _beside(grids: Sequence[tuple[str, str, Images]], source: str) -> Figure:
     """Draw titled grids from left to right."""
     scale = max(1, 128 // grids[0][2].shape[-1])
     mosaics = [_mosaic(images) for _, _, images in grids]
@@ -98,7 +87,7 @@ def _beside(
     return figure
 
 
-def _mosaic(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, "rows columns"]:
+def _mosaic(images: Images) -> UInt8[np.ndarray, "rows columns"]:
     """Put images together, row by row, with white gaps; the last row may stay short."""
     n, height, width = images.shape
     gap = max(1, _GAP_PX * width // _cell(width))

@@ -20,6 +20,9 @@ from semforensics.core.errors import InputError
 from semforensics.core.images import to_unit_range
 from semforensics.params import Precision, Trunk
 
+Images = Float[Tensor, "batch channels height width"]
+Grey = UInt8[Tensor, "channels height width"]
+
 # Each RGB channel, -1 … 1, is shifted and scaled to what the ImageNet networks were trained on.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -75,9 +78,7 @@ class LPIPS(nn.Module):
             raise InputError(f"{path}: a linear head has a negative weight; a distance has none")
         return lpips
 
-    def features(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> list[Float[Tensor, "batch _ _ _"]]:
+    def features(self, images: Images) -> list[Float[Tensor, "batch _ _ _"]]:
         """Return the features of five layers, of unit length over channels at each position.
 
         Images are in -1 … 1, of three channels or a grey one, which is repeated. Features are
@@ -95,9 +96,7 @@ class LPIPS(nn.Module):
                 taps.append(_unit_length(x))
         return taps
 
-    def prepare(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
+    def prepare(self, images: Images) -> Float[Tensor, "batch 3 height width"]:
         """Shift and scale images, -1 … 1, to what the trunk was trained on.
 
         Raises:
@@ -129,11 +128,7 @@ class LPIPS(nn.Module):
         """Return the distances between two batches from their `features`, image by image."""
         return self.per_layer(a, b).sum(dim=1)
 
-    def forward(
-        self,
-        a: Float[Tensor, "batch channels height width"],
-        b: Float[Tensor, "batch channels height width"],
-    ) -> Float[Tensor, " batch"]:
+    def forward(self, a: Images, b: Images) -> Float[Tensor, " batch"]:
         """Return the distance of each image of `a` from its partner in `b`; 0 is identical."""
         return self.distance(self.features(a), self.features(b))
 
@@ -206,11 +201,7 @@ class Embedding:
         ]
 
     @torch.no_grad()
-    def distance(
-        self,
-        a: UInt8[Tensor, "channels height width"],
-        b: UInt8[Tensor, "channels height width"],
-    ) -> float:
+    def distance(self, a: Grey, b: Grey) -> float:
         """Return LPIPS of two images as it is defined, without codes; 0 is identical."""
         terms = [
             ((x * _inverse_length(x) - y * _inverse_length(y)).square() * weight).sum().double()
@@ -222,7 +213,7 @@ class Embedding:
         return float(sum(terms))
 
     @torch.no_grad()
-    def pooled(self, image: UInt8[Tensor, "channels height width"]) -> Float[Tensor, " features"]:
+    def pooled(self, image: Grey) -> Float[Tensor, " features"]:
         """Return the last layer's activations, averaged over positions, not scaled to length 1."""
         *_, last = self._layers(image[None])
         return last[0].mean(dim=0)

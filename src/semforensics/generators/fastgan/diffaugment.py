@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+Images = Float[Tensor, "batch channels height width"]
+PerImage = Float[Tensor, " batch"]
+
 _LARGEST_SHIFT = 0.125
 """Share of the side by which an image is translated at most."""
 
@@ -19,9 +22,9 @@ _LARGEST_SHIFT = 0.125
 class Draws(NamedTuple):
     """The random numbers of one batch of images, per sample."""
 
-    brightness: Float[Tensor, " batch"]
-    saturation: Float[Tensor, " batch"]
-    contrast: Float[Tensor, " batch"]
+    brightness: PerImage
+    saturation: PerImage
+    contrast: PerImage
     shift: Int64[Tensor, "2 batch"]
     """Rows and columns by which the image moves, in pixels."""
 
@@ -42,9 +45,7 @@ def draw(batch: int, side_px: int, rng: torch.Generator) -> Draws:
     return Draws(brightness, saturation, contrast, shift)
 
 
-def diff_augment(
-    x: Float[Tensor, "batch channels height width"], draws: Draws
-) -> Float[Tensor, "batch channels height width"]:
+def diff_augment(x: Images, draws: Draws) -> Images:
     """Change brightness, saturation, contrast and place of each image; values are not clipped."""
     x = brightness(x, draws.brightness)
     x = saturation(x, draws.saturation)
@@ -52,16 +53,12 @@ def diff_augment(
     return translation(x, draws.shift)
 
 
-def brightness(
-    x: Float[Tensor, "batch channels height width"], u: Float[Tensor, " batch"]
-) -> Float[Tensor, "batch channels height width"]:
+def brightness(x: Images, u: PerImage) -> Images:
     """Add -0.5 … 0.5, for `u` in 0 … 1."""
     return x + (_per_sample(u, x) - 0.5)
 
 
-def saturation(
-    x: Float[Tensor, "batch channels height width"], u: Float[Tensor, " batch"]
-) -> Float[Tensor, "batch channels height width"]:
+def saturation(x: Images, u: PerImage) -> Images:
     """Scale the distance from grey by 0 … 2, for `u` in 0 … 1; leaves grey images as they are."""
     if x.shape[1] == 1:
         return x
@@ -69,17 +66,13 @@ def saturation(
     return (x - grey) * (2 * _per_sample(u, x)) + grey
 
 
-def contrast(
-    x: Float[Tensor, "batch channels height width"], u: Float[Tensor, " batch"]
-) -> Float[Tensor, "batch channels height width"]:
+def contrast(x: Images, u: PerImage) -> Images:
     """Scale the distance from the image's mean by 0.5 … 1.5, for `u` in 0 … 1."""
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     return (x - mean) * (_per_sample(u, x) + 0.5) + mean
 
 
-def translation(
-    x: Float[Tensor, "batch channels height width"], shift: Int64[Tensor, "2 batch"]
-) -> Float[Tensor, "batch channels height width"]:
+def translation(x: Images, shift: Int64[Tensor, "2 batch"]) -> Images:
     """Return `out[y, x] = in[y + dy, x + dx]`, and mid-grey, 0, where that lies outside."""
     # Negative padding crops: one operation, whose gradient is one operation.
     moved = [

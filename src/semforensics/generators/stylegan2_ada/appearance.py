@@ -14,6 +14,10 @@ from torch import Tensor
 
 from semforensics.generators.stylegan2_ada.wavelets import band_matrices, map_axes
 
+Images = Float[Tensor, "batch channels height width"]
+ColourMap = Float[Tensor, "batch 4 4"]
+PerImage = Float[Tensor, " batch"]
+
 NUM_CHANNELS = (1, 3)
 _CUTOUT_SHARE = 0.5
 """Side of the hole over that of the image."""
@@ -21,25 +25,25 @@ _BAND_POWER = tuple(share / 13 for share in (10, 1, 1, 1))
 """Expected share of each band, lowest first, in the power of an image with a 1/f spectrum."""
 
 
-def brighten(offset: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
+def brighten(offset: PerImage) -> ColourMap:
     """Return the map that adds to all colours."""
     colours = torch.eye(4, dtype=offset.dtype).repeat(len(offset), 1, 1)
     colours[:, :3, 3] = offset[:, None]
     return colours
 
 
-def scale_contrast(factor: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
+def scale_contrast(factor: PerImage) -> ColourMap:
     """Return the map that multiplies all colours."""
     return _affine(factor[:, None, None] * torch.eye(3, dtype=factor.dtype))
 
 
-def flip_luma(flips: Bool[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
+def flip_luma(flips: Bool[Tensor, " batch"]) -> ColourMap:
     """Return the map that reflects grey at 0 and keeps hues: of grey images the negative."""
     grey, hues = _grey_and_hues()
     return _affine(hues + (1 - 2 * flips.double())[:, None, None] * grey)
 
 
-def turn_hue(angle: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
+def turn_hue(angle: PerImage) -> ColourMap:
     """Return the map that turns colours about the axis of greys, by radians, red towards green."""
     grey, hues = _grey_and_hues()
     axis = torch.full((3, 3), 1 / sqrt(3), dtype=angle.dtype)
@@ -48,7 +52,7 @@ def turn_hue(angle: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
     return _affine(grey + angle.cos() * hues + angle.sin() * quarter)  # Rodrigues
 
 
-def saturate(factor: Float[Tensor, " batch"]) -> Float[Tensor, "batch 4 4"]:
+def saturate(factor: PerImage) -> ColourMap:
     """Return the map that multiplies a colour's distance from grey."""
     grey, hues = _grey_and_hues()
     return _affine(grey + factor[:, None, None] * hues)
@@ -67,9 +71,7 @@ def _affine(linear: Tensor) -> Tensor:
     return colours
 
 
-def change_colours(
-    images: Float[Tensor, "batch channels height width"], colours: Float[Tensor, "batch 4 4"]
-) -> Float[Tensor, "batch channels height width"]:
+def change_colours(images: Images, colours: ColourMap) -> Images:
     """Apply an affine map of (red, green, blue, 1) to each image's colours.
 
     A grey image is taken for one of three equal channels, and seen through their mean.
@@ -85,9 +87,7 @@ def change_colours(
     return mixed + offset.to(images)[:, :, None, None]
 
 
-def filter_bands(
-    images: Float[Tensor, "batch channels height width"], gains: Float[Tensor, "batch bands"]
-) -> Float[Tensor, "batch channels height width"]:
+def filter_bands(images: Images, gains: Float[Tensor, "batch bands"]) -> Images:
     """Amplify frequency bands, lowest first, along both axes; borders are reflected.
 
     Each gain on its own is evened out: an image with a 1/f spectrum keeps its expected power.
@@ -104,11 +104,7 @@ def filter_bands(
     return map_axes(images, rows, columns)
 
 
-def add_noise(
-    images: Float[Tensor, "batch channels height width"],
-    std: Float[Tensor, " batch"],
-    noise: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch channels height width"]:
+def add_noise(images: Images, std: PerImage, noise: Images) -> Images:
     """Add noise, given with standard deviation 1, of another one for each image."""
     if not bool(std.any()):
         return images
@@ -116,10 +112,10 @@ def add_noise(
 
 
 def cut_out(
-    images: Float[Tensor, "batch channels height width"],
+    images: Images,
     which: Bool[Tensor, " batch"],
     centre: Float[Tensor, "batch 2"],
-) -> Float[Tensor, "batch channels height width"]:
+) -> Images:
     """Set a rectangle of half the sides to 0, mid-grey, as far as it lies in the image.
 
     The centre is in shares of width and height, x before y.

@@ -21,6 +21,11 @@ from semforensics.core.checkpoints import own_arguments, refused_as
 from semforensics.core.errors import InputError
 from semforensics.generators.stylegan2_ada import resampling
 
+Styles = Float[Tensor, "batch num_ws w_dim"]
+Images = Float[Tensor, "batch channels size size"]
+Latents = Float[Tensor, "batch z_dim"]
+Style = Float[Tensor, "batch w_dim"]
+
 SIZES_PX = (32, 64, 128, 256, 512, 1024)
 
 _EPSILON = 1e-8
@@ -56,11 +61,7 @@ def widths(size_px: int, channel_base: int, channel_max: int) -> dict[int, int]:
     return width
 
 
-def mix_styles(
-    ws: Float[Tensor, "batch num_ws w_dim"],
-    other_ws: Float[Tensor, "batch num_ws w_dim"],
-    cutoff: int,
-) -> Float[Tensor, "batch num_ws w_dim"]:
+def mix_styles(ws: Styles, other_ws: Styles, cutoff: int) -> Styles:
     """Return the first `cutoff` styles of `ws` and the others of `other_ws`."""
     return torch.cat([ws[:, :cutoff], other_ws[:, cutoff:]], dim=1)
 
@@ -107,7 +108,7 @@ class Mapping(nn.Module):
             self.add_module(f"fc{i}", layer)
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch w_dim"]:
+    def forward(self, z: Latents) -> Style:
         """Map latents, in float32 also under autocast."""
         with torch.autocast(z.device.type, enabled=False):
             w = z * (z.square().mean(dim=1, keepdim=True) + _EPSILON).rsqrt()
@@ -116,7 +117,7 @@ class Mapping(nn.Module):
         return w
 
     @torch.no_grad()
-    def track_w_average(self, w: Float[Tensor, "batch w_dim"], beta: float = 0.995) -> None:
+    def track_w_average(self, w: Style, beta: float = 0.995) -> None:
         """Move the running mean the share `1 - beta` of the way to the mean of these."""
         self.w_avg.copy_(w.mean(dim=0).lerp(self.w_avg, beta))
 
@@ -236,9 +237,9 @@ class Synthesis(nn.Module):
 
     def forward(
         self,
-        ws: Float[Tensor, "batch num_ws w_dim"],
+        ws: Styles,
         noises: Sequence[Float[Tensor, "_ 1 _ _"]] | None = None,
-    ) -> Float[Tensor, "batch channels size size"]:
+    ) -> Images:
         """Return images in about -1 … 1, float32.
 
         Args:
@@ -317,31 +318,27 @@ class Generator(nn.Module):
         """Where the weights are."""
         return self.mapping.w_avg.device
 
-    def broadcast(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
+    def broadcast(self, w: Style) -> Styles:
         """Return every layer the style w."""
         return w[:, None].expand(-1, self.num_ws, -1)
 
-    def styles(
-        self, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float = 1.0
-    ) -> Float[Tensor, "batch num_ws w_dim"]:
+    def styles(self, z: Latents, *, truncation_psi: float = 1.0) -> Styles:
         """Return the styles of latents: with `truncation_psi` 1 as they are, with 0 at the mean."""
         ws = self.broadcast(self.mapping(z))
         return ws if truncation_psi == 1 else self.mapping.w_avg.lerp(ws, truncation_psi)
 
     def forward(
         self,
-        z: Float[Tensor, "batch z_dim"],
+        z: Latents,
         noises: Sequence[Tensor] | None = None,
         *,
         truncation_psi: float = 1.0,
-    ) -> Float[Tensor, "batch channels size size"]:
+    ) -> Images:
         """Return images in about -1 … 1, float32; arguments as in `styles` and `Synthesis`."""
         image: Tensor = self.synthesis(self.styles(z, truncation_psi=truncation_psi), noises)
         return image
 
-    def images(
-        self, z: Float[Tensor, "batch z_dim"], noises: Sequence[Tensor]
-    ) -> Float[Tensor, "batch channels size size"]:
+    def images(self, z: Latents, noises: Sequence[Tensor]) -> Images:
         """Return images as `forward` does, truncated as far as `truncation_psi` says."""
         image: Tensor = self(z, noises, truncation_psi=self.truncation_psi)
         return image
@@ -514,7 +511,7 @@ class Discriminator(nn.Module):
             self.add_module(f"b{side}", level)
         self.b4 = Head(width[4], mbstd_group, clamp=clamp)
 
-    def forward(self, images: Float[Tensor, "batch channels size size"]) -> Float[Tensor, " batch"]:
+    def forward(self, images: Images) -> Float[Tensor, " batch"]:
         """Return the logits of images in -1 … 1; high for real; float32."""
         x = self.get_submodule(f"b{self.size_px}.fromrgb")(images)
         for level in self.children():
