@@ -103,10 +103,7 @@ def quality(
 
     None of `others` is among the reals. Precision, recall, density and coverage depend on the
     number of images: where there are more fakes than others, the first ones count. `space`, what
-    the features are, is part of the keys.
-
-    Returns:
-        The metrics file's numbers; those that end in `_floor` are of `others`.
+    the features are, is part of the keys; numbers that end in `_floor` are of `others`.
 
     Raises:
         InputError: There are fewer than 6 of any kind.

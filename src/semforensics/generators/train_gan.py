@@ -16,15 +16,12 @@ def train_gan(
     params: FastGANParams | StyleGAN2Params,
     setup: Setup,
 ) -> str:
-    """Train the generator whose parameters these are, and write its average, curves and grids.
+    """Train the generator of these parameters; write average, curves, grids; return a summary.
 
     `checkpoints` holds `generator.safetensors`, the last;
     `best.safetensors`, the one nearest to the reals, if it is kept; and as many earlier snapshots
     as are kept. `plots` holds `losses.csv`, `snapshots.csv` and `grids/<iteration>.png`.
     `pretrained` is the folder with the weights of `params.perceptual_net`.
-
-    Returns:
-        One line about the result.
 
     Raises:
         InputError: The training images do not fit the networks, or the losses are no longer finite.

@@ -39,13 +39,10 @@ def package_dataset(
     params: PackageDatasetParams,
     snapshots: Mapping[str, str],
 ) -> str:
-    """Write the dataset: `real/`, `fake/`, `manifest.csv`, `croissant.json`, `README.md`.
+    """Write `real/`, `fake/`, `manifest.csv`, `croissant.json`, `README.md`; return a summary.
 
     The seed of the corpus is that of the order of the names. `snapshots` says of each generator
     which checkpoint drew its fakes, "last" or "best".
-
-    Returns:
-        One line about the dataset.
 
     Raises:
         InputError: A micrograph is not in the catalogue, or fakes are not named after seeds.

@@ -33,13 +33,10 @@ def package_model(
     phases: int,
     data: str,
 ) -> str:
-    """Put a trained classifier and the statistics of its reals into `model.safetensors`.
+    """Put a classifier and statistics of its reals into `model.safetensors`; return a summary.
 
     The crops of the training split become references. When the model scores it averages `phases`;
     `data` says where the reals come from: "simulated", "boiko" or "folder".
-
-    Returns:
-        One line about the file.
 
     Raises:
         InputError: The classifier knows other data, another number of groups or other sizes.

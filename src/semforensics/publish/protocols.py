@@ -58,10 +58,7 @@ def compare_protocols(revision_a: str, revision_b: str, out: Path, repository: P
 
     Their metrics say which one is clean and which one the thesis's; the order does not matter. A
     revision is one of Git, or the name of a DVC experiment. A detector that only one experiment has
-    is shown without a difference.
-
-    Returns:
-        The number of lines made of measurements.
+    is shown without a difference. Returns the number of lines made of measurements.
 
     Raises:
         InputError: A revision is unknown or ambiguous, holds no metrics or not those of this

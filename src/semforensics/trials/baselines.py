@@ -75,8 +75,7 @@ def measure_features(
 def spread_tiles(images: Images, tile_px: int) -> Tiles:
     """Cut as many tiles as fit without overlap, with equal gaps before, between and after them.
 
-    Returns:
-        The tiles of the first image row by row, then those of the second, ...
+    The tiles of the first image come first, row by row.
     """
     tops, lefts = (_starts(side_px, tile_px) for side_px in images.shape[1:])
     # [rows of tiles, columns of tiles, n, side, side]

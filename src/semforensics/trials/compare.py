@@ -64,10 +64,8 @@ def compare_detectors(
 
     Detectors without a model below `classifiers` are left out. The headline goes to the JSON file
     `metrics`; cells.csv, differences.csv, table.md, matrix.png and leave_one_out.png go to the
-    folder `plots`. The seed of the corpus is that of the draws and the resamples.
-
-    Returns:
-        Three lines: the headline, the best baseline, false alarms.
+    folder `plots`. The seed of the corpus is that of the draws and the resamples. The summary
+    has the headline, the best baseline and false alarms, in a line each.
 
     Raises:
         InputError: Images changed splits since a classifier was trained, or have no common size.

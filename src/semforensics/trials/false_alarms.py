@@ -56,10 +56,7 @@ def count_false_alarms(
     false_alarms.csv (a row per set and way of counting), images.csv (a row per micrograph) and
     false_alarms.png go to the folder `plots`. The foreign micrographs lie in `folder` as `listing`
     says, which `list_benign` writes; without a folder there must not be any. The seed of the corpus
-    is that of noise.
-
-    Returns:
-        One line on the processed reals, and one per foreign set or that there is none.
+    is that of noise. The summary has a line on processed reals and one per foreign set, if any.
 
     Raises:
         InputError: alpha is finer than the calibration resolves; the detector's tiles have another

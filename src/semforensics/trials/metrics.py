@@ -137,15 +137,12 @@ def equal_mass_bins(scores: Scores, bins: int = 15) -> Int[np.ndarray, " n"]:
 
 
 def posterior(share_if_so: float, share_if_not: float, prevalence: float) -> float:
-    """Return the share of images that are so among those that are called so (Bayes).
+    """Return the share of images that are so among those called so (Bayes); NaN where none is.
 
     Args:
         share_if_so: Share called so of the images that are.
         share_if_not: Share called so of the others.
         prevalence: Share that is so of all images that are looked at.
-
-    Returns:
-        Not a number where no image is called so.
     """
     right, wrong = prevalence * share_if_so, (1 - prevalence) * share_if_not
     return right / (right + wrong) if right + wrong > 0 else math.nan

@@ -52,10 +52,8 @@ def measure_robustness(
 
     The mean and the worst cell of each axis go to the JSON file `metrics`; grid.csv (a row per cell
     and case), two_sided.png and one_sided.png go to the folder `plots`. The seed of the corpus is
-    that of noise and of the choice of images.
-
-    Returns:
-        One line: how many cells, how many of them fragile and biased, the worst.
+    that of noise and of the choice of images. The summary counts the cells, the fragile and the
+    biased ones, and names the worst.
 
     Raises:
         InputError: alpha is finer than the calibration resolves; or the images are so small that a

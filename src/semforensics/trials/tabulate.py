@@ -39,10 +39,8 @@ _THESIS = (
 def tabulate(metrics: Path, out: Path) -> int:
     """Write all classifiers' numbers as one Markdown table, in per cent with 95 % intervals.
 
-    `metrics` holds `<detector>.json`, as `evaluate-classifier` writes them.
-
-    Returns:
-        The number of lines made of measurements.
+    `metrics` holds `<detector>.json`, as `evaluate-classifier` writes them. Returns the number of
+    lines made of measurements.
 
     Raises:
         InputError: There are no metrics, they come from different data or protocols, or a file

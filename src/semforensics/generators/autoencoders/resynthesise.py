@@ -88,15 +88,12 @@ def resynthesise(
     simulator: Simulator,
     device: torch.device,
 ) -> str:
-    """Write pseudo-fakes of all crops, and the columns of the test split.
+    """Write pseudo-fakes of all crops, and the columns of the test split; return how many.
 
     `pseudo` holds one PNG per crop under the crop's name. Of the folder `unseen` the subfolders
     `autoencoder`, `nearest`, `bilinear`, `transposed`, `denoised`, `resized` and `simulator` are
     each written whole; others are left alone. `simulator` holds tiles named `000000.png` and so
     on, or `off.json` only.
-
-    Returns:
-        One line: how many of each.
 
     Raises:
         FileNotFoundError: A crop or an encoder-decoder is missing.

@@ -74,15 +74,12 @@ class DiffusionState(MeasuredState):
 def train_diffusion(
     crops: RealCrops, checkpoint: Path, *, params: TrainDiffusionParams, setup: Setup
 ) -> str:
-    """Train a diffusion model on cut-outs of the crops and write its average.
+    """Train a diffusion model on cut-outs of the crops, write its average, return a summary.
 
     With fewer steps than the state has it starts anew;
     with as many as it has, the state is written out as it is. `checkpoint` holds
     `denoiser.safetensors` (the averaged weights, in 16 bit), `losses.csv` and `samples.png` (the
     fakes of seeds 0 to 15); with 0 steps only `off.json`.
-
-    Returns:
-        One line about the result.
 
     Raises:
         InputError: The training images do not fit the network, or the loss is no longer finite.
