@@ -321,6 +321,25 @@ class TrainClassifierParams(Section):
     structure are outside even so."""
 
 
+class TrainWorldParams(Section):
+    """A detector for micrographs of any instrument, in folds that leave collections out."""
+
+    folds: int = Field(ge=0)
+    """Networks, each of which leaves out its share of the collections; 0: off."""
+    steps: int = Field(gt=0)
+    """Of each training."""
+    pairs: int = Field(ge=2)
+    """Of a real and its reconstruction, in a batch."""
+    crop_px: int = Field(ge=32, multiple_of=2)
+    """Side of what a network sees in training, after the processing."""
+    width: int = Field(ge=4)
+    """Channels of the first stage."""
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    ema_decay: float = Field(ge=0, lt=1)
+    precision: Precision
+
+
 class EvaluateClassifierParams(Section):
     """How test scores become numbers with intervals."""
 
@@ -486,6 +505,7 @@ class Params(Section):
     train_autoencoders: TrainAutoencodersParams
     resynthesise: ResynthesiseParams
     resynthesise_published: ResynthesisePublishedParams
+    train_world: TrainWorldParams
     train_diffusion: TrainDiffusionParams
     generate_diffusion: GenerateDiffusionParams
     compare_detectors: CompareDetectorsParams

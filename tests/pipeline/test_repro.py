@@ -112,7 +112,7 @@ def outputs_of_trials() -> set[str]:
         *(f"data/autoencoders/{n}.safetensors" for n in ("pseudo", *UNSEEN[:4])),
         *(
             f"data/{n}/off.json"
-            for n in ("diffusion", "reconstructed", "unseen/diffusion", "unseen/simulator")
+            for n in ("diffusion", "reconstructed", "world", "unseen/diffusion", "unseen/simulator")
         ),
     }
 

@@ -306,6 +306,24 @@ def resynthesise_published(cropped: InDir, splits: InFile, fakes: OutPath, run: 
 
 
 @PANEL.command
+def train_world(
+    cropped: InDir, splits: InFile, reconstructed: InDir, detectors: OutPath, run: TrainingRun
+) -> str:
+    """Train detectors for any instrument, in folds that leave collections out."""
+    from semforensics.detector.world import train_world
+
+    p = run.params
+    return train_world(
+        cropped,
+        splits,
+        reconstructed,
+        detectors,
+        params=p.train_world,
+        setup=run.setup(p, "train_world"),
+    )
+
+
+@PANEL.command
 def train_diffusion(reals: Reals, checkpoint: OutPath, run: TrainingRun) -> str:
     """Train a small diffusion model; with 0 steps it is off."""
     from semforensics.generators.diffusion.training import train_diffusion

@@ -1,0 +1,113 @@
+"""Training in pairs: every fake beside a real of its collection, alike in all but their origin.
+
+Content is a shortcut: a network that sees fakes of one material and reals of many learns the
+material. Here a batch holds as many fakes as reals of each collection, cut at the same place where
+the fake is a reconstruction, turned alike and processed alike.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from semforensics.core.errors import InputError
+from semforensics.detector.histories import GRID_PX, History, draw_history
+
+Grey = UInt8[np.ndarray, "height width"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A real image, and the fakes that are made of it or stand beside it."""
+
+    collection: str
+    real: Grey
+    fakes: tuple[Grey, ...]
+    """Of the real's size where they are reconstructions; else of any size."""
+    weight: float = 1.0
+    """How often it is drawn, within its collection."""
+
+
+class PairSampler:
+    """Draws pairs: collections by the square root of their size, each pair from its own seed."""
+
+    def __init__(self, sources: Sequence[Source], size_px: int, seed: int) -> None:
+        """Take the images.
+
+        Args:
+            sources: At least one, no side shorter than `size_px`.
+            size_px: Side of a crop.
+            seed: Of all draws.
+
+        Raises:
+            InputError: There are none, or an image is smaller than a crop.
+        """
+        if not sources:
+            raise InputError("no images to draw pairs from")
+        for source in sources:
+            for image in (source.real, *source.fakes):
+                if min(image.shape) < size_px:
+                    raise InputError(
+                        f"{source.collection}: an image of {image.shape[1]}x{image.shape[0]} px, "
+                        f"need at least {size_px} px"
+                    )
+        self._sources, self._size_px, self._seed = sources, size_px, seed
+        names = [source.collection for source in sources]
+        counts = {name: names.count(name) for name in set(names)}
+        weights = np.array([s.weight / counts[s.collection] ** 0.5 for s in sources])
+        self._chances = weights / weights.sum()
+
+    def share(self, collection: str) -> float:
+        """Return the chance that a pair is of a collection."""
+        named = np.array([source.collection == collection for source in self._sources])
+        return float(self._chances[named].sum())
+
+    def pair(self, index: int) -> tuple[Grey, Grey]:
+        """Return the crops of a real and of a fake; the same index gives the same pair."""
+        rng = np.random.default_rng([self._seed, index])
+        source = self._sources[rng.choice(len(self._sources), p=self._chances)]
+        fake = source.fakes[rng.integers(len(source.fakes))]
+        room = min(*source.real.shape, *fake.shape)
+        history = draw_history(rng, min(1.0, max(0.4, (self._size_px + 2 * GRID_PX) / room)))
+        if self._side(history) > room:
+            history = History()
+        side = self._side(history)
+        turn, flip, noise = (int(rng.integers(most)) for most in (4, 2, 2**31))
+        place = rng.random(2)
+        crops = []
+        for image in (source.real, fake):
+            top, left = (
+                int(u * (length - side + 1)) for u, length in zip(place, image.shape, strict=True)
+            )
+            cut = np.ascontiguousarray(image[top : top + side, left : left + side])
+            cut = history.apply(cut, noise)[: self._size_px, : self._size_px]
+            cut = np.rot90(cut, turn)
+            crops.append(np.ascontiguousarray(cut[:, ::-1] if flip else cut))
+        return crops[0], crops[1]
+
+    def _side(self, history: History) -> int:
+        """Return the side of a cut that is still large enough after a history."""
+        if history.does_nothing():
+            return self._size_px
+        return math.ceil((self._size_px + history.rows_lost + 1) / history.factor)
+
+    def batch(self, first: int, number: int) -> UInt8[Tensor, "n 1 size size"]:
+        """Stack the pairs `first`, `first + 1`, ...: all reals, then their fakes in that order."""
+        pairs = [self.pair(first + index) for index in range(number)]
+        reals, fakes = zip(*pairs, strict=True)
+        return torch.from_numpy(np.stack([*reals, *fakes]))[:, None]
+
+
+def pair_loss(logits: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Return the loss of a batch of `PairSampler`: cross-entropy, and that of the differences.
+
+    The difference of a pair's logits is free of all that the two have in common.
+    """
+    reals, fakes = logits.chunk(2)
+    alone = F.softplus(reals).mean() + F.softplus(-fakes).mean()
+    return 0.5 * alone + 0.5 * F.softplus(reals - fakes).mean()
