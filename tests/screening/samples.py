@@ -21,6 +21,7 @@ from semforensics.screening.records import (
     Provenance,
     Refusal,
     Reuse,
+    TileScores,
     Verdict,
 )
 
@@ -105,6 +106,7 @@ def finding(verdict: Verdict) -> Finding:
         p_real={"consistent": 0.412, "inconclusive": 0.09}.get(verdict, 0.0017),
         p_fake={"consistent": 0.0042, "inconclusive": 0.02}.get(verdict, 0.63),
         share_inside=0.5 if verdict == "inconclusive" else 1.0,
+        share_judged=0.97,
     )
 
 
@@ -113,8 +115,8 @@ def evidence(grey: Grey, verdict: Verdict, *, near: bool = False) -> Evidence:
     height, width = grey.shape
     rng = np.random.default_rng(height * width)
     rows, columns = max(1, height // 64), max(1, width // 64)
-    logits = _LOGITS[verdict] + rng.normal(0, 1.5, (rows, columns))
-    logits[0, 0] = np.nan
+    corners = 64 * np.argwhere(np.ones((rows, columns)))[1:]  # of the first tile there is no score
+    logits = _LOGITS[verdict] + rng.normal(0, 1.5, len(corners))
     whole = Box(0, 0, height, width)
     y, x = np.mgrid[: height // 4, : width // 4] / 4
     heat = np.exp(-((y - height / 32) ** 2 + (x - width / 24) ** 2) / 90)
@@ -131,7 +133,7 @@ def evidence(grey: Grey, verdict: Verdict, *, near: bool = False) -> Evidence:
             "resized to 0.75": (_LOGITS[verdict] - 7.2, "consistent"),
             "resized to 1.25": (_LOGITS[verdict] + 0.4, verdict),
         },
-        tile_logits=Map(logits, Box(0, 0, rows * 64, columns * 64), "logit"),
+        tiles=TileScores(corners, 64, logits),
         grad_cam=Map(heat, whole, "relative"),
         residual=residual.astype(np.uint8),
         spectrum={

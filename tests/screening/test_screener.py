@@ -17,10 +17,12 @@ from scipy import special
 
 from semforensics.core.processing import jpeg, median
 from semforensics.detector.perturbations import resize
+from semforensics.detector.tiling import cut_tiles
+from semforensics.micrographs.text import DrawnBox
 from semforensics.screening.judge.evidence import RESIDUAL_GAIN, residual
 from semforensics.screening.judge.model import ScreeningModel
-from semforensics.screening.judge.verdict import Rule
-from semforensics.screening.records import Grey, Picture, Provenance
+from semforensics.screening.judge.verdict import LEAST_JUDGED, Rule
+from semforensics.screening.records import Grey, Panel, Picture, Provenance
 from semforensics.screening.screener import Screener
 from semforensics.screening.submission import Options, screen_submission
 from tests.screening.small_model import SIZE_PX, TEST, doubled, original
@@ -121,6 +123,53 @@ def test_half_of_the_tiles_outside_is_outside(screener: Screener) -> None:
     assert "unlike" not in more.reason
 
 
+def drawn_on(grey: Grey, left: int = 16) -> Panel:
+    """A panel with a white plate over the right part of its lower half."""
+    plate = DrawnBox("text", grey.shape[0] // 2, left, grey.shape[0] - 4, grey.shape[1] - 4)
+    grey = grey.copy()
+    grey[plate.top : plate.bottom, plate.left : plate.right] = 255
+    return replace(Panel.of(grey), drawn=(plate,))
+
+
+def test_what_is_drawn_over_a_panel_is_not_judged(screener: Screener) -> None:
+    """Its tiles hold none of it, and the score is that of the rest."""
+    panel = drawn_on(REAL, left=330)
+    (masked,) = screener.judge([panel])
+    (beside,) = screener.judge([REAL[:, :320]])
+
+    assert masked.verdict == beside.verdict == "consistent"
+    assert masked.share_judged >= LEAST_JUDGED
+    assert masked.logit == pytest.approx(beside.logit, abs=0.5)
+    assert screener.judge([panel.grey])[0] != masked
+
+
+def test_consistent_is_said_of_what_was_looked_at(screener: Screener) -> None:
+    """Below 90 % of the area it is inconclusive, with the share; a suspicion stays."""
+    whole, half, suspected = screener.judge(
+        [
+            REAL,
+            replace(Panel.of(REAL), drawn=(DrawnBox("bar", 192, 0, 320, 448),)),
+            drawn_on(DOUBLED),
+        ]
+    )
+
+    assert (whole.verdict, whole.share_judged) == ("consistent", 1)
+    assert (half.verdict, half.share_judged) == ("inconclusive", pytest.approx(0.6, abs=0.01))
+    assert "only 60% of its area could be judged" in half.reason
+    assert suspected.verdict == "ai-suspected"
+
+
+def test_a_panel_without_a_free_square_is_inconclusive(screener: Screener) -> None:
+    """It has no score."""
+    (finding,) = screener.judge(
+        [replace(Panel.of(REAL), drawn=(DrawnBox("bar", 40, 0, 320, 448),))]
+    )
+
+    assert (finding.verdict, finding.n_tiles, finding.logit) == ("inconclusive", 0, None)
+    assert finding.share_judged == 0
+    assert "no square of 64 px free" in finding.reason
+
+
 def test_a_panel_smaller_than_a_tile_is_refused(screener: Screener) -> None:
     """It is named in its place among the others."""
     findings = screener.judge([REAL, REAL[:60, :90], DOUBLED])
@@ -173,10 +222,11 @@ def test_probabilities_of_extreme_logits_keep_their_digits(
     model: ScreeningModel, logit: float
 ) -> None:
     """A probability far below a rounding error of 1 is no 0, and nothing overflows."""
-    inside = np.ones(1, dtype=bool)
+    panel = Panel.of(REAL[:SIZE_PX, :SIZE_PX])
+    tiles, inside = cut_tiles(panel.grey, SIZE_PX), np.ones(1, dtype=bool)
 
     found = Rule(model, alpha=0.1).decide(
-        REAL, np.array([logit]), inside, is_lossy=False, is_resampled=False
+        panel, tiles, np.array([logit]), inside, is_lossy=False, is_resampled=False
     )
 
     calibrated = logit / model.detector.temperature
@@ -300,11 +350,11 @@ def test_evidence_stands_beside_the_verdict(model: ScreeningModel, screener: Scr
     evidence = full.evidence
     assert full.finding == plain.finding
     assert plain.evidence.spectrum is None
-    assert evidence.tile_logits.values.shape == (5, 7)
-    assert float(evidence.tile_logits.values.mean()) == pytest.approx(full.finding.logit, abs=1e-3)
+    assert len(evidence.tiles.corners) == len(evidence.tiles.logits) == 35
+    assert float(evidence.tiles.logits.mean()) == pytest.approx(full.finding.logit, abs=1e-3)
     assert evidence.grad_cam.values.shape[1] / evidence.grad_cam.values.shape[0] == 7 / 5
     assert evidence.grad_cam.values.min() >= 0
-    assert evidence.tile_logits.box.size_px == evidence.grad_cam.box.size_px == (320, 448)
+    assert evidence.grad_cam.box.size_px == (320, 448)
     assert evidence.residual.shape == (64, 64)
     lengths = {name: len(values) for name, values in evidence.spectrum.items()}
     assert set(lengths) == {"frequency", "panel", "p05", "p50", "p95"}

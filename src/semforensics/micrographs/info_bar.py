@@ -43,7 +43,10 @@ Shares = Float[np.ndarray, " height"]
 class UnsureError(InputError):
     """The rows at the bottom are neither clearly an info bar nor clearly none."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, row: int = 0) -> None:
+        self.reason = reason
+        self.row = row
+        """Where the doubt begins; 0: it is about the whole frame."""
         super().__init__(
             f"unsure of the info bar: {reason}; set crop.info_bar to the number of rows to cut "
             "from the bottom, 0 for none"
@@ -66,14 +69,14 @@ def find_info_bar(grey: Grey) -> int | None:
     """
     top, doubts = _at_bottom(grey)
     if top is None and doubts:
-        raise UnsureError(doubts[0])
+        raise UnsureError(doubts[0][1], min(row for row, _ in doubts))
     if _at_bottom(grey[::-1])[0] is not None:
         raise UnsureError("there seems to be one at the top edge")
     return None if top is None else _with_margin(grey, top)
 
 
-def _at_bottom(grey: Grey) -> tuple[int | None, list[str]]:
-    """First row of a strip at the bottom edge that is certainly a bar, and what casts doubt."""
+def _at_bottom(grey: Grey) -> tuple[int | None, list[tuple[int, str]]]:
+    """First row of a strip at the bottom edge that is certainly a bar; from where on, why not."""
     background = _background(grey)
     loosest = _shares(grey, background, TOLERANCES[0])
     tops, doubts = [], []
@@ -85,16 +88,19 @@ def _at_bottom(grey: Grey) -> tuple[int | None, list[str]]:
             if doubt is None:
                 tops.append(top)
             else:
-                doubts.append(f"grey level {background} sets in at row {top}, but {doubt}")
+                doubts.append((top, f"grey level {background} sets in at row {top}, but {doubt}"))
         elif (step := _first_step(shares, grey.shape[1])) is not None:
-            doubts.append(f"the share of grey level {background} changes abruptly at row {step}")
+            what = f"the share of grey level {background} changes abruptly at row {step}"
+            doubts.append((step, what))
     exact = _shares(grey, background, 0)
     if np.median(exact[-MIN_ROWS:]) >= FLAT:
-        doubts.append(f"the bottom rows are of one grey level, {background}")
+        flat = len(grey) - int(np.argmin(np.append(exact[::-1] >= FLAT, False)))
+        doubts.append((flat, f"the bottom rows are of one grey level, {background}"))
     if np.median(exact[: 1 + int(len(grey) * (1 - MAX_SHARE))]) >= CROWDED:
-        return None, [f"most of the image is of one grey level, {background}, as the bottom is"]
+        what = f"most of the image is of one grey level, {background}, as the bottom is"
+        return None, [(0, what)]
     if tops and max(tops) - min(tops) > JPEG_BLOCK:
-        return None, [f"it may begin at row {min(tops)} or {max(tops)}"]
+        return None, [(min(tops), f"it may begin at row {min(tops)} or {max(tops)}")]
     return (_with_border(grey, tops[0]) if tops else None), doubts
 
 

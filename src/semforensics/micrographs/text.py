@@ -10,6 +10,7 @@ No text is read: the finder knows strokes, not characters. Its numbers were chos
 micrographs and published panels of 25 collections, by looking at what it finds.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, Self
 
@@ -19,7 +20,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from semforensics.micrographs.info_bar import UnsureError, find_info_bar
+from semforensics.micrographs.info_bar import MIN_ROWS, UnsureError, find_info_bar
 
 MARGIN_PX = 8
 """Pixels masked around everything drawn: JPEG spreads an edge over a block of 8."""
@@ -56,15 +57,26 @@ Boxes = Int[np.ndarray, "n 4"]
 
 
 class DrawnBox(NamedTuple):
-    """A rectangle around something drawn, in pixels of the image, without margin."""
+    """A rectangle around something drawn, in pixels of the image, without margin.
+
+    Bottom and right are outside.
+    """
 
     kind: Literal["bar", "text", "line"]
     """bar: an info bar over the whole width; text: letters, arrows and the legend that holds them;
     line: a scale bar or a frame."""
     top: int
     left: int
-    height: int
-    width: int
+    bottom: int
+    right: int
+
+    def moved(self, rows: int) -> "DrawnBox":
+        """Return the same box so far down."""
+        return self._replace(top=self.top + rows, bottom=self.bottom + rows)
+
+    def scaled(self, factor: float) -> "DrawnBox":
+        """Return the box in an image of another size."""
+        return DrawnBox(self.kind, *(round(factor * side) for side in self[1:]))
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,11 @@ class Drawn:
     """From top to bottom, then from left to right."""
     info_bar: tuple[int, int] | None
     """First and last row of an info bar over the whole width, at the bottom or the top."""
+    doubt: UnsureError | None
+    """Why the image may have an info bar that was not found, and from which row on."""
 
 
-def find_drawn(grey: Grey) -> Drawn:
+def find_drawn(grey: Grey, *, with_bar: bool = True) -> Drawn:
     """Find info bars, text, scale bars, arrows, frames and legends.
 
     Not found are letters lower than `MIN_GLYPH_PX`, letters whose contrast to the image is below
@@ -88,26 +102,62 @@ def find_drawn(grey: Grey) -> Drawn:
 
     Args:
         grey: The whole frame, or one panel of a figure.
+        with_bar: Whether it may have an info bar.
 
     Returns:
         Mask, boxes and info bar; an empty mask if nothing is drawn.
     """
     height, width = grey.shape
-    rows = _info_bar(grey)
+    rows, doubt = _info_bar(grey) if with_bar else (None, None)
     first, end = 0, height
     if rows is not None:
         first, end = (0, rows[0]) if rows[0] > 0 else (rows[1] + 1, height)
     found = [
-        box._replace(top=box.top + first)
+        box.moved(first)
         for box in (_drawn_shapes(grey[first:end]) if end - first >= MIN_GLYPH_PX else [])
     ]
-    mask = np.zeros(grey.shape, dtype=bool)
-    for box in found:
-        _fill(mask, box)
     if rows is not None:
-        mask[rows[0] : rows[1] + 1] = True
-        found.append(DrawnBox("bar", rows[0], 0, rows[1] + 1 - rows[0], width))
-    return Drawn(mask, tuple(sorted(found, key=lambda box: box[1:])), rows)
+        found.append(DrawnBox("bar", rows[0], 0, rows[1] + 1, width))
+    mask = mask_of(found, grey.shape)
+    if doubt is not None:
+        doubt = _doubt_left(_without(grey, mask))
+    return Drawn(mask, tuple(sorted(found, key=lambda box: box[1:])), rows, doubt)
+
+
+def find_bar(grey: Grey) -> tuple[int, int] | None:
+    """Find the first and last row of an info bar at the bottom or the top; None if there is none.
+
+    Finds more than `find_info_bar`, which is sure of what it finds.
+    """
+    return _info_bar(grey)[0]
+
+
+def mask_of(boxes: Iterable[DrawnBox], size: tuple[int, ...], margin_px: int = MARGIN_PX) -> Mask:
+    """Mask the pixels of drawn things, and a margin around all but info bars.
+
+    Of a frame the outline is masked, not what it surrounds.
+    """
+    mask = np.zeros(size, dtype=bool)
+    for kind, top, left, bottom, right in boxes:
+        outer = 0 if kind == "bar" else margin_px
+        inner = 2 * MARGIN_PX
+        short, long = sorted((bottom - top, right - left))
+        is_frame = kind == "line" and short >= 24 and long < 4 * short
+        inside = mask[top + inner : bottom - inner, left + inner : right - inner]
+        kept = inside.copy()
+        mask[max(top - outer, 0) : bottom + outer, max(left - outer, 0) : right + outer] = True
+        if is_frame:
+            inside[:] = kept
+    return mask
+
+
+def _without(grey: Grey, mask: Mask) -> Grey:
+    """Put other pixels of its row in the place of each masked one."""
+    filled = grey.copy()
+    for row in np.flatnonzero(mask.any(axis=1) & ~mask.all(axis=1)):
+        left = grey[row, ~mask[row]]
+        filled[row, mask[row]] = np.resize(left, int(mask[row].sum()))
+    return filled
 
 
 @dataclass(frozen=True)
@@ -192,8 +242,7 @@ def _drawn_shapes(grey: Grey) -> list[DrawnBox]:
 
 
 def _drawn_box(kind: Literal["text", "line"], box: Box) -> DrawnBox:
-    top, left, end, right = (int(value) for value in box)
-    return DrawnBox(kind, top, left, end - top, right - left)
+    return DrawnBox(kind, *(int(value) for value in box))
 
 
 def _shapes(ink: Grey) -> _Shapes:
@@ -484,34 +533,34 @@ def _legend(grey: Grey, box: Box) -> Box:
     return np.array([top, left, end, right]) if is_legend else box
 
 
-def _fill(mask: Mask, box: DrawnBox) -> None:
-    """Mask a box and its margin; of a frame only the outline."""
-    top, left, end, right = box.top, box.left, box.top + box.height, box.left + box.width
-    short, long = sorted((box.height, box.width))
-    is_frame = box.kind == "line" and short >= 24 and long < 4 * short
-    inner = mask[
-        top + 2 * MARGIN_PX : end - 2 * MARGIN_PX, left + 2 * MARGIN_PX : right - 2 * MARGIN_PX
-    ]
-    kept = inner.copy()
-    rows = slice(max(top - MARGIN_PX, 0), end + MARGIN_PX)
-    mask[rows, max(left - MARGIN_PX, 0) : right + MARGIN_PX] = True
-    if is_frame:
-        inner[:] = kept
-
-
-def _info_bar(grey: Grey) -> tuple[int, int] | None:
-    """First and last row of an info bar at the bottom or the top."""
-    last = len(grey) - 1
-    for flipped in (False, True):
-        image = grey[::-1] if flipped else grey
-        try:
-            top = find_info_bar(image)
-        except UnsureError:
-            top = None
+def _info_bar(grey: Grey) -> tuple[tuple[int, int] | None, UnsureError | None]:
+    """First and last row of an info bar at the bottom or the top, and what casts doubt on none."""
+    last, doubts = len(grey) - 1, []
+    for image in (grey, grey[::-1]):
+        top, doubt = _ask(image)
+        doubts.append(doubt)
         top = _strip(image) if top is None else top
         if top is not None:
-            return (0, last - top) if flipped else (top, last)
-    return None
+            return ((top, last) if image is grey else (0, last - top)), None
+    return None, doubts[0]
+
+
+def _doubt_left(grey: Grey) -> UnsureError | None:
+    """Say what still speaks for an info bar in an image without what is drawn into it."""
+    top, doubt = _ask(grey)
+    if top is not None:
+        doubt = UnsureError(f"it may begin at row {top}", top)
+    # Doubt about the whole frame names no place; a bar has more rows than a line at the edge.
+    is_bar = doubt is not None and 0 < doubt.row <= len(grey) - MIN_ROWS
+    return doubt if is_bar else None
+
+
+def _ask(grey: Grey) -> tuple[int | None, UnsureError | None]:
+    """First row of an info bar at the bottom, and what casts doubt on none."""
+    try:
+        return find_info_bar(grey), None
+    except UnsureError as error:
+        return None, error
 
 
 def _strip(grey: Grey) -> int | None:

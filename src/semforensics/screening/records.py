@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, Int, UInt8
+
+from semforensics.micrographs.text import DrawnBox, mask_of
 
 Grey = UInt8[np.ndarray, "height width"]
 GreyOfAnySize = UInt8[np.ndarray, "_ _"]
@@ -134,7 +136,26 @@ class Panel:
     box: Box
     grey: Grey
     notes: tuple[str, ...] = ()
-    """Such as "info bar of 134 rows cut off"."""
+    """Such as "info bar of 134 rows cut off at the bottom, from row 890 on"."""
+    drawn: tuple[DrawnBox, ...] = ()
+    """Text and lines over the micrograph, in pixels of the panel, without a margin. Of kind "bar":
+    rows that may be an info bar."""
+
+    @classmethod
+    def of(cls, grey: GreyOfAnySize) -> "Panel":
+        """Take a whole picture as a panel in which nothing is drawn."""
+        return cls("", Box(0, 0, *grey.shape), grey)
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "height width"]:
+        """Pixels that no tile may hold: what is drawn, with a margin around it."""
+        return mask_of(self.drawn, self.grey.shape)
+
+    @property
+    def micrograph_px(self) -> int:
+        """Pixels of the panel but for text and lines; a bar that is in doubt counts."""
+        text = [box for box in self.drawn if box.kind != "bar"]
+        return self.grey.size - int(mask_of(text, self.grey.shape, margin_px=0).sum())
 
 
 @dataclass(frozen=True)
@@ -156,7 +177,9 @@ class Finding:
     p_fake: float | None = None
     """How unusual it would be for a fake of a generator that the model knows."""
     share_inside: float | None = None
-    """Of its tiles, inside the training domain."""
+    """Of the area of its tiles, inside the training domain."""
+    share_judged: float | None = None
+    """Of the panel's area, text and lines left out, that lies in a tile."""
 
 
 @dataclass(frozen=True)
@@ -171,18 +194,29 @@ class Map:
 
 
 @dataclass(frozen=True)
+class TileScores:
+    """The score of every tile of a panel."""
+
+    corners: Int[np.ndarray, "n 2"]
+    """Top row and left column, in pixels of the panel."""
+    size_px: int
+    logits: Float[np.ndarray, " n"]
+    """Positive for generated."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is shown with a verdict and does not change it. Parts that were not asked for are None.
 
-    `reencoded`: name of a processing → logit and verdict after it. `tile_logits` and `grad_cam`:
-    maps. `residual`: the NPR residual around a stretch of the panel, as grey levels to look at.
+    `reencoded`: name of a processing → logit and verdict after it. `grad_cam`: NaN where there is
+    no tile. `residual`: the NPR residual around a stretch of the panel, as grey levels to look at.
     `spectrum`: `frequency` (cycles per pixel), `panel` (its power in dB), and `p05`, `p50`, `p95`
     (percentiles of the training reals' power), lists of one length. `nearest_real`: only when
     suspiciously near; `distance`, `threshold`, `crop`, `transform` and what else is known.
     """
 
     reencoded: dict[str, tuple[float, Verdict]] | None = None
-    tile_logits: Map | None = None
+    tiles: TileScores | None = None
     grad_cam: Map | None = None
     residual: Grey | None = None
     spectrum: dict[str, list[float]] | None = None

@@ -1,7 +1,7 @@
 """One picture from outside, from its pixels to its verdicts: read, split, judge."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,9 @@ from semforensics.screening.read.intake import LOSSY, read_inputs, to_grey
 from semforensics.screening.records import (
     Evidence,
     Finding,
-    Grey,
     GreyOfAnySize,
     Limits,
+    Panel,
     PanelResult,
     Picture,
     PictureResult,
@@ -113,19 +113,19 @@ class Screener(Rule):
         """
         panels, refusals = split_panels(picture, self.size_px, info_bar)
         findings = self.judge(
-            [panel.grey for panel in panels],
+            panels,
             is_lossy=picture.is_lossy,
             is_resampled=picture.is_resampled,
         )
         results = tuple(
-            PanelResult(panel, finding, self._evidence_of(panel.grey, finding, picture.is_lossy))
+            PanelResult(panel, finding, self._evidence_of(panel, finding, picture.is_lossy))
             for panel, finding in zip(panels, findings, strict=True)
         )
         return PictureResult(picture, results, tuple(refusals))
 
     def judge(
         self,
-        panels: Sequence[GreyOfAnySize],
+        panels: Sequence[Panel | GreyOfAnySize],
         *,
         is_lossy: bool = False,
         is_resampled: bool = False,
@@ -133,29 +133,34 @@ class Screener(Rule):
         """Judge panels, each by itself.
 
         Args:
-            panels: Grey levels without info bar. One smaller than a tile is refused.
+            panels: Or their grey levels without info bar. One smaller than a tile is refused.
             is_lossy: They are known to have gone through a lossy codec.
             is_resampled: They are known to have been brought to another size.
         """
-        large = [panel for panel in panels if min(panel.shape) >= self.size_px]
-        tiles = [cut_tiles(panel, self.size_px) for panel in large]
-        findings: Iterator[Finding] = iter(())
+        given = [panel if isinstance(panel, Panel) else Panel.of(panel) for panel in panels]
+        large = {i: p for i, p in enumerate(given) if min(p.grey.shape) >= self.size_px}
+        tiles = {i: cut_tiles(p.grey, self.size_px, p.mask) for i, p in large.items()}
+        findings = [self._refusal(panel.grey) for panel in given]
         if tiles:
-            stack = torch.cat(tiles)
-            ends = np.cumsum([len(part) for part in tiles])[:-1]
+            stack = torch.cat([part.pixels for part in tiles.values()])
+            ends = np.cumsum([len(part) for part in tiles.values()])[:-1]
             scores = np.split(self.tile_logits(stack), ends)
             inside = np.split(self.model.detector.domain.is_inside(stack), ends)
-            findings = (
-                self.decide(*one, is_lossy=is_lossy, is_resampled=is_resampled)
-                for one in zip(large, scores, inside, strict=True)
-            )
-        return [
-            next(findings) if min(panel.shape) >= self.size_px else self._refusal(panel)
-            for panel in panels
-        ]
+            for i, of_tiles, is_inside in zip(tiles, scores, inside, strict=True):
+                findings[i] = self.decide(
+                    given[i],
+                    tiles[i],
+                    of_tiles,
+                    is_inside,
+                    is_lossy=is_lossy,
+                    is_resampled=is_resampled,
+                )
+        return findings
 
     def tile_logits(self, tiles: torch.Tensor) -> Float[np.ndarray, " tiles"]:
         """Score tiles: uint8 [n, 1, size, size] → one logit each, positive for generated."""
+        if not len(tiles):
+            return np.empty(0, dtype=np.float32)
         detector = self.model.detector
         return score_images(self._network, tiles, phases=detector.phases, device=detector.device)
 
@@ -166,8 +171,8 @@ class Screener(Rule):
             f"It is too small: {width}x{height} px, need at least {self.size_px}x{self.size_px}.",
         )
 
-    def _evidence_of(self, panel: Grey, finding: Finding, is_lossy: bool) -> Evidence:
-        if not self.evidence or finding.verdict == "refused":
+    def _evidence_of(self, panel: Panel, finding: Finding, is_lossy: bool) -> Evidence:
+        if not self.evidence or not finding.n_tiles:
             return Evidence()
         # Imported here: drawing Grad-CAM needs modules that a screening without maps does not.
         from semforensics.screening.judge.evidence import collect_evidence, processed_copies
@@ -176,8 +181,9 @@ class Screener(Rule):
             name: self.judge([copy], is_lossy=lossy, is_resampled=resampled)[0]
             for name, copy, lossy, resampled in processed_copies(panel, is_lossy)
         }
-        tiles = cut_tiles(panel, self.size_px)
-        return collect_evidence(self.model, panel, tiles, self.tile_logits(tiles), copies)
+        tiles = cut_tiles(panel.grey, self.size_px, panel.mask)
+        logits = self.tile_logits(tiles.pixels)
+        return collect_evidence(self.model, panel.grey, tiles, logits, copies)
 
 
 def _picture_of(image: Any) -> Picture:

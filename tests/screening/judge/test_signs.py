@@ -15,7 +15,6 @@ from semforensics.screening.judge.signs import (
     JPEG_LIMIT,
     PEAK_LIMIT,
     jpeg_steps,
-    measure,
     periodicity,
     why_not_native,
 )
@@ -101,10 +100,13 @@ def test_turning_a_panel_changes_no_period() -> None:
     assert peaks[1] < GRID_PEAK_LIMIT
 
 
-def test_a_known_spectrum_is_not_measured_again(model: ScreeningModel) -> None:
-    """A spectrum that is handed over is the one that is used."""
-    spectrum = np.linspace(40, -60, len(model.references.frequencies))
+def test_what_is_drawn_over_a_panel_is_no_sign(model: ScreeningModel) -> None:
+    """A ruler has a period and a legend repeats its grey level: where masked, nothing shows."""
+    panel = original(0).copy()
+    panel[10:40, 5:-5:8] = 255
+    panel[60:200] = 90
+    drawn = np.zeros(panel.shape, dtype=bool)
+    drawn[:208] = True
 
-    numbers = measure(original(0), model.references, spectrum)
-
-    assert numbers["fineness_db"] < -20
+    assert why_not_native(panel, model.references) is not None
+    assert why_not_native(panel, model.references, drawn) is None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from tests.screening.documents import figure, micrograph, picture_of
 
 from semforensics.core.images import read_grey
@@ -39,7 +39,7 @@ def test_figures_are_cut_along_their_gutters(level: int) -> None:
     for panel, grey in zip(found, [*panels[0], *panels[1]], strict=True):
         np.testing.assert_array_equal(panel.grey, grey)
     assert found[1].box == Box(12, 100, 76, 196)
-    assert all("label" in panel.notes[-1] for panel in found)
+    assert all(panel.notes == () for panel in found)
 
 
 def test_noise_of_jpeg_in_gutters_is_let_pass() -> None:
@@ -96,8 +96,8 @@ def test_the_rows_of_a_bar_can_be_given() -> None:
     assert panel.notes == ("30 rows cut off at the bottom, as asked",)
 
 
-def test_where_the_bar_is_in_doubt_the_upper_part_is_judged() -> None:
-    """A flat strip without text is neither clearly a bar nor clearly none; a small one stays."""
+def test_rows_that_may_be_a_bar_are_left_out() -> None:
+    """A flat strip without text is neither clearly a bar nor clearly none; all above is judged."""
     grey = micrograph(120, 160)
     grey[100:] = 90
     grey[100:, ::2] = 91  # not constant, so no margin either
@@ -105,11 +105,55 @@ def test_where_the_bar_is_in_doubt_the_upper_part_is_judged() -> None:
     (panel,), refused = split_panels(picture_of(grey), 32)
 
     assert refused == []
-    assert panel.grey.shape == (72, 160)
-    assert panel.notes == ("unsure of the info bar: the upper 72 of 120 rows are judged",)
-    (whole,), refused = split_panels(picture_of(grey), 120)
+    assert panel.grey.shape == (120, 160)
+    assert panel.drawn == (("bar", 100, 0, 120, 160),)
+    assert panel.notes[0].startswith("the rows from 100 on may be an info bar and are left out (")
+
+
+@pytest.mark.parametrize("quality", [None, 90])
+def test_rows_of_a_bar_are_those_of_the_frame(quality: int | None) -> None:
+    """Given or found, also where its lower rows are as black as a margin."""
+    frame = np.vstack([with_bar(micrograph(240, 320), 24), np.zeros((12, 320), np.uint8)])
+    frame = frame if quality is None else jpeg(frame, quality)
+
+    (given,), _ = split_panels(picture_of(frame), 32, info_bar=36)
+    (found,), _ = split_panels(picture_of(frame), 32)
+
+    assert given.box == found.box == Box(0, 0, 240, 320)
+    assert given.notes[0] == "36 rows cut off at the bottom, as asked"
+    assert found.notes[0] == "info bar of 36 rows cut off at the bottom, from row 240 on"
+
+
+def test_text_over_a_micrograph_is_noted() -> None:
+    """Its box is in pixels of the panel; the whole panel is kept."""
+    grey = Image.fromarray(micrograph(240, 320))
+    ImageDraw.Draw(grey).text((180, 200), "500 nm", 255, ImageFont.load_default(24))
+    ImageDraw.Draw(grey).rectangle((180, 230, 299, 233), 255)
+
+    panels, _ = split_panels(picture_of(figure([[micrograph(240, 320, 1), np.array(grey)]])), 32)
+
+    assert [panel.drawn for panel in panels[:1]] == [()]
+    assert panels[1].box.size_px == (240, 320)
+    assert ("line", 230, 180, 234, 300) in panels[1].drawn
+    assert panels[1].notes == ("text or lines drawn over it in 2 places are left out",)
+    assert panels[1].mask[200:230, 180:260].mean() > 0.9
+    assert panels[1].micrograph_px > 0.95 * 240 * 320
+
+
+def test_no_piece_of_a_bar_is_a_panel_or_a_refusal() -> None:
+    """A bar of cells between white lines is cut off whole."""
+    cells = np.zeros((40, 480), np.uint8)
+    for left in range(0, 480, 96):
+        cell = Image.new("L", (90, 34), 0)
+        ImageDraw.Draw(cell).text((8, 8), "10.0 kV", 255, ImageFont.load_default(14))
+        cells[3:37, left + 3 : left + 93] = np.asarray(cell)
+    cells[:, :4] = cells[:, -4:] = cells[:4] = cells[-4:] = 255
+    cells[:, 94:480:96] = 255
+
+    panels, refused = split_panels(picture_of(np.vstack([micrograph(360, 480), cells])), 32)
+
     assert refused == []
-    assert whole.grey.shape == (120, 160)
+    assert [panel.box for panel in panels] == [Box(0, 0, 360, 480)]
 
 
 def test_drawings_are_refused_by_name() -> None:

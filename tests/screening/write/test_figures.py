@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from semforensics.figures import style
-from semforensics.screening.records import Box, Map
+from semforensics.screening.records import Box, Map, TileScores
 from semforensics.screening.write import figures
 
 NAMES = ("frequency", "panel", "p05", "p50", "p95")
@@ -54,11 +54,11 @@ def test_an_icon_takes_a_few_kilobytes() -> None:
 
 
 def test_a_tile_map_is_vermilion_where_positive_and_blue_where_negative() -> None:
-    """Colour follows the sign; a tile without a score and what no tile covers stay grey."""
+    """Colour follows the sign; what no tile covers stays grey."""
     grey = np.full((100, 200), 128, np.uint8)
-    values = Map(np.array([[8.0, -8.0, 0.0, np.nan]]), Box(0, 0, 25, 100), "logit")
+    tiles = TileScores(np.array([[0, 0], [0, 25], [0, 50]]), 25, np.array([8.0, -8.0, 0.0]))
 
-    drawn = picture(figures.tile_map(grey, values)).astype(int)
+    drawn = picture(figures.tile_map(grey, tiles)).astype(int)
 
     suspected, real, neutral, empty = drawn[2, [2, 27, 52, 77]]
     assert suspected[0] > suspected[2] + 80
@@ -71,13 +71,24 @@ def test_a_tile_map_is_vermilion_where_positive_and_blue_where_negative() -> Non
 
 def test_tile_maps_share_one_scale() -> None:
     """The same logit has the same colour, whatever the other tiles of its panel score."""
-    grey, box = np.zeros((100, 200), np.uint8), Box(0, 0, 100, 200)
+    grey, corners = np.zeros((100, 200), np.uint8), np.array([[0, 0], [0, 100]])
 
-    calm = picture(figures.tile_map(grey, Map(np.array([[2.0, 0.0]]), box, "logit")))
-    wild = picture(figures.tile_map(grey, Map(np.array([[2.0, 90.0]]), box, "logit")))
+    calm = picture(figures.tile_map(grey, TileScores(corners, 100, np.array([2.0, 0.0]))))
+    wild = picture(figures.tile_map(grey, TileScores(corners, 100, np.array([2.0, 90.0]))))
 
     assert (np.abs(calm[5, 5].astype(int) - wild[5, 5]) < 4).all()
     assert np.ptp(calm[5, 5]) > 20
+
+
+def test_of_tiles_that_overlap_the_first_one_shows() -> None:
+    """A tile at the edge shows only what the tiles side by side leave."""
+    grey = np.full((100, 150), 128, np.uint8)
+    tiles = TileScores(np.array([[0, 0], [0, 50]]), 100, np.array([-8.0, 8.0]))
+
+    drawn = picture(figures.tile_map(grey, tiles)).astype(int)
+
+    assert drawn[2, 90, 2] > drawn[2, 90, 0] + 80
+    assert drawn[2, 110, 0] > drawn[2, 110, 2] + 80
 
 
 def test_heat_maps_share_one_scale() -> None:

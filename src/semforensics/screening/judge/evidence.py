@@ -1,24 +1,25 @@
 """The evidence that a report shows with a verdict. None of it changes the verdict."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import Float
 
 from semforensics.core.processing import jpeg
 from semforensics.detector.gradcam import SIGNS, explain_images
 from semforensics.detector.npr import npr
 from semforensics.detector.perturbations import crop_to_even, resize
+from semforensics.detector.tiling import Tiles
 from semforensics.screening.judge.model import ScreeningModel
-from semforensics.screening.records import Box, Evidence, Finding, Grey, Map
+from semforensics.screening.records import Box, Evidence, Finding, Grey, Map, Panel, TileScores
 
 RESIDUAL_GAIN = 2
 """Grey levels of the drawn residual per grey level of difference; 128 is no difference."""
 
 
-def processed_copies(panel: Grey, is_lossy: bool) -> Iterator[tuple[str, Grey, bool, bool]]:
+def processed_copies(panel: Panel, is_lossy: bool) -> Iterator[tuple[str, Panel, bool, bool]]:
     """Process a panel as it may have been on the way: JPEG, and resampling (bicubic).
 
     Args:
@@ -30,16 +31,17 @@ def processed_copies(panel: Grey, is_lossy: bool) -> Iterator[tuple[str, Grey, b
         whether resampled.
     """
     for quality in (95, 75):
-        yield f"JPEG {quality}", jpeg(panel, quality), True, False
+        yield f"JPEG {quality}", replace(panel, grey=jpeg(panel.grey, quality)), True, False
     for factor in (0.75, 1.25):
-        copy = resize(crop_to_even(panel), factor, "bicubic")
-        yield f"resized x{factor:g}", copy, is_lossy, True
+        copy = Panel.of(resize(crop_to_even(panel.grey), factor, "bicubic"))
+        drawn = tuple(box.scaled(factor) for box in panel.drawn)
+        yield f"resized x{factor:g}", replace(copy, drawn=drawn), is_lossy, True
 
 
 def collect_evidence(
     model: ScreeningModel,
     panel: Grey,
-    tiles: UInt8[Tensor, "tiles 1 size size"],
+    tiles: Tiles,
     logits: Float[np.ndarray, " tiles"],
     copies: Mapping[str, Finding],
 ) -> Evidence:
@@ -48,33 +50,39 @@ def collect_evidence(
     Args:
         model: That scored it.
         panel: At least as large as a tile.
-        tiles: Of the panel.
+        tiles: Of the panel, at least one.
         logits: Of its tiles.
         copies: What was found of each of `processed_copies`. One that was refused is left out.
     """
-    size = tiles.shape[-1]
-    rows, columns = panel.shape[0] // size, panel.shape[1] // size
-    covered = Box(0, 0, rows * size, columns * size)
     detector, references = model.detector, model.references
-    cams = explain_images(detector.network, tiles, SIGNS["fake"], detector.device)
-    side = cams.shape[-1]
-    cam = cams.reshape(rows, columns, -1, side).transpose(1, 2).reshape(-1, columns * side)
+    cams = explain_images(detector.network, tiles.pixels, SIGNS["fake"], detector.device)
     return Evidence(
         reencoded={
             name: (found.logit, found.verdict)
             for name, found in copies.items()
             if found.logit is not None
         },
-        tile_logits=Map(logits.reshape(rows, columns), covered, "logit"),
-        grad_cam=Map(cam.numpy(), covered, "logit, towards generated"),
-        residual=residual(tiles[int(logits.argmax()), 0].numpy()),
+        tiles=TileScores(tiles.corners, tiles.pixels.shape[-1], logits),
+        grad_cam=_laid_out(cams.numpy(), tiles, panel.shape),
+        residual=residual(tiles.pixels[int(logits.argmax()), 0].numpy()),
         spectrum={
             "frequency": references.frequencies.tolist(),
-            "panel": references.spectrum_of(panel).tolist(),
+            "panel": references.spectrum_of(tiles).tolist(),
             **dict(zip(("p05", "p50", "p95"), references.spectra_db.tolist(), strict=True)),
         },
         nearest_real=references.find(panel),
     )
+
+
+def _laid_out(maps: Float[np.ndarray, "n side side"], tiles: Tiles, size: tuple[int, int]) -> Map:
+    """Lay the maps of tiles where the tiles lie; of those that overlap the first one shows."""
+    side, tile_px = maps.shape[-1], tiles.pixels.shape[-1]
+    values = np.full([-(-length * side // tile_px) for length in size], np.nan, np.float32)
+    for (top, left), one in zip(tiles.corners[::-1] * side // tile_px, maps[::-1], strict=True):
+        part = values[top : top + side, left : left + side]
+        part[:] = one[: part.shape[0], : part.shape[1]]
+    bottom, right = (length * tile_px // side for length in values.shape)
+    return Map(values, Box(0, 0, bottom, right), "logit, towards generated")
 
 
 def residual(tile: Grey) -> Grey:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.detector.tiling import cut_tiles
+from semforensics.detector.tiling import Tiles
 from semforensics.distances.spectra import radial_power_spectra
 from semforensics.screening.records import Box, Grey, GreyOfAnySize
 
@@ -138,14 +138,10 @@ class References:
             "box": Box(top, left, top + CELLS * step, left + CELLS * step),
         }
 
-    def spectrum_of(self, panel: Grey) -> Float[np.ndarray, " rings"]:
-        """Return the mean spectrum of a panel's tiles, in decibels, at `frequencies`.
-
-        Raises:
-            InputError: The panel is smaller than a tile.
-        """
-        tiles = cut_tiles(panel, self.size_px)[:, 0].numpy()
-        return np.asarray(to_db(radial_power_spectra(tiles)[1]).mean(axis=0))
+    def spectrum_of(self, tiles: Tiles) -> Float[np.ndarray, " rings"]:
+        """Return the mean spectrum of at least one tile, by area, in decibels, at `frequencies`."""
+        spectra = to_db(radial_power_spectra(tiles.pixels[:, 0].numpy())[1])
+        return np.asarray(np.average(spectra, axis=0, weights=tiles.areas))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what goes into a model file; the bits of the fingerprints are packed."""

@@ -22,9 +22,10 @@ an image without such signs may still have been processed.
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.fft import dct
 
+from semforensics.detector.tiling import Tiles, cut_tiles
 from semforensics.screening.judge.references import References, fineness
 from semforensics.screening.records import Grey
 
@@ -38,6 +39,8 @@ GRID_PEAK_LIMIT = 25.0
 EQUAL_LIMIT = 2.0
 """Neighbours that are equal for each that is one level darker, or lighter: up to 1.1 for raw
 pixels, 1.9 after a change of tone, from 2 on after a median, from 2.4 on for denoised files."""
+
+Mask = Bool[np.ndarray, "height width"]
 
 _CLAUSES = {
     "jpeg": (JPEG_LIMIT, "its pixels show the steps of JPEG compression"),
@@ -66,16 +69,17 @@ _SMOOTH_PX = 51
 
 
 def why_not_native(
-    panel: Grey, references: References, spectrum_db: Float[np.ndarray, " rings"] | None = None
+    panel: Grey, references: References, drawn: Mask | None = None, tiles: Tiles | None = None
 ) -> str | None:
     """Say what speaks against native pixels, in one clause; None where nothing does.
 
     Args:
         panel: Without info bar, at least as large as a tile.
         references: Of the model's training reals.
-        spectrum_db: `references.spectrum_of(panel)` where it is known already.
+        drawn: Text and lines, which are left out: they repeat their grey level.
+        tiles: Of the panel, where they have been cut already.
     """
-    signs = measure(panel, references, spectrum_db)
+    signs = measure(panel, references, drawn, tiles)
     for name, (limit, clause) in _CLAUSES.items():
         if signs[name] > limit:
             return clause
@@ -87,17 +91,18 @@ def why_not_native(
 
 
 def measure(
-    panel: Grey, references: References, spectrum_db: Float[np.ndarray, " rings"] | None = None
+    panel: Grey, references: References, drawn: Mask | None = None, tiles: Tiles | None = None
 ) -> dict[str, float]:
     """Return the numbers that `why_not_native` compares with its limits."""
-    peak, grid_peak = periodicity(panel)
-    spectrum = references.spectrum_of(panel) if spectrum_db is None else spectrum_db
+    drawn = None if drawn is None or not drawn.any() else drawn
+    tiles = cut_tiles(panel, references.size_px, drawn) if tiles is None else tiles
+    peak, grid_peak = periodicity(panel, drawn)
     return {
         "jpeg": jpeg_steps(panel),
         "peak": peak,
         "grid_peak": grid_peak,
-        "equal": equal_neighbours(panel),
-        "fineness_db": float(fineness(references.frequencies, spectrum)),
+        "equal": equal_neighbours(panel, drawn),
+        "fineness_db": float(fineness(references.frequencies, references.spectrum_of(tiles))),
     }
 
 
@@ -145,15 +150,20 @@ def _combs() -> tuple[
     return levels, combs.astype(np.float32), is_counted.astype(np.float32)
 
 
-def periodicity(panel: Grey) -> tuple[float, float]:
+def periodicity(panel: Grey, drawn: Mask | None = None) -> tuple[float, float]:
     """Find the strongest period of the second difference, the same along rows and columns.
+
+    Args:
+        panel: Grey levels.
+        drawn: Pixels to leave out.
 
     Returns:
         The highest peak of the spectrum over its median, first off, then on the multiples of 1/8
         cycle per pixel.
     """
     grey = panel.astype(np.float32)
-    spectra = [_profile_spectrum(part) for part in (grey, grey.T)]
+    left_out = (None, None) if drawn is None else (drawn, drawn.T)
+    spectra = [_profile_spectrum(*of) for of in zip((grey, grey.T), left_out, strict=True)]
     frequencies = np.arange(len(spectra[0])) / _TRANSFORM
     is_high = frequencies > _LOWEST
     both = np.ones(int(is_high.sum()))
@@ -164,8 +174,12 @@ def periodicity(panel: Grey) -> tuple[float, float]:
     return tuple(float(both[of].max(initial=0.0)) for of in (~is_grid, is_grid))  # type: ignore[return-value]
 
 
-def equal_neighbours(panel: Grey) -> float:
+def equal_neighbours(panel: Grey, drawn: Mask | None = None) -> float:
     """Return the ratio of neighbours that are equal to those that differ by one level.
+
+    Args:
+        panel: Grey levels.
+        drawn: Pixels to leave out.
 
     Returns:
         The smaller one along rows and columns, per direction of the difference, so that a smooth
@@ -173,18 +187,31 @@ def equal_neighbours(panel: Grey) -> float:
         they may be clipped.
     """
     ratios = []
-    for grey in (panel.astype(np.int16), panel.T.astype(np.int16)):
+    kept = np.ones(panel.shape, dtype=bool) if drawn is None else ~drawn
+    low, high = panel.min(where=kept, initial=255), panel.max(where=kept, initial=0)
+    for grey, of in ((panel.astype(np.int16), kept), (panel.T.astype(np.int16), kept.T)):
         ends = grey[:, 1:]
-        steps = np.abs(ends - grey[:, :-1])[(ends > panel.min()) & (ends < panel.max())]
+        counted = (ends > low) & (ends < high) & of[:, 1:] & of[:, :-1]
+        steps = np.abs(ends - grey[:, :-1])[counted]
         equal, next_level = ((steps == level).sum() for level in (0, 1))
         # + 5: of few pixels nothing is said
         ratios.append((equal + 5) / (next_level / 2 + 5))
     return float(min(ratios))
 
 
-def _profile_spectrum(grey: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " frequencies"]:
+def _profile_spectrum(
+    grey: Float[np.ndarray, "rows columns"], drawn: Mask | None
+) -> Float[np.ndarray, " frequencies"]:
     """Return the power of the mean second difference across columns, its trend taken out."""
-    second = np.abs(grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2]).mean(axis=0)
+    differences = np.abs(grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2])
+    if drawn is None:
+        second = differences.mean(axis=0)
+    else:
+        kept = ~drawn[:, 1:-1]
+        counts = kept.sum(axis=0)
+        sums = differences.sum(axis=0, where=kept)
+        # A column without any micrograph says nothing: it gets the mean of all.
+        second = np.where(counts, sums / np.maximum(counts, 1), sums.sum() / max(kept.sum(), 1))
     profile = np.log(second + 0.1)[:_TRANSFORM]
     reach = min(_SMOOTH_PX // 2, len(profile) - 1)
     kernel = np.ones(2 * reach + 1) / (2 * reach + 1)

@@ -5,10 +5,13 @@ read by the calibration of single tiles. A mean scatters less than a tile, so it
 rarer than alpha promises; those of a maximum are more frequent. Real is excluded when p_real is at
 most alpha, generated when p_fake is, and "AI-suspected" and "consistent" need exactly one of them
 excluded. A panel of which half of the tiles or more are outside the training domain is
-inconclusive. A "consistent" where pixels went through JPEG or resampling, as far as is known or
-shows (`signs`), is inconclusive too: after these most generated images look real. "AI-suspected"
-stays: processing makes hardly any real suspect. Where the predictive value of a suspicion is below
-one half, its reason says that most panels with such a score are real.
+inconclusive, and "consistent" is said only where at least `LEAST_JUDGED` of the panel's area lies
+in its tiles: text and lines drawn over it do not count as area, but what lies too near to them for
+a tile does, and so does what may be an info bar. A "consistent" where pixels went through JPEG or
+resampling, as far as is known or shows (`signs`), is inconclusive too: after these most generated
+images look real. "AI-suspected" stays: processing makes hardly any real suspect. Where the
+predictive value of a suspicion is below one half, its reason says that most panels with such a
+score are real.
 """
 
 import math
@@ -20,11 +23,14 @@ from jaxtyping import Bool, Float
 
 from semforensics.core.errors import InputError
 from semforensics.detector.calibration import at_prevalence
-from semforensics.detector.tiling import Pooling, pool
+from semforensics.detector.tiling import Pooling, Tiles, pool
 from semforensics.detector.verdict import decide
 from semforensics.screening.judge.model import ScreeningModel
 from semforensics.screening.judge.signs import why_not_native
-from semforensics.screening.records import Finding, Grey, Verdict
+from semforensics.screening.records import Finding, Panel, Verdict
+
+LEAST_JUDGED = 0.9
+"""Share of a panel's area that must have been judged before it is called consistent."""
 
 
 @dataclass
@@ -56,7 +62,8 @@ class Rule:
 
     def decide(
         self,
-        panel: Grey,
+        panel: Panel,
+        tiles: Tiles,
         logits: Float[np.ndarray, " tiles"],
         inside: Bool[np.ndarray, " tiles"],
         *,
@@ -66,18 +73,27 @@ class Rule:
         """Decide on a panel.
 
         Args:
-            panel: Grey levels without info bar.
-            logits: Of its tiles, positive for generated.
+            panel: Without info bar, at least as large as a tile.
+            tiles: Of the panel; there are none where too much is drawn into it.
+            logits: Of the tiles, positive for generated.
             inside: Which tiles are inside the training domain.
             is_lossy: The panel is known to have gone through a lossy codec.
             is_resampled: It is known to have been brought to another size.
         """
         detector = self.model.detector
-        logit = pool(logits, self.pooling)  # type: ignore[arg-type]  # checked above
+        if not len(tiles):
+            reason = (
+                "What is drawn over it, or may be an info bar, leaves no square of"
+                f" {self.model.about['size_px']} px free that could be judged."
+            )
+            return Finding("inconclusive", reason, share_judged=0.0)
+        areas = tiles.areas.astype(float)
+        logit = pool(logits, self.pooling, areas)  # type: ignore[arg-type]  # checked above
         p_real, p_fake = (
             float(p[0]) for p in detector.p_values(np.array([logit], dtype=np.float32))
         )
-        share = float(inside.mean())
+        share = float(np.average(inside, weights=areas))
+        share_judged = min(float(areas.sum()) / max(panel.micrograph_px, 1), 1.0)
         decided = decide(
             np.array([p_real]), np.array([p_fake]), self.alpha, np.array([share > 0.5])
         )
@@ -90,8 +106,14 @@ class Rule:
             )
         elif verdict == "consistent":
             sign = _known_history(is_lossy, is_resampled)
-            sign = sign or why_not_native(panel, self.model.references)
-            if sign is not None:
+            sign = sign or why_not_native(panel.grey, self.model.references, panel.mask, tiles)
+            if share_judged < LEAST_JUDGED:
+                verdict = "inconclusive"
+                reason = (
+                    f"Its score is that of a real micrograph, but only {share_judged:.0%} of its"
+                    f" area could be judged, less than {LEAST_JUDGED:.0%}."
+                )
+            elif sign is not None:
                 verdict = "inconclusive"
                 reason = (
                     f"Its score is that of a real micrograph, but {sign}, and then generated images"
@@ -114,6 +136,7 @@ class Rule:
             p_real=p_real,
             p_fake=p_fake,
             share_inside=share,
+            share_judged=share_judged,
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from semforensics.core.errors import InputError
-from semforensics.micrographs.info_bar import UnsureError, find_info_bar
+from semforensics.micrographs.text import DrawnBox, find_bar, find_drawn
 from semforensics.screening.records import Box, Grey, Panel, Picture, Refusal
 
 GUTTER_PX = 4
@@ -26,9 +26,6 @@ PART_PX = 24
 FLAT = 0.75
 """Share of one grey level from which on a part is no micrograph; of white and black, give or take
 two, because JPEG leaves them a little off. Denoised real micrographs: up to 0.69 of 128x128 px."""
-UNSURE_SHARE = 0.6
-"""Of a panel's rows, from the top, that are judged where its info bar is in doubt; a small panel
-may need more."""
 ABRUPT = 0.2
 """Least share of the line beside a gutter that is of another level."""
 MAX_PARTS = 200
@@ -47,22 +44,30 @@ def split_panels(
     Args:
         picture: Its info bars still on.
         least_px: Least height and width of a panel without its bar.
-        info_bar: Rows to cut off the bottom of each panel; None finds the bar.
+        info_bar: Rows to cut off the bottom of the picture, or of each panel where there are
+            several; None finds the bar.
 
     Returns:
         Panels named "a", "b", … in reading order ("" for the only part of a picture), and a refusal
         for each part that is not judged.
     """
+    grey = picture.grey
+    height = len(grey)
+    frame, note = _without_bar(grey, info_bar)
+    boxes = [box.moved(frame.top, 0) for box in _parts(frame.cut(grey))]
+    if info_bar and len(boxes) > 1:  # each panel has one
+        frame, note = Box(0, 0, *grey.shape), f"{info_bar} rows cut off at the bottom, as asked"
+        boxes = [replace(box, bottom=max(box.bottom - info_bar, box.top)) for box in _parts(grey)]
     panels: list[Panel] = []
     refusals: list[Refusal] = []
-    boxes = list(_parts(picture.grey))
-    label = ("a label printed into it, if there is one, is left in",) if len(boxes) > 1 else ()
+    is_alone = len(boxes) == 1
     for index, box in enumerate(boxes):
-        name = "" if len(boxes) == 1 else _letter(index)
-        grey = box.cut(picture.grey)
+        name = "" if is_alone else _letter(index)
         try:
-            panel = _panel(name, box, grey, least_px, info_bar)
-            panels.append(replace(panel, notes=panel.notes + label))
+            looks_for_bar = info_bar is None and not (is_alone and note)
+            end = height if is_alone else box.bottom
+            panel = _panel(name, box, grey, least_px, end if looks_for_bar else None)
+            panels.append(replace(panel, notes=((note,) if note else ()) + panel.notes))
         except ValueError as error:
             where = f"{picture.location}, panel {name}".removeprefix(", ") if name else ""
             refusals.append(
@@ -71,8 +76,45 @@ def split_panels(
     return panels, refusals
 
 
-def _panel(name: str, box: Box, grey: Grey, least_px: int, info_bar: int | None) -> Panel:
-    """Take the info bar off a part, and refuse what is no micrograph or too small."""
+def _without_bar(grey: Grey, info_bar: int | None) -> tuple[Box, str]:
+    """Take the info bar off a frame; return the rest, and a note where there was one."""
+    height, width = grey.shape
+    if info_bar:
+        kept = Box(0, 0, max(height - info_bar, 0), width)
+        return kept, f"{info_bar} rows cut off at the bottom, as asked"
+    rows = find_bar(grey) if info_bar is None else None
+    return _rest(Box(0, 0, height, width), rows, height)
+
+
+def _rest(box: Box, rows: tuple[int, int] | None, end: int) -> tuple[Box, str]:
+    """Take the rows of an info bar off a box, and say so.
+
+    Args:
+        box: Of the picture.
+        rows: First and last row of the bar, in pixels of the box.
+        end: Row of the picture where the bar ends, with a margin below it.
+    """
+    if rows is None:
+        return box, ""
+    first, last = (box.top + row for row in rows)
+    if first > box.top:
+        note = f"info bar of {end - first} rows cut off at the bottom, from row {first} on"
+        return replace(box, bottom=first), note
+    note = f"info bar of {last + 1 - box.top} rows cut off at the top, down to row {last}"
+    return replace(box, top=last + 1), note
+
+
+def _panel(name: str, box: Box, picture: Grey, least_px: int, bar_end: int | None) -> Panel:
+    """Take the info bar off a part, find what is drawn into it, and refuse what is too small.
+
+    Args:
+        name: Of the panel.
+        box: Of the part.
+        picture: That holds it.
+        least_px: Least height and width.
+        bar_end: Row of the picture where its info bar would end; None: it has none.
+    """
+    grey = box.cut(picture)
     height, width = grey.shape
     if min(height, width) < least_px:
         raise InputError(_too_small(width, height, least_px))
@@ -82,25 +124,25 @@ def _panel(name: str, box: Box, grey: Grey, least_px: int, info_bar: int | None)
     share = counts[max(level - spread, 0) : level + spread + 1].sum() / grey.size
     if share > FLAT:
         raise InputError(f"not a micrograph: {share:.0%} of it is of grey level {level}")
-    notes: list[str] = []
-    rows = height
-    if info_bar is None:
-        try:
-            top = find_info_bar(grey)
-        except UnsureError:
-            rows = max(int(height * UNSURE_SHARE), least_px)
-            notes.append(f"unsure of the info bar: the upper {rows} of {height} rows are judged")
-        else:
-            if top is not None:
-                rows = top
-                notes.append(f"info bar of {height - top} rows cut off")
-    elif info_bar:
-        rows = height - info_bar
-        notes.append(f"{info_bar} rows cut off at the bottom, as asked")
+    found = find_drawn(grey, with_bar=bar_end is not None)
+    kept, note = _rest(box, found.info_bar, bar_end or box.bottom)
+    rows, width = kept.size_px
     if rows < least_px:
-        raise InputError(_too_small(width, max(rows, 0), least_px))
-    kept = Box(box.top, box.left, box.top + rows, box.right)
-    return Panel(name, kept, grey[:rows], tuple(notes))
+        raise InputError(_too_small(width, rows, least_px))
+    notes = [note] if note else []
+    drawn = [one for one in found.boxes if one.kind != "bar"]
+    if drawn:
+        count = f"{len(drawn)} places" if len(drawn) > 1 else "one place"
+        notes.append(f"text or lines drawn over it in {count} are left out")
+    if found.doubt is not None:
+        first = found.doubt.row
+        notes.append(
+            f"the rows from {box.top + first} on may be an info bar and are left out"
+            f" ({found.doubt.reason})"
+        )
+        drawn.append(DrawnBox("bar", first, 0, height, width))
+    drawn = [one.moved(box.top - kept.top) for one in drawn]
+    return Panel(name, kept, kept.cut(picture), tuple(notes), tuple(drawn))
 
 
 def _too_small(width: int, height: int, least_px: int) -> str:
@@ -129,14 +171,9 @@ def _parts(grey: Grey) -> Iterator[Box]:
 
 
 def _is_one_with_bar(grey: Grey, box: Box) -> bool:
-    """Say whether a part is one image above an info bar, whose black rows are no gutters."""
-    try:
-        top = find_info_bar(box.cut(grey))
-    except UnsureError:
-        return False
-    if top is None or top < PART_PX:
-        return False
-    return len(_cut(grey, Box(box.top, box.left, box.top + top, box.right))) == 1
+    """Say whether a part is one image with an info bar, whose black rows are no gutters."""
+    rest, note = _rest(box, find_bar(box.cut(grey)), box.bottom)
+    return bool(note) and rest.size_px[0] >= PART_PX and len(_cut(grey, rest)) == 1
 
 
 def _cut(grey: Grey, box: Box) -> list[Box]:

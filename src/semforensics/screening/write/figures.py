@@ -10,10 +10,10 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image, ImageColor, ImageDraw, ImageFont
+from scipy.ndimage import find_objects
 
-from semforensics.screening.records import Grey, Map
+from semforensics.screening.records import Grey, Map, TileScores
 from semforensics.screening.write.rendering import TEMPLATES
 
 # As in figures/style.py, which would bring matplotlib along.
@@ -58,39 +58,56 @@ def residual_picture(residual: Grey) -> str:
     return _data_uri(buffer.getvalue(), "png")
 
 
-def tile_map(grey: Grey, logits: Map) -> str:
+def tile_map(grey: Grey, tiles: TileScores) -> str:
     """Draw the score of every tile over its panel, as a JPEG data URI.
 
     Args:
         grey: The panel.
-        logits: Of the tiles; NaN where there is none. Colours end at ± `TILE_LOGIT_END`, and where
-            a tile is wide enough its number is in it.
+        tiles: Of those that overlap the first one shows. Colours end at ± `TILE_LOGIT_END`, and
+            where there is room in what shows of a tile its number is in it.
     """
-    values = np.asarray(logits.values, dtype=float)
-    strength = np.nan_to_num(values / TILE_LOGIT_END).clip(-1, 1)[..., None]
+    image = _shrink(grey, MAP_PX).convert("RGB")
+    scale = np.array([image.height, image.width]) / grey.shape
+    shown = np.full((image.height, image.width), len(tiles.logits))  # which tile shows
+    boxes = np.rint(np.hstack([tiles.corners, tiles.corners + tiles.size_px]) * np.tile(scale, 2))
+    for index, (top, left, bottom, right) in reversed(list(enumerate(boxes.astype(int)))):
+        shown[top:bottom, left:right] = index
+    strength = (tiles.logits[:, None] / TILE_LOGIT_END).clip(-1, 1)
     ends = np.where(strength < 0, ImageColor.getrgb(REAL), ImageColor.getrgb(FAKE))
     colours = 255 + np.abs(strength) * (ends - 255.0)  # white where the tile says nothing
-    cover = np.where(np.isnan(values), 0, _COVER)
-    image, (top, left, bottom, right) = _over(
-        grey, logits, colours, cover, Image.Resampling.NEAREST
-    )
-    height, width = (bottom - top) / values.shape[0], (right - left) / values.shape[1]
-    if width >= 30 and height >= 16:
-        draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=min(13, width / 3.2))
-        for row, column in np.argwhere(~np.isnan(values)):
-            middle = (left + column * width + width / 2, top + row * height + height / 2)
-            text = f"{values[row, column]:+.1f}"
+    pixels, is_tile = np.array(image), shown < len(tiles.logits)
+    mixed = (1 - _COVER) * pixels[is_tile] + _COVER * colours[shown[is_tile]]
+    pixels[is_tile] = np.rint(mixed)
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=min(13, tiles.size_px * scale[1] / 3.2))
+    places = find_objects(shown + 1)
+    for index, logit in enumerate(tiles.logits):
+        rows, columns = places[index] or (slice(0, 0), slice(0, 0))
+        if columns.stop - columns.start >= 30 and rows.stop - rows.start >= 16:
+            middle = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
+            text = f"{logit:+.1f}"
             draw.text(middle, text, (0, 0, 0), font, "mm", stroke_width=2, stroke_fill="white")
     return _jpeg(image)
 
 
 def heat_map(grey: Grey, heat: Map) -> str:
     """Draw a map without a sign over its panel: dark at 0, yellow from `GRAD_CAM_END` on."""
-    values = np.nan_to_num(np.asarray(heat.values, dtype=float))
-    share = (values / GRAD_CAM_END).clip(0, 1)
+    values = np.asarray(heat.values, dtype=float)
+    share = np.nan_to_num(values / GRAD_CAM_END).clip(0, 1)
     colours = np.stack([np.interp(share, _HEAT[:, 0], _HEAT[:, part]) for part in (1, 2, 3)], -1)
-    cover = np.full(values.shape, _COVER)
-    return _jpeg(_over(grey, heat, colours, cover, Image.Resampling.BILINEAR)[0])
+    cover = np.where(np.isnan(values), 0, _COVER)
+    image = _shrink(grey, MAP_PX).convert("RGB")
+    scale_y, scale_x = image.height / grey.shape[0], image.width / grey.shape[1]
+    top, bottom = round(heat.box.top * scale_y), round(heat.box.bottom * scale_y)
+    left, right = round(heat.box.left * scale_x), round(heat.box.right * scale_x)
+    size = (max(1, right - left), max(1, bottom - top))
+    paint, mask = (
+        Image.fromarray(np.rint(one).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+        for one in (colours, 255 * cover)
+    )
+    image.paste(paint, (left, top), mask)
+    return _jpeg(image)
 
 
 def spectrum_plot(spectrum: Mapping[str, Sequence[float]]) -> str:
@@ -128,25 +145,6 @@ def spectrum_plot(spectrum: Mapping[str, Sequence[float]]) -> str:
         neutral=NEUTRAL,
     )
     return _data_uri(drawing.encode(), "svg+xml")
-
-
-def _over(
-    grey: Grey,
-    values: Map,
-    colours: Float[np.ndarray, "rows columns 3"],
-    cover: Float[np.ndarray, "rows columns"],
-    resampling: Image.Resampling,
-) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """Lay colours over the box of a shrunk panel; return the image and the box in its pixels."""
-    image = _shrink(grey, MAP_PX).convert("RGB")
-    scale_y, scale_x = image.height / grey.shape[0], image.width / grey.shape[1]
-    top, bottom = round(values.box.top * scale_y), round(values.box.bottom * scale_y)
-    left, right = round(values.box.left * scale_x), round(values.box.right * scale_x)
-    size = (max(1, right - left), max(1, bottom - top))
-    paint = Image.fromarray(np.rint(colours).astype(np.uint8)).resize(size, resampling)
-    mask = Image.fromarray(np.rint(255 * cover).astype(np.uint8)).resize(size, resampling)
-    image.paste(paint, (left, top), mask)
-    return image, (top, left, bottom, right)
 
 
 def _shrink(grey: Grey, longest_px: int) -> Image.Image:

@@ -6,11 +6,19 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_jsonable_python
 
-from semforensics.screening.records import Evidence, PanelResult, PictureResult, Refusal
+from semforensics.screening.records import (
+    Box,
+    Evidence,
+    Map,
+    PanelResult,
+    PictureResult,
+    Refusal,
+    TileScores,
+)
 from semforensics.screening.write import figures
 
-_LARGEST_MAP = 4096
-"""Values of a tile map that report.json still lists; a larger one is only drawn."""
+_MOST_TILES = 4096
+"""Tiles of a panel that report.json still lists; more are only drawn."""
 
 
 def picture_fragment(result: PictureResult) -> dict[str, Any]:
@@ -60,22 +68,41 @@ def _panel(result: PanelResult) -> dict[str, Any]:
         "name": result.panel.name,
         "box": asdict(result.panel.box),
         **_plain(result.finding),
+        "drawn": [box._asdict() for box in result.panel.drawn],
         "notes": list(result.panel.notes),
-        "evidence": _plain(_numbers(result.evidence)),
+        "evidence": _plain(_numbers(result.evidence, result.panel.grey.shape)),
     }
 
 
-def _numbers(evidence: Evidence) -> dict[str, Any]:
+def _numbers(evidence: Evidence, size: tuple[int, int]) -> dict[str, Any]:
     """Return the numbers of the evidence; maps of many values are left to the figures."""
-    after, tiles = evidence.reencoded, evidence.tile_logits
+    after, tiles = evidence.reencoded, evidence.tiles
+    if tiles is not None and len(tiles.logits) > _MOST_TILES:
+        tiles = None
     return {
         "reencoded": None
         if after is None
         else {name: {"logit": logit, "verdict": word} for name, (logit, word) in after.items()},
-        "tile_logits": None if tiles is None or np.size(tiles.values) > _LARGEST_MAP else tiles,
+        "tile_logits": None if tiles is None else _grid(tiles, size),
+        "tiles": None
+        if tiles is None
+        else [
+            {"top": top, "left": left, "size_px": tiles.size_px, "logit": logit}
+            for (top, left), logit in zip(tiles.corners, tiles.logits, strict=True)
+        ],
         "spectrum": evidence.spectrum,
         "nearest_real": evidence.nearest_real,
     }
+
+
+def _grid(tiles: TileScores, size: tuple[int, int]) -> Map:
+    """Return the logits of the tiles that lie side by side; NaN where there is none."""
+    rows, columns = (side // tiles.size_px for side in size)
+    values = np.full((rows, columns), np.nan)
+    for corner, logit in zip(tiles.corners, tiles.logits, strict=True):
+        if not (corner % tiles.size_px).any():
+            values[tuple(corner // tiles.size_px)] = logit
+    return Map(values, Box(0, 0, rows * tiles.size_px, columns * tiles.size_px), "logit")
 
 
 def _plain(value: Any) -> Any:
@@ -96,8 +123,8 @@ def _plain_array(value: Any) -> Any:
 def _figures(result: PanelResult) -> dict[str, str]:
     grey, evidence = result.panel.grey, result.evidence
     drawn = {}
-    if evidence.tile_logits is not None:
-        drawn["tile_map"] = figures.tile_map(grey, evidence.tile_logits)
+    if evidence.tiles is not None:
+        drawn["tile_map"] = figures.tile_map(grey, evidence.tiles)
     if evidence.grad_cam is not None:
         drawn["grad_cam"] = figures.heat_map(grey, evidence.grad_cam)
     if evidence.residual is not None:

@@ -23,7 +23,7 @@ from semforensics.screening.write.figures import GRAD_CAM_END, TILE_LOGIT_END
 from semforensics.screening.write.fragment import refusal_entry
 from semforensics.screening.write.rendering import REPORT_CSS, TEMPLATES, visible
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 FULL_DETAIL = 40
 """A submission of no more pictures than this has all of them in full detail."""
 MOST_DETAILED = 100
@@ -31,7 +31,7 @@ MOST_DETAILED = 100
 COLUMNS = (
     "path", "location", "sha256", "panel", "top", "left", "bottom", "right", "verdict",
     "probability", "predictive_value", "p_real", "p_fake", "n_tiles", "logit", "share_inside",
-    "reason",
+    "share_judged", "reason",
 )  # fmt: skip
 REPORT_NAMES = ("report.json", "report.csv", "report.html")
 SIMULATED = (
