@@ -10,7 +10,7 @@ No text is read: the finder knows strokes, not characters. Its numbers were chos
 micrographs and published panels of 25 collections, by looking at what it finds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, Self
 
@@ -47,6 +47,9 @@ MAX_LEGEND = 8.0
 BAR_SHARE = 0.3
 """Largest share of a frame's rows in an info bar."""
 MIN_BAR_ROWS = 12
+LEAST_STEP, LEAST_RISE = 0.15, 0.25
+"""Of the share of pixels of few grey levels, where a bar may begin: over three rows, and over as
+many rows as are below."""
 
 Grey = UInt8[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
@@ -152,11 +155,14 @@ def mask_of(boxes: Iterable[DrawnBox], size: tuple[int, ...], margin_px: int = M
 
 
 def _without(grey: Grey, mask: Mask) -> Grey:
-    """Put other pixels of its row in the place of each masked one."""
+    """Put the mirrored pixels above each masked stretch of a column in its place."""
     filled = grey.copy()
-    for row in np.flatnonzero(mask.any(axis=1) & ~mask.all(axis=1)):
-        left = grey[row, ~mask[row]]
-        filled[row, mask[row]] = np.resize(left, int(mask[row].sum()))
+    rows = np.arange(len(grey))[:, None]
+    above = np.maximum.accumulate(np.where(mask, -1, rows), axis=0)  # last row not masked
+    sources = np.abs(2 * above + 1 - rows)
+    for row in np.flatnonzero(mask.any(axis=1)):  # from the top: what is above is filled already
+        columns = np.flatnonzero(mask[row] & (above[row] >= 0))
+        filled[row, columns] = filled[sources[row, columns], columns]
     return filled
 
 
@@ -546,13 +552,23 @@ def _info_bar(grey: Grey) -> tuple[tuple[int, int] | None, UnsureError | None]:
 
 
 def _doubt_left(grey: Grey) -> UnsureError | None:
-    """Say what still speaks for an info bar in an image without what is drawn into it."""
+    """Say what still speaks for an info bar in an image without what is drawn into it.
+
+    A doubt about the whole frame names no place, and fewer rows than a bar has are a line at the
+    edge. From the place on, rows must have fewer grey levels than those above.
+    """
     top, doubt = _ask(grey)
     if top is not None:
         doubt = UnsureError(f"it may begin at row {top}", top)
-    # Doubt about the whole frame names no place; a bar has more rows than a line at the edge.
-    is_bar = doubt is not None and 0 < doubt.row <= len(grey) - MIN_ROWS
-    return doubt if is_bar else None
+    if doubt is None or not 3 <= doubt.row <= len(grey) - MIN_ROWS:
+        return None
+    for shares in _few_levels(grey):
+        above, strip = shares[: doubt.row], shares[doubt.row :]
+        step = strip[:3].min() - above[-3:].max()
+        rise = np.median(strip) - np.median(above[-len(strip) - 8 :])
+        if step >= LEAST_STEP and rise >= LEAST_RISE and np.quantile(strip, 0.1) >= 0.2:
+            return doubt
+    return None
 
 
 def _ask(grey: Grey) -> tuple[int | None, UnsureError | None]:
@@ -572,17 +588,27 @@ def _strip(grey: Grey) -> int | None:
     height, width = grey.shape
     if height < 4 * MIN_BAR_ROWS or width < 2 * MIN_BAR_ROWS:
         return None
-    rows = grey[-max(height // 50, 8) :]
-    background = int(np.bincount(rows.ravel(), minlength=256).argmax())
-    seen = grey[int(height * (1 - 2 * BAR_SHARE)) :].astype(np.int16)
-    away, quiet = np.abs(seen - background), np.abs(np.diff(seen, axis=1))
+    first = int(height * (1 - 2 * BAR_SHARE))
+    steep = np.abs(np.diff(grey[first:].astype(np.int16), axis=1)) >= 48
     tops = []
-    for few_levels in (away <= 16, away <= 4, quiet == 0, quiet <= 2):
-        top = _onset(few_levels.mean(axis=1))
+    for shares in _few_levels(grey):
+        top = _onset(shares[first:])
         # Text has steep sides in every row; the lower end of a particle or a scale bar has few.
-        if top is not None and (quiet[top + 3 :] >= 48).mean() >= 0.004:
-            tops.append(top + height - len(seen))
+        if top is not None and steep[top + 3 :].mean() >= 0.004:
+            tops.append(first + top)
     return min(tops) if tops else None
+
+
+def _few_levels(grey: Grey) -> Iterator[Float[np.ndarray, " rows"]]:
+    """Measure in four ways how few grey levels each row has: 1 in a constant row.
+
+    Near the most frequent level at the bottom, or like their neighbours; loosely and strictly.
+    """
+    level = int(np.bincount(grey[-max(len(grey) // 50, 8) :].ravel(), minlength=256).argmax())
+    levels = grey.astype(np.int16)
+    away, quiet = np.abs(levels - level), np.abs(np.diff(levels, axis=1))
+    for few in (away <= 16, away <= 4, quiet == 0, quiet <= 2):
+        yield few.mean(axis=1)
 
 
 def _onset(shares: Float[np.ndarray, " rows"]) -> int | None:
