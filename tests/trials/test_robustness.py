@@ -37,7 +37,7 @@ def measure(folders: Folders, output: Path) -> str:
     """Run the stage."""
     return measure_robustness(
         folders.under_test(), output / "m.json", output / "plots",
-        params=RobustnessParams(max_images=18),
+        params=RobustnessParams(max_images=12),
     )  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def test_the_stage_writes_the_promised_files(measured: Path) -> None:
     assert grid.iloc[0][["axis", "level", "processed", "remark"]].tolist() == [
         "none", "original", "both", "",
     ]  # fmt: skip
-    assert set(grid["n_real"]) == set(grid["n_fake"]) == {18}
+    assert set(grid["n_real"]) == set(grid["n_fake"]) == {12}
     assert set(grid["n_groups"]) == {3}
     for _, cells in grid.iloc[1:].groupby(["axis", "level"]):
         both, fakes, reals = cells.to_dict(orient="records")

@@ -175,7 +175,7 @@ def test_p_rises_where_the_discriminator_remembers_its_reals(make_place: MakePla
     """Four images shown again and again bring r_t and p up; p stays below its bound."""
     place = make_place("place")
     params = tiny_style(
-        kimg=0.16, log_every=4, snapshot_every=1000, lr=0.01, ada_target=0.0, ada_kimg=0.1,
+        kimg=0.1, log_every=4, snapshot_every=1000, lr=0.01, ada_target=0.0, ada_kimg=0.1,
         ada_p_max=0.5, mirror=False,
     )  # fmt: skip
     state = fresh(params, 4)
