@@ -68,7 +68,7 @@ class FolderParams(Section):
     include: tuple[str, ...] = Field(min_length=1)
     """Glob patterns below the folder; a file is read if it matches one of them."""
     licence: str
-    """Licence of the images, as it shall stand in the catalogue and the data card."""
+    """Licence of the images, as the catalogue and the data card show it."""
 
 
 class AcquireParams(Section):
@@ -120,7 +120,7 @@ class GANParams(Section):
     channels: Literal[1, 3]
     """Of the networks; three repeat the grey one."""
     perceptual_net: Trunk
-    """Trunk in whose features snapshots are judged; FastGAN's reconstruction loss, too."""
+    """Trunk in whose features snapshots are measured; FastGAN's reconstruction loss, too."""
     precision: Precision
     r1_every: int = Field(gt=0)
     """Steps from one R1 penalty to the next, which counts as many times as much."""
@@ -191,7 +191,7 @@ class StyleGAN2Params(GANParams):
     """
 
     configuration: Literal["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar"]
-    """A row of the original's table: what the nulls below stand for."""
+    """A row of the original's table: what the nulls below mean."""
     z_dim: int = Field(gt=0)
     """Length of the latent."""
     w_dim: int = Field(gt=0)
@@ -223,7 +223,7 @@ class StyleGAN2Params(GANParams):
     """`free`: images may be turned by any angle. `fixed`: data with an up and a down stay upright;
     they are still mirrored left to right."""
     ada_target: float = Field(gt=-1, lt=1)
-    """Mean sign of the reals' logits at which the strength `p` of augmentation stands still."""
+    """Mean sign of the reals' logits at which the strength `p` of augmentation stays."""
     ada_kimg: float = Field(gt=0)
     """Thousands of images in which `p` can rise from 0 to 1."""
     ada_every: int = Field(gt=0)
@@ -415,7 +415,7 @@ class GenerateDiffusionParams(Section):
     sampling_steps: int = Field(gt=0)
     """Of the sampler (DDIM; Song et al. 2021)."""
     under_trained: bool
-    """The model had too little training to count: its row stands outside the headline."""
+    """The model had too little training to count: its column is left out of the headline."""
 
 
 class CompareDetectorsParams(Section):
@@ -465,7 +465,7 @@ class PackageModelParams(Section):
     source: str
     """Of the reals, with the attribution that their licence asks for."""
     limits: tuple[str, ...] = Field(min_length=1)
-    """Sentences that stand in every report: what the model cannot judge."""
+    """Sentences of every report: what the model cannot tell."""
 
 
 class PackageDatasetParams(Section):

@@ -28,7 +28,7 @@ def check_release(
     audit: Annotated[Path, typer.Argument(help="As audit-shortcuts wrote it.")],
     classifier: Annotated[Path, typer.Argument(help="Folder of the audited model.")],
 ) -> None:
-    """Say what stands for and against releasing a model; exit 1 if anything stands against it."""
+    """Say what speaks for and against releasing a model; exit 1 if anything speaks against it."""
     from semforensics.publish.release import check_release
 
     green, red = check_release(audit, classifier)

@@ -1,1 +1,1 @@
-"""Ground that every step stands on: files, images, checkpoints, devices, trainings."""
+"""What every step needs: files, images, checkpoints, devices, trainings."""

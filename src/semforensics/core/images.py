@@ -45,7 +45,7 @@ def read_grey(
 
 
 def read_samples(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Samples:
-    """Read a TIFF, PNG or JPEG file as grey of its own depth, 8 or 16 bits.
+    """Read a TIFF, PNG or JPEG file as grey of the file's depth, 8 or 16 bits.
 
     Colour becomes grey by ITU-R BT.601 luma, 0.299 R + 0.587 G + 0.114 B, rounded; equal channels
     are kept exactly. An opaque alpha channel is dropped.

@@ -68,7 +68,7 @@ def _shortened(text: str, length: int) -> str:
 
 
 def _cell(size_px: int) -> int:
-    """Return the side of an image in the figure: a multiple of its own, 128 px or more."""
+    """Return the side of an image in the figure: a multiple of the image's, 128 px or more."""
     return size_px * max(1, 128 // size_px)
 
 

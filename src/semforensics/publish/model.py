@@ -1,7 +1,7 @@
 """Pack a classifier into the model file that `screen` loads.
 
 One file holds network, calibration, training domain and the statistics of the reals, and says what
-it was trained on and what it cannot judge. It holds weights and statistics, no pixels.
+it was trained on and what it cannot tell. It holds weights and statistics, no pixels.
 """
 
 from pathlib import Path

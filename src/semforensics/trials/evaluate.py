@@ -1,7 +1,7 @@
 """Score the test split of one classifier: numbers with intervals, verdicts, curves.
 
 The headline holds the columns of the thesis's Table 4.3 and what becomes of the images once a
-detector may abstain. Accuracies stand at a probability of 0.5 (`..._at_half`) and at the threshold
+detector may abstain. Accuracies are at a probability of 0.5 (`..._at_half`) and at the threshold
 that training chose on the validation split.
 """
 

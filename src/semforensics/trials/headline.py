@@ -1,7 +1,7 @@
 """The few numbers that say whether a change was for the better: what `dvc metrics` shows.
 
 All others, with intervals and counts, stay in the files that these are taken from. The numbers of
-the trials have a file of their own, because an experiment need not run them to be compared.
+the trials have another file, because an experiment need not run them to be compared.
 """
 
 from collections.abc import Callable

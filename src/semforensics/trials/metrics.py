@@ -160,7 +160,7 @@ def best_of_pass_rate(passes: Bool[np.ndarray, " n"], scores: Scores, choices: i
     count = len(scores)
     if not 1 <= choices <= count:
         raise InputError(f"the best of {choices} of {count} fakes")
-    # Chance that all of the taken stand at a rank or above it: C(count - rank, choices) / C(count,
+    # Chance that all of the taken are at a rank or above it: C(count - rank, choices) / C(count,
     # choices), as a product of shares.
     above = np.cumprod([1.0, *(1 - choices / (count - np.arange(count)).clip(choices))])
     order = np.argsort(scores, kind="stable")

@@ -1,7 +1,7 @@
 """All numbers of one classifier on one generator, each with its interval and a remark.
 
 Proportions carry Wilson's interval, which takes images as independent: crops of one group are not,
-so the number of groups stands beside it. The others carry a cluster bootstrap: reals are resampled
+so the number of groups is beside it. The others carry a cluster bootstrap: reals are resampled
 by group, fakes by image, and reconstructions of reals together with their originals.
 """
 

@@ -1,8 +1,8 @@
 """Augmentation of what images look like: colours, frequency bands, noise, a hole.
 
 Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020,
-arXiv:2006.06676, appendix B. All numbers are per image and stand on the CPU, where it costs nothing
-to see that an operation touches no image and can be left out.
+arXiv:2006.06676, appendix B. All numbers are per image and on the CPU, where it costs nothing to
+see that an operation touches no image and can be left out.
 """
 
 from functools import lru_cache
