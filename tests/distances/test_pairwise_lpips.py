@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semforensics.core.flips import FLIPS
 from semforensics.core.images import to_unit_range
+from semforensics.core.types import FLIPS
 from semforensics.distances.pairwise import pairwise_lpips, trunk_passes
 from semforensics.perceptual.lpips import LPIPS, Embedding
 

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Int64
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -339,23 +340,17 @@ def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def describe_training(
-    architecture: str,
-    arguments: Mapping[str, Any],
-    params: Mapping[str, Any],
-    setup: Setup,
-    *,
-    protocol: str,
-    n_real: int,
+    architecture: str, network: Any, params: BaseModel, setup: Setup, protocol: str, n_real: int
 ) -> dict[str, Any]:
-    """Say how a generator was trained, for the description in its file.
+    """Say how a generator was trained, and on what, for the description in its file.
 
-    The architecture is the network's name there, and the arguments rebuild it; parameters are as
-    JSON can hold them.
+    The architecture is the network's name there; its `arguments` rebuild it. It learned from
+    `n_real` reals, which the protocol chose.
     """
     return {
         "architecture": architecture,
-        "arguments": arguments,
-        "params": params,
+        "arguments": network.arguments,
+        "params": params.model_dump(mode="json"),
         "protocol": protocol,
         "seed": setup.seed,
         "n_real": n_real,
@@ -365,10 +360,10 @@ def describe_training(
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Say what trained, for the checkpoint's description."""
-    cuda = device.type == "cuda"
+    cuda, processes = device.type == "cuda", distributed.num_processes()
     return {
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
         "threads": torch.get_num_threads(),
-        **({"processes": distributed.num_processes()} if distributed.num_processes() > 1 else {}),
+        **({"processes": processes} if processes > 1 else {}),
     }

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import write_json
-from semforensics.core.flips import FLIPS
 from semforensics.core.images import stack_crops
 from semforensics.core.processing import mse_noise_floor
 from semforensics.core.tables import read_splits, write_table
+from semforensics.core.types import FLIPS
 from semforensics.distances.memorisation import (
     Measured,
     memorisation_numbers,

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy.stats import mannwhitneyu
 
-from semforensics.core.flips import FLIPS
+from semforensics.core.types import FLIPS
 
 # Share of reals that lie nearer to the training reals than a fake may without being listed.
 SUSPICIOUS_SHARE = 0.01

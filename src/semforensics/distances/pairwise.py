@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 
-from semforensics.core.flips import FLIPS, Flip
+from semforensics.core.types import FLIPS, Flip
 from semforensics.perceptual.lpips import Embedding
 
 BLOCK_SIZE = 256

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from semforensics.core.flips import FLIPS, Flip
+from semforensics.core.types import FLIPS, Flip
 from semforensics.figures.grids import nearest_pairs
 from semforensics.figures.style import NEUTRAL, styled
 

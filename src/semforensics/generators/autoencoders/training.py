@@ -85,9 +85,9 @@ def train_autoencoders(
     with atomic_folder(checkpoints) as folder:
         for name, state in states.items():
             meta = describe_training(
-                "autoencoder", state.network.arguments, params.model_dump(mode="json"), setup,
-                protocol=crops.protocol, n_real=len(reals),
-            ) | {"psnr_db": state.psnr_db}  # fmt: skip
+                "autoencoder", state.network, params, setup, crops.protocol, len(reals)
+            )
+            meta["psnr_db"] = state.psnr_db
             path = folder / f"{name}.safetensors"
             save_checkpoint(path, state.network.state_dict(), meta, half=True)
         write_rows(folder / "losses.csv", _join_rows(states))

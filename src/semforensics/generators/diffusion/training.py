@@ -105,10 +105,8 @@ def train_diffusion(
 
     train(training, state, reals, params)
 
-    meta = describe_training(
-        "ddpm", state.network.arguments, params.model_dump(mode="json"), setup,
-        protocol=crops.protocol, n_real=len(reals),
-    ) | {"timesteps": params.timesteps, "step": state.iteration}  # fmt: skip
+    meta = describe_training("ddpm", state.network, params, setup, crops.protocol, len(reals))
+    meta |= {"timesteps": params.timesteps, "step": state.iteration}
     with atomic_folder(checkpoint) as folder:
         save_checkpoint(folder / MODEL_FILE, state.average.state_dict(), meta, half=True)
         write_rows(folder / "losses.csv", state.rows)

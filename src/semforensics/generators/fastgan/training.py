@@ -72,10 +72,7 @@ def train_fastgan(
     training = begin_gan("FastGAN", __name__, params, material, setup)
     state = new_state(params, size_px, n_real, setup.seed, setup.device)
     training.resume(state, params.iterations)
-    arguments, saved_params = state.generator.arguments, params.model_dump(mode="json")
-    meta = describe_training(
-        "fastgan", arguments, saved_params, setup, protocol=crops.protocol, n_real=n_real
-    )
+    meta = describe_training("fastgan", state.generator, params, setup, crops.protocol, n_real)
 
     train(training, state, material, params, meta)
 

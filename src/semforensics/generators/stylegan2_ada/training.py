@@ -85,9 +85,8 @@ def train_stylegan2_ada(
         )
     state = new_state(params, configuration, size_px, n_real, setup.seed, setup.device)
     training.resume(state, configuration.iterations)
-    arguments, saved_params = state.generator.arguments, params.model_dump(mode="json")
     meta = describe_training(
-        "stylegan2_ada", arguments, saved_params, setup, protocol=crops.protocol, n_real=n_real
+        "stylegan2_ada", state.generator, params, setup, crops.protocol, n_real
     )
     meta["configuration"] = vars(configuration)
 
