@@ -18,9 +18,8 @@ def train_gan(
 ) -> str:
     """Train the generator of these parameters; write average, curves, grids; return a summary.
 
-    `checkpoints` holds `generator.safetensors`, the last;
-    `best.safetensors`, the one nearest to the reals, if it is kept; and as many earlier snapshots
-    as are kept. `plots` holds `losses.csv`, `snapshots.csv` and `grids/<iteration>.png`.
+    `checkpoints` holds `generator.safetensors`, the last; `best.safetensors`, the one nearest to
+    the reals, if it is kept; and as many earlier snapshots as are kept. `plots` holds `losses.csv`, `snapshots.csv` and `grids/<iteration>.png`.
     `pretrained` is the folder with the weights of `params.perceptual_net`.
 
     Raises:

@@ -10,13 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from semforensics.core.checkpoints import load_checkpoint
-from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.fastgan import training
 from semforensics.generators.fastgan.training import (
     FastGANState,
@@ -27,7 +23,6 @@ from semforensics.generators.fastgan.training import (
     targets,
     train,
 )
-from semforensics.generators.generate_fakes import load_generator
 from semforensics.params import FastGANParams
 from semforensics.perceptual.lpips import LPIPS
 from tests.generators.conftest import (
@@ -36,7 +31,6 @@ from tests.generators.conftest import (
     flatten,
     place_in,
     quiet_training,
-    rows_of,
     tiny,
 )
 
@@ -122,46 +116,6 @@ def test_a_killed_training_ends_in_the_same_bytes(
     assert "resuming" not in capsys.readouterr().err
     assert whole.outputs() == killed.outputs()
     assert not (killed.root / "scratch").exists()
-
-
-def test_outputs_are_the_promised_files(make_place: MakePlace) -> None:
-    """The final generator, kept snapshots, loss curves and one grid per snapshot are left."""
-    place = make_place("place")
-
-    summary = place.train(tiny(iterations=5))
-
-    assert set(place.outputs()) == {
-        "checkpoints/generator.safetensors",
-        "checkpoints/best.safetensors",
-        "checkpoints/snapshot_000004.safetensors",
-        "plots/losses.csv",
-        "plots/snapshots.csv",
-        *(f"plots/grids/{i:06d}.png" for i in (2, 4, 5)),
-    }
-    losses = rows_of(place.root / "plots/losses.csv")
-    assert [row["iteration"] for row in losses] == [2, 4, 5]
-    assert all(np.isfinite(list(row.values())).all() for row in losses)
-    assert all(row["loss_g"] == pytest.approx(-row["logit_fake"], abs=2) for row in losses)
-    assert "after 5 iterations on 18 reals" in summary
-    state, meta = load_checkpoint(place.root / "checkpoints/generator.safetensors")
-    assert meta["architecture"] == "fastgan"
-    assert meta["arguments"] == {
-        "size_px": 64, "channels": 1, "ngf": 4, "nz": 8, "tanh": True
-    }  # fmt: skip
-    assert meta["step"] == 5
-    assert meta["threads"] == torch.get_num_threads()
-    assert {"device", "versions", "params", "seed", "diversity"} <= set(meta)
-    assert not any(name.startswith(("down", "rf_")) for name in state)
-
-
-def test_the_grid_shows_the_fakes_of_seeds_0_and_up(two_iterations: Place) -> None:
-    """What the grid shows is what the written generator gives, pixel for pixel."""
-    generator = load_generator(two_iterations.root / "checkpoints")
-    grid = np.asarray(Image.open(two_iterations.root / "plots/grids/000002.png"))
-    assert grid.shape == (512, 512)
-    expected = generate_grey(generator, range(9))
-    np.testing.assert_array_equal(grid[:64, 448:], expected[7].numpy())
-    np.testing.assert_array_equal(grid[64:128, :64], expected[8].numpy())
 
 
 def test_losses_fall_on_one_batch(make_place: MakePlace) -> None:
@@ -253,32 +207,6 @@ def test_a_state_that_does_not_belong_starts_the_training_anew(
     assert "resuming" not in said
     assert killed.outputs() == whole.outputs()
     assert [path.name for path in (killed.root / "scratch").iterdir()] == ["notes.txt"]
-
-
-def test_collapse_is_reported(
-    make_place: MakePlace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A generator that repeats one picture is called collapsed, in words and in the table."""
-    place = make_place("place")
-    same = torch.zeros(training.NUM_WATCHED, 64, 64, dtype=torch.uint8)
-    monkeypatch.setattr(training, "generate_grey", lambda *_: same)
-
-    place.train(tiny(iterations=2))
-
-    assert "collapsed" in capsys.readouterr().err
-    (row,) = rows_of(place.root / "plots/snapshots.csv")
-    assert row["collapsed"] == 1
-    assert row["diversity"] == pytest.approx(0, abs=1e-3)
-
-
-def test_divergence_ends_the_training(make_place: MakePlace) -> None:
-    """Losses that are no longer finite end in an error, and nothing is written."""
-    place = make_place("place")
-
-    with pytest.raises(ValueError, match="training diverged before iteration"):
-        place.train(tiny(iterations=20, lr=1e30))
-
-    assert place.outputs() == {}
 
 
 def test_inputs_are_refused_before_training(make_place: MakePlace) -> None:

@@ -68,9 +68,9 @@ def train_autoencoders(
 ) -> str:
     """Train every encoder-decoder of `RECIPES`; write `<name>.safetensors` of each and losses.csv.
 
-    Each encoder-decoder derives a seed of its name, and
-    has a subfolder of the scratch folder for its state. The summary has the peak signal-to-noise
-    ratio of each on training cut-outs, in decibels.
+    Each encoder-decoder derives a seed from its name, and has a subfolder of the scratch folder for
+    its state. The summary has the peak signal-to-noise ratio of each on training cut-outs, in
+    decibels.
 
     Raises:
         InputError: The crops do not fit the networks, or a loss is no longer finite.

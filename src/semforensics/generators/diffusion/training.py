@@ -76,10 +76,9 @@ def train_diffusion(
 ) -> str:
     """Train a diffusion model on cut-outs of the crops, write its average, return a summary.
 
-    With fewer steps than the state has it starts anew;
-    with as many as it has, the state is written out as it is. `checkpoint` holds
-    `denoiser.safetensors` (the averaged weights, in 16 bit), `losses.csv` and `samples.png` (the
-    fakes of seeds 0 to 15); with 0 steps only `off.json`.
+    With fewer steps than the state has it starts anew; with as many as it has, the state is written
+    out as it is. `checkpoint` holds `denoiser.safetensors` (the averaged weights, in 16 bit),
+    `losses.csv` and `samples.png` (the fakes of seeds 0 to 15); with 0 steps only `off.json`.
 
     Raises:
         InputError: The training images do not fit the network, or the loss is no longer finite.

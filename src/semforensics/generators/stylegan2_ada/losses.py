@@ -14,26 +14,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 Scalar = Float[Tensor, ""]
-Logits = Float[Tensor, " batch"]
+PerImage = Float[Tensor, " batch"]
 Images = Float[Tensor, "batch channels height width"]
 
 
-def generator_loss(logits_fake: Logits) -> Scalar:
+def generator_loss(logits_fake: PerImage) -> Scalar:
     """Return the generator's loss: small where its fakes are taken for real."""
     return F.softplus(-logits_fake).mean()
 
 
-def discriminator_loss_real(logits: Logits) -> Scalar:
+def discriminator_loss_real(logits: PerImage) -> Scalar:
     """Return the discriminator's loss on reals: small where their logits are high."""
     return F.softplus(-logits).mean()
 
 
-def discriminator_loss_fake(logits: Logits) -> Scalar:
+def discriminator_loss_fake(logits: PerImage) -> Scalar:
     """Return the discriminator's loss on fakes: small where their logits are low."""
     return F.softplus(logits).mean()
 
 
-def r1_penalty(logits: Logits, reals: Images) -> Scalar:
+def r1_penalty(logits: PerImage, reals: Images) -> Scalar:
     """Return the mean over the batch of the squared norm of the logit's gradient at the image.
 
     The weight gamma / 2 is the caller's. The logits were computed from the reals before any
@@ -49,7 +49,7 @@ def draw_path_direction(shape: tuple[int, int, int, int], rng: torch.Generator) 
     return torch.randn(shape, generator=rng) / math.sqrt(shape[2] * shape[3])
 
 
-def path_lengths(images: Images, ws: Float[Tensor, "batch num_ws w_dim"], y: Images) -> Logits:
+def path_lengths(images: Images, ws: Float[Tensor, "batch num_ws w_dim"], y: Images) -> PerImage:
     """Return how far a random direction in the image moves the styles: |Jᵀ y| (eq. 4).
 
     The images were made from the styles `ws`; the squared norm is the mean over layers. The
@@ -60,7 +60,7 @@ def path_lengths(images: Images, ws: Float[Tensor, "batch num_ws w_dim"], y: Ima
     return lengths
 
 
-def updated_path_mean(mean: Scalar, lengths: Logits, share: float = 0.01) -> Scalar:
+def updated_path_mean(mean: Scalar, lengths: PerImage, share: float = 0.01) -> Scalar:
     """Move the running mean of path lengths, which starts at 0, the share of the way to these.
 
     Gradients flow through these lengths, as in the public program; keep it detached.
@@ -68,7 +68,7 @@ def updated_path_mean(mean: Scalar, lengths: Logits, share: float = 0.01) -> Sca
     return mean.detach().lerp(lengths.mean(), share)
 
 
-def path_length_penalty(lengths: Logits, mean: Scalar) -> Scalar:
+def path_length_penalty(lengths: PerImage, mean: Scalar) -> Scalar:
     """Return the mean squared distance of path lengths from their running mean (eq. 4).
 
     The running mean includes these lengths.
