@@ -19,8 +19,9 @@ def train_gan(
     """Train the generator of these parameters; write average, curves, grids; return a summary.
 
     `checkpoints` holds `generator.safetensors`, the last; `best.safetensors`, the one nearest to
-    the reals, if it is kept; and as many earlier snapshots as are kept. `plots` holds `losses.csv`, `snapshots.csv` and `grids/<iteration>.png`.
-    `pretrained` is the folder with the weights of `params.perceptual_net`.
+    the reals, if it is kept; and as many earlier snapshots as are kept. `plots` holds
+    `losses.csv`, `snapshots.csv` and `grids/<iteration>.png`. `pretrained` is the folder with the
+    weights of `params.perceptual_net`.
 
     Raises:
         InputError: The training images do not fit the networks, or the losses are no longer finite.
