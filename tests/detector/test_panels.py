@@ -1,0 +1,112 @@
+"""Panel scores and their conditional calibration."""
+
+import numpy as np
+import pytest
+
+from semforensics.core.errors import InputError
+from semforensics.detector.panels import GRID, Cell, Panel, judge_panel, panel_score
+
+
+def panels(
+    mean: float, family: str, *, units: int = 20, tiles: int = 16, seed: int = 0
+) -> list[Panel]:
+    """Panels whose tiles scatter around a mean by 1."""
+    rng = np.random.default_rng(seed)
+    return [Panel(f"unit {i}", family, mean + rng.normal(size=tiles)) for i in range(units)]
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[str, Cell]:
+    """Two histories: in one the classes are two apart, in the other they are the same."""
+    apart = [*panels(-1, ""), *panels(1, "a", seed=1), *panels(1.2, "b", seed=2)]
+    alike = [*panels(0, ""), *panels(0, "a", seed=1), *panels(0, "b", seed=2)]
+    return {"native": Cell(tuple(apart)), "JPEG 65": Cell(tuple(alike))}
+
+
+def test_extreme_tiles_do_not_move_a_panel() -> None:
+    """A fifth of the tiles at each end is left out."""
+    logits = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+
+    assert panel_score(logits) == 2
+    assert panel_score(np.array([0.0, 1.0, 2.0, 3.0, 400.0])) == 2
+    assert panel_score(logits[:1]) == 0
+    with pytest.raises(InputError, match="no tiles"):
+        panel_score(logits[:0])
+
+
+def test_the_null_is_wide_for_few_tiles(cells: dict[str, Cell]) -> None:
+    """The same score is less unusual for a panel of one tile than for one of sixteen."""
+    score = np.array([0.2])
+
+    few, many = (cells["native"].p_values(score, count)[0][0] for count in (1, 16))
+
+    assert many == pytest.approx(1 / 21)
+    assert few > many
+
+
+def test_a_unit_has_one_vote() -> None:
+    """Many panels of one collection count as much as one of another."""
+    many = [Panel("large", "", np.array([5.0])) for _ in range(50)]
+    few = [Panel(f"small {i}", "", np.array([0.0])) for i in range(3)]
+    fakes = [Panel("large", "a", np.array([9.0]))]
+
+    p_real, _ = Cell((*many, *few, *fakes)).p_values(np.array([1.0]), 1)
+
+    assert p_real[0] == pytest.approx((1 + 1) / (4 + 1))
+
+
+def test_p_fake_holds_for_every_family(cells: dict[str, Cell]) -> None:
+    """The family that is most like the panel decides."""
+    both, one = cells["native"], Cell(tuple(p for p in cells["native"].panels if p.family != "a"))
+    score = np.array([0.6])
+
+    assert both.p_values(score, 16)[1][0] >= one.p_values(score, 16)[1][0]
+
+
+def test_power_is_high_where_classes_part_and_nothing_where_they_do_not(
+    cells: dict[str, Cell],
+) -> None:
+    """And it rises with the number of tiles."""
+    assert cells["native"].power(16, 0.05) > 0.8
+    assert cells["native"].power(1, 0.05) < cells["native"].power(16, 0.05)
+    assert cells["JPEG 65"].power(16, 0.05) < 0.2
+
+
+def test_verdicts_follow_the_p_values(cells: dict[str, Cell]) -> None:
+    """High logits are suspected, low ones consistent, those between neither."""
+    high, low, between = np.full(16, 1.1), np.full(16, -1.1), np.full(16, 0.0)
+
+    assert judge_panel(high, cells, ["native"], 0.05).verdict == "ai-suspected"
+    assert judge_panel(low, cells, ["native"], 0.05).verdict == "consistent"
+    assert judge_panel(between, cells, ["native"], 0.05).verdict == "inconclusive"
+    with pytest.raises(InputError, match="no history"):
+        judge_panel(high, cells, [], 0.05)
+
+
+def test_nothing_is_consistent_where_fakes_would_not_be_found(cells: dict[str, Cell]) -> None:
+    """In a history that leaves nothing of the trace, a low score is no evidence."""
+    found = judge_panel(np.full(16, -1.1), cells, ["JPEG 65"], 0.05)
+
+    assert found.p_fake <= 0.05
+    assert found.power < 0.5
+    assert found.verdict == "inconclusive"
+
+
+def test_an_uncertain_history_makes_both_p_values_larger(cells: dict[str, Cell]) -> None:
+    """The largest over the histories that a panel may have."""
+    logits = np.full(16, 1.1)
+    one = judge_panel(logits, cells, ["native"], 0.05)
+
+    both = judge_panel(logits, cells, ["native", "JPEG 65"], 0.05)
+
+    assert both.p_real >= one.p_real
+    assert both.p_fake >= one.p_fake
+    assert both.power <= one.power
+
+
+def test_the_grid_names_what_it_does() -> None:
+    """Eleven histories, of which only the first does nothing."""
+    assert len(GRID) == 11
+    assert [name for name, history in GRID.items() if history.does_nothing()] == ["native"]
+    assert GRID["x0.75, JPEG 85"].factor == 0.75
+    assert GRID["x0.75, JPEG 85"].qualities == (85,)
