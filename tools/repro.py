@@ -1,0 +1,180 @@
+"""Bring the pipeline up to date like `dvc repro`, with independent stages side by side.
+
+DVC runs one stage after another. This walks DVC's own graph, and starts each stage as soon as all
+that it depends on is done, by `dvc repro --single-item`: DVC decides whether it has to run, and
+writes dvc.lock. The stages whose chain of dependents takes longest, as measured in the last run,
+come first. Run `python tools/repro.py --help` for the options.
+
+SEMFORENSICS_THREADS is the number of threads of each stage. If it is not set, all stages that run
+at a time share the cores.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import networkx as nx
+from dvc.repo import Repo
+from rich.console import Console
+from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
+
+MAX_STAGES = 4
+"""Stages at a time, at most, unless told otherwise: the graph is hardly wider."""
+POLL_S = 0.2
+DVC_SAYS = ("Running stage", "> ", "Updating lock file", "Use `dvc push`", "To track the changes")
+DVC_SAYS += ("git add", "To enable auto staging", "\tgit add", "\tdvc config")
+
+
+@dataclass
+class Running:
+    """A stage that runs."""
+
+    process: ForkServerProcess
+    log: Path
+    began: float
+    line: TaskID
+
+
+def main() -> int:
+    """Run the stages that are not up to date; return the exit code of the first that failed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("targets", nargs="*", help="Stages, with all they depend on; none: all.")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(cores or 1, MAX_STAGES),
+        help="Stages at a time (default: as many as cores, at most 4).",
+    )
+    options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: expected 1 or more")
+    threads = os.environ.setdefault("SEMFORENSICS_THREADS", str((cores or 1) // options.jobs or 1))
+    os.environ.setdefault("OMP_NUM_THREADS", threads)
+    scratch = Path(os.environ.get("SEMFORENSICS_SCRATCH", ".scratch")) / "repro"
+    scratch.mkdir(parents=True, exist_ok=True)
+    graph = stale_stages(options.targets)
+    if not graph:
+        print("Data and pipelines are up to date.")
+        return 0
+    return run(graph, options.jobs, scratch)
+
+
+def stale_stages(targets: Iterable[str]) -> "nx.DiGraph[str]":
+    """Return the stages that may have to run; an edge leads to what a stage depends on."""
+    with Repo() as repo:
+        whole = repo.index.graph
+        names = {stage: stage.addressing for stage in whole if stage.cmd}
+        graph = nx.relabel_nodes(whole.subgraph(names), names)
+        changed = repo.status().keys() & set(graph)
+    stale = changed.union(*(nx.ancestors(graph, name) for name in changed))
+    if targets := set(targets):
+        if unknown := targets - set(graph):
+            sys.exit(f"{min(unknown)}: no such stage; `dvc stage list` names them")
+        stale &= targets.union(*(nx.descendants(graph, name) for name in targets))
+    return nx.DiGraph(graph.subgraph(stale))
+
+
+def run(graph: "nx.DiGraph[str]", jobs: int, scratch: Path) -> int:
+    """Run the stages of a graph; if one fails or the run is stopped, stop the others."""
+    times = scratch / "seconds.json"
+    seconds: dict[str, float] = json.loads(times.read_text()) if times.is_file() else {}
+    waiting, total = urgency(graph, seconds), len(graph)
+    running: dict[str, Running] = {}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage"])
+    show = Progress(
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[says]}", style="dim"),
+        console=Console(soft_wrap=True),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with show:
+            while waiting or running:
+                ready = [name for name in waiting if not any(graph.successors(name))]
+                for name in ready[: jobs - len(running)]:
+                    waiting.remove(name)
+                    log = scratch / f"{name}.log"
+                    process = context.Process(target=reproduce, args=(name, log))
+                    process.start()
+                    running[name] = Running(
+                        process, log, time.monotonic(), show.add_task(name, says="")
+                    )
+                    show.console.print(f"started {name}", highlight=False)
+                time.sleep(POLL_S)
+                for name, stage in list(running.items()):
+                    show.update(stage.line, says=last_line(stage.log))
+                    if stage.process.exitcode is None:
+                        continue
+                    del running[name]
+                    show.remove_task(stage.line)
+                    took = time.monotonic() - stage.began
+                    for line in stage.log.read_text(errors="replace").splitlines():
+                        if stage.process.exitcode or (line and not line.startswith(DVC_SAYS)):
+                            show.console.print(line, markup=False, highlight=False)
+                    if stage.process.exitcode:
+                        show.console.print(f"FAILED {name} after {took:.0f} s: see {stage.log}")
+                        return abs(stage.process.exitcode)
+                    graph.remove_node(name)
+                    seconds[name] = round(took, 1)
+                    times.write_text(json.dumps(seconds, indent=1))
+                    done = total - len(waiting) - len(running)
+                    show.console.print(
+                        f"done {name} in {took:.0f} s, {done} of {total}", highlight=False
+                    )
+    finally:
+        stop(running.values())
+    return 0
+
+
+def urgency(graph: "nx.DiGraph[str]", seconds: dict[str, float]) -> list[str]:
+    """Sort stages by the time until the last of their dependents is done, the longest first."""
+    left: dict[str, float] = {}
+    for name in reversed(list(nx.topological_sort(graph.reverse()))):
+        left[name] = seconds.get(name, 1.0) + max(
+            map(left.get, graph.predecessors(name)), default=0
+        )
+    return sorted(graph, key=lambda name: (-left[name], name))
+
+
+def reproduce(name: str, log: Path) -> None:
+    """Run one stage in a process group, its output in a file."""
+    from dvc.cli import main as dvc
+
+    os.setsid()
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(dvc(["--wait-for-lock", "repro", "--single-item", name]))
+
+
+def last_line(log: Path) -> str:
+    """Return the last line that a stage has written, as far as it fits a screen."""
+    text = log.read_bytes()[-2000:].decode(errors="replace") if log.is_file() else ""
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1][-80:] if lines else ""
+
+
+def stop(stages: Iterable[Running]) -> None:
+    """Stop stages with all their processes; trainings keep their state and resume the next time."""
+    for stage in stages:
+        if stage.process.pid and stage.process.exitcode is None:
+            os.killpg(stage.process.pid, signal.SIGTERM)
+    for stage in stages:
+        stage.process.join(30)
+        if stage.process.pid and stage.process.exitcode is None:
+            os.killpg(stage.process.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
