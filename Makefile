@@ -39,7 +39,8 @@ endif
 ifdef BENIGN
 	semforensics list-benign "$(BENIGN)" data/benign_listing.csv
 endif
-	$(if $(FOLDER),SEMFORENSICS_FOLDER="$(FOLDER)") $(if $(BENIGN),SEMFORENSICS_BENIGN="$(BENIGN)") dvc repro
+	$(if $(FOLDER),SEMFORENSICS_FOLDER="$(FOLDER)") $(if $(BENIGN),SEMFORENSICS_BENIGN="$(BENIGN)") \
+		python tools/repro.py
 
 .PHONY: test
 test: $(READY) ## Run the tests

@@ -10,6 +10,7 @@ at a time share the cores.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -51,8 +52,9 @@ def main() -> int:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=min(cores or 1, MAX_STAGES),
-        help="Stages at a time (default: as many as cores, at most 4).",
+        default=1 if "SEMFORENSICS_PROCESSES" in os.environ else min(cores or 1, MAX_STAGES),
+        help="Stages at a time; default: as many as cores, at most 4, but one if each training has "
+        "several processes (SEMFORENSICS_PROCESSES).",
     )
     options = parser.parse_args()
     if options.jobs < 1:
@@ -78,7 +80,8 @@ def stale_stages(targets: Iterable[str]) -> "nx.DiGraph[str]":
     stale = changed.union(*(nx.ancestors(graph, name) for name in changed))
     if targets := set(targets):
         if unknown := targets - set(graph):
-            sys.exit(f"{min(unknown)}: no such stage; `dvc stage list` names them")
+            print(f"{min(unknown)}: no such stage; `dvc stage list` names them", file=sys.stderr)
+            sys.exit(2)
         stale &= targets.union(*(nx.descendants(graph, name) for name in targets))
     return nx.DiGraph(graph.subgraph(stale))
 
@@ -107,9 +110,8 @@ def run(graph: "nx.DiGraph[str]", jobs: int, scratch: Path) -> int:
                     log = scratch / f"{name}.log"
                     process = context.Process(target=reproduce, args=(name, log))
                     process.start()
-                    running[name] = Running(
-                        process, log, time.monotonic(), show.add_task(name, says="")
-                    )
+                    line = show.add_task(name, says="")
+                    running[name] = Running(process, log, time.monotonic(), line)
                     show.console.print(f"started {name}", highlight=False)
                 time.sleep(POLL_S)
                 for name, stage in list(running.items()):
@@ -117,33 +119,36 @@ def run(graph: "nx.DiGraph[str]", jobs: int, scratch: Path) -> int:
                     if stage.process.exitcode is None:
                         continue
                     del running[name]
+                    seconds[name] = round(time.monotonic() - stage.began, 1)
+                    done = total - len(waiting) - len(running)
                     show.remove_task(stage.line)
-                    took = time.monotonic() - stage.began
-                    for line in stage.log.read_text(errors="replace").splitlines():
-                        if stage.process.exitcode or (line and not line.startswith(DVC_SAYS)):
-                            show.console.print(line, markup=False, highlight=False)
+                    for text in results(stage, f"{name} in {seconds[name]} s, {done} of {total}"):
+                        show.console.print(text, markup=False, highlight=False)
                     if stage.process.exitcode:
-                        show.console.print(f"FAILED {name} after {took:.0f} s: see {stage.log}")
                         return abs(stage.process.exitcode)
                     graph.remove_node(name)
-                    seconds[name] = round(took, 1)
                     times.write_text(json.dumps(seconds, indent=1))
-                    done = total - len(waiting) - len(running)
-                    show.console.print(
-                        f"done {name} in {took:.0f} s, {done} of {total}", highlight=False
-                    )
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     finally:
         stop(running.values())
     return 0
 
 
+def results(stage: Running, what: str) -> list[str]:
+    """Return what a stage that ended has printed: its results, or everything if it failed."""
+    lines = stage.log.read_text(errors="replace").splitlines()
+    if stage.process.exitcode:
+        return [*lines, f"FAILED {what}: see {stage.log}"]
+    return [*(line for line in lines if line and not line.startswith(DVC_SAYS)), f"done {what}"]
+
+
 def urgency(graph: "nx.DiGraph[str]", seconds: dict[str, float]) -> list[str]:
     """Sort stages by the time until the last of their dependents is done, the longest first."""
     left: dict[str, float] = {}
-    for name in reversed(list(nx.topological_sort(graph.reverse()))):
-        left[name] = seconds.get(name, 1.0) + max(
-            map(left.get, graph.predecessors(name)), default=0
-        )
+    for name in nx.topological_sort(graph):
+        dependents = [left[dependent] for dependent in graph.predecessors(name)]
+        left[name] = seconds.get(name, 1.0) + max(dependents, default=0.0)
     return sorted(graph, key=lambda name: (-left[name], name))
 
 
@@ -167,13 +172,13 @@ def last_line(log: Path) -> str:
 
 def stop(stages: Iterable[Running]) -> None:
     """Stop stages with all their processes; trainings keep their state and resume the next time."""
-    for stage in stages:
-        if stage.process.pid and stage.process.exitcode is None:
-            os.killpg(stage.process.pid, signal.SIGTERM)
-    for stage in stages:
-        stage.process.join(30)
-        if stage.process.pid and stage.process.exitcode is None:
-            os.killpg(stage.process.pid, signal.SIGKILL)
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for stage in stages:
+            if stage.process.pid and stage.process.exitcode is None:
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.killpg(stage.process.pid, sign)
+        for stage in stages:
+            stage.process.join(30)
 
 
 if __name__ == "__main__":

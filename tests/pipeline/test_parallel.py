@@ -1,0 +1,112 @@
+"""`tools/repro.py` runs a small pipeline of shell commands."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+STAGES = {
+    # `left` and `right` end only if they run at the same time.
+    "left": {
+        "cmd": "touch l; until test -e r; do sleep 0.1; done; echo 1 > left", "outs": ["left"],
+    },
+    "right": {
+        "cmd": "touch r; until test -e l; do sleep 0.1; done; echo 2 > right", "outs": ["right"],
+    },
+    "last": {"cmd": "cat left right > last", "deps": ["left", "right"], "outs": ["last"]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A DVC project without Git."""
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True
+    )
+    write(tmp_path, STAGES)
+    return tmp_path
+
+
+def write(project: Path, stages: dict[str, dict[str, object]]) -> None:
+    """Write dvc.yaml."""
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+
+
+def start(project: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a run."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/repro.py"), *arguments],
+        cwd=project,
+        env=os.environ | {"DVC_SITE_CACHE_DIR": str(project / "site"), "DVC_NO_ANALYTICS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(project: Path, *arguments: str) -> tuple[int, str]:
+    """Run to the end; return the exit code and what was printed."""
+    process = start(project, *arguments)
+    printed = process.communicate(timeout=60)[0]
+    return process.returncode, printed
+
+
+def test_independent_stages_run_at_the_same_time(project: Path) -> None:
+    """Stages that do not depend on each other run side by side, and what is done stays done."""
+    code, printed = run(project, "--jobs", "2")
+
+    assert code == 0, printed
+    assert (project / "last").read_text() == "1\n2\n"
+    assert set(yaml.safe_load((project / "dvc.lock").read_text())["stages"]) == set(STAGES)
+    assert "done last" in printed
+    assert run(project) == (0, "Data and pipelines are up to date.\n")
+    assert set(json.loads((project / ".scratch/repro/seconds.json").read_text())) == set(STAGES)
+
+
+def test_a_failure_stops_the_others(project: Path) -> None:
+    """If a stage fails, the others are stopped, and its output and exit code are shown."""
+    slow = {"cmd": "touch slow; exec sleep 50", "outs": ["slow"]}
+    bad = {"cmd": "until test -e slow; do sleep 0.1; done; echo no room; exit 7", "outs": ["bad"]}
+    write(project, {"slow": slow, "bad": bad})
+    began = time.monotonic()
+
+    code, printed = run(project, "--jobs", "2")
+
+    assert code not in (0, 2)
+    assert "no room" in printed
+    assert "FAILED bad" in printed
+    assert time.monotonic() - began < 40
+
+
+def test_a_stopped_run_stops_its_stages(project: Path) -> None:
+    """Ctrl-C ends the stages too; the next run does what is left."""
+    write(project, {"left": {"cmd": "echo $$ > pid; test -e go || exec sleep 50; echo 1 > left",
+                             "outs": ["left"]}})  # fmt: skip
+    process = start(project)
+    while not ((project / "pid").is_file() and (project / "pid").read_text()):
+        time.sleep(0.1)
+
+    process.send_signal(signal.SIGINT)
+
+    process.communicate(timeout=40)
+    assert process.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((project / "pid").read_text()), 0)
+    (project / "go").touch()
+    assert run(project)[0] == 0
+
+
+def test_targets_leave_the_rest(project: Path) -> None:
+    """Only the named stages and what they depend on run; an unknown name ends with code 2."""
+    assert run(project, "right", "left")[0] == 0
+    assert not (project / "last").exists()
+    code, printed = run(project, "nothing")
+    assert code == 2
+    assert "nothing: no such stage" in printed
