@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
+from semforensics.core.greys import narrowed, to_8_bit
 from semforensics.core.images import (
-    narrowed,
     read_crop,
     read_grey,
     read_samples,
-    to_8_bit,
     to_uint8,
     to_unit_range,
     write_grey_png,

@@ -1,12 +1,21 @@
 """The source that a module can reach is found from its imports."""
 
 import ast
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from semforensics.core import source
-from semforensics.core.source import hash_source, import_closure, imports_of, module_path
+from semforensics.core.errors import InputError
+from semforensics.core.source import (
+    hash_source,
+    import_closure,
+    imports_of,
+    module_path,
+    unchanged_source,
+)
 
 
 @pytest.fixture
@@ -52,3 +61,28 @@ def test_the_hash_follows_what_can_be_reached(package: Path) -> None:
     assert hash_source("semforensics.a") == first  # as it was when the process began
     hash_source.cache_clear()
     assert hash_source("semforensics.a") != first
+
+
+def test_a_stage_whose_source_is_edited_meanwhile_fails(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of the loaded module that changed is said; other files may change."""
+    for name in ("semforensics.a", "semforensics.cli.main"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    (package / "cli").mkdir()
+    (package / "cli/main.py").write_text("")
+
+    with unchanged_source():
+        (package / "d.py").write_text("x = 1")
+        (package / "cli/main.py").write_text("x = 1")
+    with pytest.raises(InputError, match=r"a\.py: changed while the stage ran"), unchanged_source():
+        (package / "a.py").write_text("import torch\n")
+
+
+def test_a_module_that_is_loaded_after_an_edit_counts(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code is newer than that of the modules before it."""
+    with pytest.raises(InputError, match=r"c\.py: changed"), unchanged_source():
+        (package / "c.py").write_text("x = 1\n")
+        monkeypatch.setitem(sys.modules, "semforensics.c", ModuleType("semforensics.c"))

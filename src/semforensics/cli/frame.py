@@ -9,6 +9,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,15 +109,21 @@ class Panel:
 
     title: str
     app: typer.Typer = field(default_factory=typer.Typer)
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What each of them runs in."""
 
     def command(self, function: Callable[..., str | None]) -> Callable[..., str | None]:
         """Register a function as a command; the lines that it returns are printed."""
         text = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")  # unwrap paragraphs
-        self.app.command(help=text, rich_help_panel=self.title)(expand_options(function))
+        command = expand_options(function, self.around)
+        self.app.command(help=text, rich_help_panel=self.title)(command)
         return function
 
 
-def expand_options(function: Callable[..., str | None]) -> Callable[..., None]:
+def expand_options(
+    function: Callable[..., str | None],
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Callable[..., None]:
     """Turn the fields of a function's dataclass parameters into options, as Typer reads them.
 
     Returns:
@@ -144,7 +151,8 @@ def expand_options(function: Callable[..., str | None]) -> Callable[..., None]:
         }
         runs = [value for value in values.values() if isinstance(value, DeviceRun)]
         call = functools.partial(function, **given, **values)
-        line = _run_on_device(call, runs[0]) if runs else call()
+        with around():
+            line = _run_on_device(call, runs[0]) if runs else call()
         if line is not None:
             typer.echo(line)
 

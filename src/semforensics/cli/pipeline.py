@@ -19,6 +19,7 @@ from semforensics.cli.frame import (
     SharedTrainingRun,
     TrainingRun,
 )
+from semforensics.core.source import unchanged_source
 from semforensics.params import Params
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from semforensics.generators.common.reals import RealCrops
     from semforensics.trials.under_test import DetectorUnderTest
 
-PANEL = Panel("Run the pipeline")
+PANEL = Panel("Run the pipeline", around=unchanged_source)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,13 @@ stamp of an unfinished training holds a hash of all source files that it can rea
 
 import ast
 import hashlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from semforensics.core.errors import InputError
 
 SOURCE = Path(__file__).parents[2]
 """The folder that holds the package."""
@@ -66,3 +70,26 @@ def hash_source(module: str) -> str:
         assert path is not None
         digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+@contextmanager
+def unchanged_source() -> Iterator[None]:
+    """Refuse what a block made if a module that it loaded was edited meanwhile.
+
+    DVC hashes the source of a stage when the stage ends, so it would record the new code with the
+    output of the old one.
+
+    Raises:
+        InputError: The file of a loaded module is not what it was when the block began. Modules
+            that cannot change a result are left out, and those of the command line.
+    """
+    files = (SOURCE / PACKAGE).rglob("*.py")
+    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in files}
+    yield
+    for name in sorted(sys.modules.keys() - WITHOUT_EFFECT):
+        path = None if name.startswith(f"{PACKAGE}.cli.") else module_path(name)
+        if path and before.get(path) != hashlib.sha256(path.read_bytes()).digest():
+            raise InputError(
+                f"{path}: changed while the stage ran, so its output may mix the old and the new"
+                " code; run it again"
+            )

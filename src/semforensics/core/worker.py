@@ -22,6 +22,10 @@ from typing import Any
 
 from semforensics.core.errors import InputError
 
+resource: Any = None  # Windows has no such limits; the owner's time-outs hold all the same
+with suppress(ImportError):
+    import resource
+
 _POLL_S = 0.1
 _START_S = 300.0
 """A process that has not loaded its libraries by then is given up."""
@@ -36,7 +40,7 @@ class ProcessLimits:
     memory_bytes: int | None = None
     """Of address space."""
     cpu_s: int | None = None
-    """Of CPU time; also ends a process whose owner is gone."""
+    """Of CPU time, for each job; also ends a process whose owner is gone."""
 
 
 class Worker:
@@ -220,7 +224,9 @@ def _serve_jobs(connection: Connection, job: bytes, limits: ProcessLimits, leads
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):  # the owner is gone
         connection.send(("ready", None))
         while True:
-            for answer in _answers(function, connection.recv()):
+            arguments = connection.recv()
+            _allow_cpu_time(limits.cpu_s)
+            for answer in _answers(function, arguments):
                 connection.send(answer)
 
 
@@ -243,12 +249,17 @@ def _set_limits(limits: ProcessLimits) -> None:
     if limits.threads is not None:
         for library in ("OMP", "OPENBLAS", "MKL"):
             os.environ[f"{library}_NUM_THREADS"] = str(limits.threads)
-    try:
-        import resource
-    except ImportError:  # Windows; the owner's time-out holds all the same
+    if resource is None or limits.memory_bytes is None:
         return
-    for kind, most in (("CPU", limits.cpu_s), ("AS", limits.memory_bytes)):
-        if most is not None:
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            with suppress(ValueError):  # macOS knows the limit of memory and refuses to set it
-                resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(ValueError):  # macOS knows this limit and refuses to set it
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+
+
+def _allow_cpu_time(seconds: int | None) -> None:
+    """Let this process use a core for so long from now on."""
+    if resource is None or seconds is None:
+        return
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used) + 1 + seconds, most))

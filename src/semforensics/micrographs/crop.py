@@ -19,7 +19,8 @@ from PIL import Image
 
 from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import atomic_folder
-from semforensics.core.images import read_samples, to_8_bit, write_grey_png
+from semforensics.core.greys import to_8_bit
+from semforensics.core.images import read_samples, write_grey_png
 from semforensics.core.progress import track
 from semforensics.core.tables import CROP_COLUMNS, number_text, read_catalogue, write_table
 from semforensics.micrographs.info_bar import UnsureError, find_info_bar

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from semforensics.core.errors import InputError
-from semforensics.core.images import to_8_bit
+from semforensics.core.greys import to_8_bit
 from semforensics.detector.inference import FoldedNetwork
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles

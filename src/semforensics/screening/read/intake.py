@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from semforensics.core.errors import InputError
-from semforensics.core.images import narrowed, to_8_bit
+from semforensics.core.greys import narrowed, to_8_bit
 from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.read.bombs import refuse_bombs
 from semforensics.screening.read.documents import is_document, read_document
