@@ -26,7 +26,7 @@ from semforensics.detector.perturbations import crop_to_even, resize, shifted_jp
 from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.generate_fakes import load_generator
 from semforensics.screening.judge import signs
-from semforensics.screening.read.intake import read_inputs
+from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.records import Limits, Refusal
 from semforensics.screening.screener import Screener
 from semforensics.screening.split.panels import split_panels

@@ -162,6 +162,15 @@ def test_a_process_keeps_its_limits(start: Callable[..., Worker], what: str) -> 
     assert list(worker.stream("threads", timeout_s=60)) == ["1"]
 
 
+def test_the_time_of_a_core_is_that_of_each_job(start: Callable[..., Worker]) -> None:
+    """A process that has used its time on one job has it anew for the next."""
+    worker = start(items, ProcessLimits(threads=1, cpu_s=2))
+
+    pids = {pid for _ in range(3) for pid in worker.stream("pid", "busy", timeout_s=60)}
+
+    assert len(pids) == 1
+
+
 def test_a_script_without_a_guard_is_not_started_again(tmp_path: Path, root: Path) -> None:
     """A worker whose job is a library's runs nothing of its owner's script; and ends with it."""
     script = tmp_path / "script.py"

@@ -5,6 +5,9 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from semforensics.core.errors import InputError
 
@@ -35,6 +38,10 @@ def items(*what: str) -> Iterator[str | int]:
                 time.sleep(600)
             case "spin":
                 while True:
+                    pass
+            case "busy":
+                end = time.process_time() + 1.2
+                while time.process_time() < end:
                     pass
             case "memory":
                 yield len(bytearray(4 * 2**30))
@@ -88,3 +95,12 @@ def screen(paths: Sequence[Path], out: Path, scratch: Path, names: Mapping[Path,
             refusals.append(Refusal(names[path], "", None, f"not a picture: {data[:8]!r}"))
     scratch.mkdir()
     write_report(out, HEAD, lambda: iter(fragments), refusals, [])
+
+
+def read(path: Path, name: str, _limits: object) -> Iterator[Any]:
+    """Read an input as its name says: one picture, then the decoder behaves as it is told."""
+    from semforensics.screening.records import Picture, Provenance
+
+    grey = np.zeros((40, 50), np.uint8)
+    yield Picture(str(path), "", "0" * 64, grey, Provenance("PNG"), False, False)
+    do_as_told(name)

@@ -8,14 +8,10 @@ from pathlib import Path
 from tests.screening.stand_in import StandIn
 
 if __name__ == "__main__":
-    from semforensics.screening.ray_job import screen_with_ray
-    from semforensics.screening.submission import Options
+    from semforensics.screening.ray_job import RayRunner
+    from semforensics.screening.submission import Options, screen_submission
 
     folder, out, scratch, log = map(Path, sys.argv[1:5])
-    totals = screen_with_ray(
-        [folder],
-        out,
-        StandIn(log=log),
-        Options(scratch, "semforensics screen", workers=2),
-    )
+    options = Options(scratch, "semforensics screen", workers=2)
+    totals = screen_submission([folder], out, StandIn(log=log), options, RayRunner("local"))
     print(json.dumps({"stats": os.environ["RAY_USAGE_STATS_ENABLED"], **totals.verdicts}))

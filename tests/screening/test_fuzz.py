@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from semforensics.screening.read.intake import read_inputs
+from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.records import Limits, Picture, Refusal
 from semforensics.screening.split.panels import split_panels
 from tests.screening.documents import (

@@ -113,6 +113,40 @@ def test_bad_input_ends_with_2_and_no_report(
 
 
 @pytest.mark.usefixtures("asked")
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--ray` where Ray is not installed ends with 2 before anything is read."""
+    (file,) = draw(tmp_path / "in", [80])
+    monkeypatch.setattr("semforensics.screening.ray_job.find_spec", lambda _name: None)
+
+    assert screen(file, "--out", tmp_path / "report", "--ray", "auto") == 2
+
+    assert "pip install 'semforensics[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_address_of_a_ray_cluster_reaches_its_runner(
+    tmp_path: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--ray ADDRESS` judges all inputs there, on as many workers as are asked for."""
+    del asked
+    (file,) = draw(tmp_path / "in", [200])
+    used: list[Any] = []
+
+    def run(self: Any, job: Any, inputs: dict[Path, str], options: Any, keep: Any) -> None:
+        used.append((self.address, options.workers))
+        for path, name in inputs.items():
+            keep(path, job(path, name))
+
+    monkeypatch.setattr("semforensics.screening.ray_job.RayRunner.__call__", run)
+
+    options = ("--ray", "10.0.0.1:6379", "--workers", 3, "--fail-on", "ai-suspected")
+    assert screen(file, "--out", tmp_path / "report", *options) == 1
+    assert used == [("10.0.0.1:6379", 3)]
+
+
+@pytest.mark.usefixtures("asked")
 def test_a_second_run_on_one_folder_ends_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from semforensics.core.errors import InputError
 
 if TYPE_CHECKING:
     from semforensics.screening.screener import Screener
+    from semforensics.screening.submission import Run
 
 PANEL = Panel("Screen figures")
 
@@ -84,6 +85,30 @@ class ReportOptions:
         Path | None,
         typer.Option(help="Unfinished work, removed in the end; without it, inside of --out."),
     ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Judge on this Ray cluster; auto: one that runs, local: start one here.",
+        ),
+    ] = None
+
+    @property
+    def reads_here(self) -> bool:
+        """Whether this process may be the one that judges."""
+        return self.workers <= 1 and self.ray is None
+
+    def runner(self) -> "Run | None":
+        """Return what judges on a Ray cluster; None where none is asked for.
+
+        Raises:
+            InputError: Ray is not installed.
+        """
+        if self.ray is None:
+            return None
+        from semforensics.screening.ray_job import RayRunner
+
+        return RayRunner(self.ray)
 
     def info_bar_rows(self) -> int | None:
         """Return the height of the info bar; None to find it.
@@ -115,6 +140,10 @@ def screen(
     Exit code 0: done. 1: done, and what --fail-on names was found. 2: bad input or option, no
     report. 3: out of memory, or a mistake of this program; no report.
     """
+    from semforensics.screening.read.apart import start_reader
+
+    if report.reads_here:
+        start_reader()  # it loads while torch does
     from semforensics.core.device import choose_device
     from semforensics.screening.submission import (
         Options,
@@ -123,6 +152,7 @@ def screen(
         screen_submission,
     )
 
+    run = report.runner()
     info_bar = report.info_bar_rows()
     inputs_outside(paths, report.out)  # a missing path is reported before the model is loaded
     on_cpu = choose_device(options.device).type == "cpu"
@@ -132,7 +162,7 @@ def screen(
         workers=report.workers or (0 if on_cpu else 1),  # one process fills a GPU
         info_bar=info_bar,
     )
-    totals = screen_submission(paths, report.out, options.load(), how)
+    totals = screen_submission(paths, report.out, options.load(), how, run)
     for line in (*totals.lines(), f"report: {report.out / 'report.html'}"):
         typer.echo(line)
     if totals.meets(report.fail_on):

@@ -7,54 +7,71 @@ stopped, as on one machine.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from semforensics.core.device import count_cores
 from semforensics.core.errors import InputError
 from semforensics.screening.store import Found
-from semforensics.screening.submission import (
-    InputJob,
-    Keep,
-    Options,
-    PictureScreener,
-    Totals,
-    screen_submission,
-)
+from semforensics.screening.submission import InputJob, Keep, Options
 
 # Ray reports how it is used unless told otherwise before it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
-def screen_with_ray(
-    paths: Sequence[Path], out: Path, screener: PictureScreener, options: Options
-) -> Totals:
-    """Judge files, folders, PDFs and archives on a Ray cluster, and write the report here.
+@dataclass(frozen=True)
+class RayRunner:
+    """Judges inputs on a Ray cluster: a `Run` for `screen_submission`.
 
-    Joins the cluster that `ray.init` was called for or that RAY_ADDRESS names; where there is
-    none, starts one on this machine, without a dashboard, and stops it in the end.
-
-    Args:
-        paths: As in `screen_submission`.
-        out: Folder of the report.
-        screener: Travels to every worker.
-        options: As in `screen_submission`; `workers` are processes of one core each, on all
-            machines together, `scratch` is on this machine, and no time-out holds.
+    `Options.workers` are processes of one core each, on all machines together; 0 takes all cores
+    but one, for the tasks that hand out the inputs.
 
     Raises:
-        ImportError: Ray is not installed.
-        FileNotFoundError: A path does not exist.
-        InputError: There is nothing to screen, no worker, or another run is at work in scratch.
+        InputError: Ray is not installed, or there is no such cluster.
     """
-    if options.workers < 1:
-        raise InputError(f"workers: {options.workers}, expected 1 or more")
-    try:
-        import ray.data  # noqa: F401 - missed before anything is read
-    except ImportError as error:
-        raise ImportError("Ray is missing: pip install 'semforensics[ray]'") from error
-    return screen_submission(paths, out, screener, options, _run_on_ray)
+
+    address: str
+    """Of the cluster, as `ray.init` takes it: "auto" is the one that RAY_ADDRESS names or that runs
+    on this machine, "local" starts one here and stops it in the end."""
+
+    def __post_init__(self) -> None:
+        """Miss Ray before anything is read."""
+        if find_spec("ray") is None:
+            raise InputError("Ray is not installed: pip install 'semforensics[ray]'")
+
+    def __call__(
+        self, job: InputJob, inputs: Mapping[Path, str], options: Options, keep: Keep
+    ) -> None:
+        """Do a job on inputs, path → name, and hand over what is found of each."""
+        import ray
+        import ray.data
+
+        cores = (options.workers or count_cores()) + 1 if self.address == "local" else None
+        try:
+            ray.init(self.address, num_cpus=cores, include_dashboard=False, log_to_driver=False)
+        except Exception as error:  # of many kinds, by what is wrong with the address
+            raise InputError(f"Ray at {self.address!r}: {error}") from error
+        try:
+            workers = options.workers or max(1, int(ray.cluster_resources()["CPU"]) - 1)
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            rows = [{"path": str(path), "name": name} for path, name in inputs.items()]
+            actor: Any = InputActor  # Ray's types know functions only
+            # A block for each input: the next one goes to whoever is free.
+            judged = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                actor,
+                fn_constructor_args=(job,),
+                compute=ray.data.ActorPoolStrategy(size=workers),
+                num_cpus=1,
+            )
+            for row in judged.iter_rows():
+                keep(Path(row["path"]), row["found"].items)
+        finally:
+            ray.shutdown()
 
 
 class InputActor:
@@ -78,30 +95,3 @@ class _Items:
 
     def __init__(self, items: list[Found]) -> None:
         self.items = items
-
-
-def _run_on_ray(job: InputJob, inputs: Mapping[Path, str], options: Options, keep: Keep) -> None:
-    import ray
-    import ray.data
-
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        # One core beside the workers' for the tasks that hand out the inputs.
-        cores = None if os.environ.get("RAY_ADDRESS") else options.workers + 1
-        ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
-    try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        rows = [{"path": str(path), "name": name} for path, name in inputs.items()]
-        actor: Any = InputActor  # Ray's types know functions only
-        # A block for each input: the next one goes to whoever is free.
-        judged = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            actor,
-            fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=options.workers),
-            num_cpus=1,
-        )
-        for row in judged.iter_rows():
-            keep(Path(row["path"]), row["found"].items)
-    finally:
-        if is_ours:
-            ray.shutdown()

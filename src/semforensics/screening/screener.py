@@ -19,7 +19,8 @@ from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
 from semforensics.screening.judge.model import ScreeningModel, find_model
 from semforensics.screening.judge.verdict import Rule
-from semforensics.screening.read.intake import LOSSY, read_inputs, to_grey
+from semforensics.screening.read.apart import read_inputs
+from semforensics.screening.read.intake import LOSSY, to_grey
 from semforensics.screening.records import (
     Evidence,
     Finding,

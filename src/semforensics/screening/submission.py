@@ -3,9 +3,10 @@
 One driver lists the inputs, keeps what is found and writes the report; a runner judges the inputs.
 With one worker that happens in this process, which is quickest for a few files. With more, each
 worker is a process with a copy of the screener and one thread: scoring is arithmetic that gains
-nothing from more threads, and an input that kills a process (out of memory, a decoder that crashes)
-is refused by name while the others are judged. `ray_job` has a runner for a cluster. What is found
-lies on disk until the report is written, so memory does not grow with the number of pictures.
+nothing from more threads. Each process that judges has a child that reads for it, so an input that
+breaks a decoder is refused by name while the others are judged. `ray_job` has a runner for a
+cluster. What is found lies on disk until the report is written, so memory does not grow with the
+number of pictures.
 """
 
 import shlex
@@ -29,7 +30,8 @@ from semforensics.core.device import count_cores
 from semforensics.core.errors import InputError
 from semforensics.core.worker import ProcessLimits, Worker
 from semforensics.screening.judge.reuse import MOST_PANELS, PanelName, find_reuse
-from semforensics.screening.read.intake import list_inputs, read_input
+from semforensics.screening.read.apart import read_input
+from semforensics.screening.read.intake import list_inputs
 from semforensics.screening.records import (
     WORDING,
     Grey,

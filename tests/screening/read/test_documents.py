@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.screening.documents import docx_with, encoded, micrograph, pptx_with, zipped
 
-from semforensics.screening.read.intake import read_inputs
+from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.records import Limits, Picture, Refusal
 
 ONE, TWO = (encoded(micrograph(seed=seed), "PNG") for seed in (1, 2))

@@ -14,8 +14,9 @@ import tifffile
 from PIL import ExifTags, Image, ImageOps
 from tests.screening.documents import encoded, micrograph, pdf_with, png_header, zipped
 
+from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.read.bombs import MAX_SCANS
-from semforensics.screening.read.intake import decode, list_inputs, read_inputs
+from semforensics.screening.read.intake import decode, list_inputs
 from semforensics.screening.records import Limits, Picture, Refusal
 
 

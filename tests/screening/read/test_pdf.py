@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.screening.documents import Pdf, encoded, micrograph, pdf_with, put
 
-from semforensics.screening.read.intake import read_inputs
+from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.read.pdf import read_pdf
 from semforensics.screening.read.pdf_pages import is_plot
 from semforensics.screening.read.provenance import is_pdf

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 from tests.screening.documents import encoded, micrograph
 
-from semforensics.screening.read.intake import read_input
+from semforensics.screening.read.apart import read_input
 from semforensics.screening.read.provenance import read_provenance
 from semforensics.screening.read.settings.chosen import CHOSEN
 from semforensics.screening.read.settings.text import decode_text

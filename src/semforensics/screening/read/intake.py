@@ -3,7 +3,7 @@
 Bytes from a stranger: the content decides what a file is, not its name; sizes are asked of headers
 before anything is decoded, and structures that make decoders run wild are refused; archives are
 read in memory, PDFs by a process of their own. Nothing is written anywhere, and no input stops
-another one.
+another one. `apart` does all this in a child process.
 """
 
 import hashlib
@@ -78,16 +78,6 @@ def list_inputs(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_inputs(paths: Sequence[Path], limits: Limits) -> Iterator[Picture | Refusal]:
-    """Read files, folders, PDFs and ZIP archives picture by picture, folders sorted.
-
-    Raises:
-        FileNotFoundError: A path does not exist.
-    """
-    for path in list_inputs(paths):
-        yield from read_input(path, str(path), limits)
-
-
 def read_input(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refusal]:
     """Read one file picture by picture.
 
@@ -117,6 +107,8 @@ def read_input(path: Path, name: str, limits: Limits) -> Iterator[Picture | Refu
         return
     try:
         yield from _read_bytes(name, data, side_car, limits, depth=0)
+    except MemoryError:
+        yield Refusal(name, "", None, "reading it takes more memory than a file may take")
     except Exception as error:  # bytes from outside may break anything
         yield Refusal(name, "", None, f"cannot be read: {type(error).__name__}: {error}")
 
@@ -244,7 +236,7 @@ def _decoding(limits: Limits) -> Iterator[None]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield
-        except InputError:
+        except (InputError, MemoryError):
             raise
         except UnidentifiedImageError:
             raise InputError(
