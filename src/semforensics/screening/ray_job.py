@@ -57,7 +57,8 @@ class RayRunner:
         except Exception as error:  # of many kinds, by what is wrong with the address
             raise InputError(f"Ray at {self.address!r}: {error}") from error
         try:
-            workers = options.workers or max(1, int(ray.cluster_resources()["CPU"]) - 1)
+            total = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
+            workers = options.workers or max(1, int(total) - 1)
             ray.data.DataContext.get_current().enable_progress_bars = False
             rows = [{"path": str(path), "name": name} for path, name in inputs.items()]
             actor: Any = InputActor  # Ray's types know functions only
