@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return float(marker.args[0]) if marker else 0
 
     items.sort(key=seconds, reverse=True)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process, by the entry point; keywords are its environment."""
+    from semforensics.cli import main as entry
+
+    def run(*arguments: object, **environment: str) -> Ended:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("SEMFORENSICS_")]:
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["semforensics", *map(str, arguments)])
+            patch.setattr(entry, "keep_memory", lambda: False)  # it would hold for all tests
+            with pytest.raises(SystemExit) as end:
+                entry.main()
+        return Ended(int(end.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

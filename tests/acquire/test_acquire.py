@@ -1,15 +1,13 @@
 """From each source to a folder and a catalogue."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.conftest import Call
 
 from semforensics.acquire.acquire import acquire
 from semforensics.acquire.folder import list_folder
@@ -129,16 +127,7 @@ def test_the_folder_must_be_named(params: AcquireParams, tmp_path: Path) -> None
     assert not (tmp_path / "raw").exists()
 
 
-def run_stage(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Call a command as dvc.yaml does."""
-    command = [sys.executable, str(root / "src/stage.py"), *arguments]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SEMFORENSICS_")}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=clean | environment
-    )
-
-
-def test_commands_list_and_acquire(root: Path, folder: Path, tmp_path: Path) -> None:
+def test_commands_list_and_acquire(root: Path, folder: Path, tmp_path: Path, call: Call) -> None:
     """The two commands work together; a file added between them is an error of exit code 2."""
     document = yaml.safe_load((root / "presets/demo.yaml").read_text())
     document["acquire"]["source"] = "folder"
@@ -146,10 +135,10 @@ def test_commands_list_and_acquire(root: Path, folder: Path, tmp_path: Path) -> 
     options = ("--params", str(tmp_path / "params.yaml"))
     paths = [str(tmp_path / name) for name in ("listing.csv", "raw", "catalogue.csv")]
 
-    listed = run_stage(root, "list-folder", str(folder), paths[0], *options)
-    acquired = run_stage(root, "acquire", *paths, *options, SEMFORENSICS_FOLDER=str(folder))
+    listed = call("list-folder", folder, paths[0], *options)
+    acquired = call("acquire", *paths, *options, SEMFORENSICS_FOLDER=str(folder))
     shutil.copy(folder / "b.png", folder / "c.png")
-    stale = run_stage(root, "acquire", *paths, *options, SEMFORENSICS_FOLDER=str(folder))
+    stale = call("acquire", *paths, *options, SEMFORENSICS_FOLDER=str(folder))
 
     assert (listed.returncode, acquired.returncode, stale.returncode) == (0, 0, 2), stale.stderr
     assert acquired.stdout == f"2 folder micrographs in {tmp_path / 'raw'}\n"

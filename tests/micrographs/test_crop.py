@@ -1,8 +1,6 @@
 """Raw micrographs to crops: geometry, names, and all or nothing."""
 
 import csv
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from semforensics.core.images import read_crop, read_grey
 from semforensics.core.tables import CROP_COLUMNS
 from semforensics.micrographs.crop import crop, cut
 from semforensics.params import CropParams
+from tests.conftest import Call, Ended
 from tests.micrographs.conftest import MakeRaw, Raw, write_catalogue
 from tests.micrographs.drawing import draw_bar, draw_scene
 
@@ -222,19 +221,18 @@ def test_same_input_same_bytes(make_raw: MakeRaw, tmp_path: Path) -> None:
     assert len(first) == 9
 
 
-def command(root: Path, tmp_path: Path, raw: Raw) -> subprocess.CompletedProcess[str]:
+def command(call: Call, root: Path, tmp_path: Path, raw: Raw) -> Ended:
     """Call `crop` as the pipeline does, with tiles of 32 px."""
     values = yaml.safe_load((root / "params.yaml").read_text())
     values["crop"] = params().model_dump()
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    outs = [tmp_path / "cropped", tmp_path / "crops.csv"]
-    paths = [str(p) for p in (*raw, *outs, "--params", tmp_path / "params.yaml")]
-    return subprocess.run(
-        [sys.executable, root / "src/stage.py", "crop", *paths], capture_output=True, text=True
-    )
+    outs = (tmp_path / "cropped", tmp_path / "crops.csv")
+    return call("crop", *raw, *outs, "--params", tmp_path / "params.yaml")
 
 
-def test_one_error_lists_every_bad_file(root: Path, make_raw: MakeRaw, tmp_path: Path) -> None:
+def test_one_error_lists_every_bad_file(
+    root: Path, make_raw: MakeRaw, tmp_path: Path, call: Call
+) -> None:
     """Bad files end in exit code 2 and one message with each and its reason; nothing is written."""
     frame = np.vstack([draw_scene(0), draw_bar(30, 240)])
     raw, catalogue = make_raw({"good.tif": frame, "cut.tif": frame, "torn.jpg": frame})
@@ -264,7 +262,7 @@ def test_one_error_lists_every_bad_file(root: Path, make_raw: MakeRaw, tmp_path:
     write_catalogue(catalogue, ["good.tif", *expected])
     before = {p: p.read_bytes() for p in raw.iterdir()}
 
-    done = command(root, tmp_path, (raw, catalogue))
+    done = command(call, root, tmp_path, (raw, catalogue))
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: 10 of 11 micrographs cannot be used:\n")
@@ -276,11 +274,11 @@ def test_one_error_lists_every_bad_file(root: Path, make_raw: MakeRaw, tmp_path:
     assert {p: p.read_bytes() for p in raw.iterdir()} == before
 
 
-def test_the_command_crops(root: Path, make_raw: MakeRaw, tmp_path: Path) -> None:
+def test_the_command_crops(root: Path, make_raw: MakeRaw, tmp_path: Path, call: Call) -> None:
     """The command writes crops and table, and says how many."""
     raw = make_raw({"a.tif": np.vstack([draw_scene(0), draw_bar(30, 240)])})
 
-    done = command(root, tmp_path, raw)
+    done = command(call, root, tmp_path, raw)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"35 crops in {tmp_path / 'cropped'}\n"

@@ -1,8 +1,6 @@
 """Splits of crops: whole groups or single files, in the shares asked for."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from semforensics.core.tables import SPLITS, read_crops, read_splits
 from semforensics.micrographs.split import split, split_by_file, split_by_group
 from semforensics.params import SplitParams
+from tests.conftest import Call
 
 SHARES = SplitParams(train=0.6, test=0.3, validation=0.1)
 seeds = st.integers(0, 2**32)
@@ -185,16 +184,15 @@ def test_broken_tables_are_refused(tmp_path: Path, change, reason: str) -> None:
         read_splits(path)
 
 
-def test_the_command_splits(root: Path, tmp_path: Path) -> None:
+def test_the_command_splits(root: Path, tmp_path: Path, call: Call) -> None:
     """The command writes the splits and says how many; bad input ends in exit code 2."""
     crops = write(table_of([15] * 10), tmp_path / "crops.csv")
-    call = [sys.executable, root / "src/stage.py", "split", crops, tmp_path / "splits.csv"]
-    options = ["--params", root / "presets/demo.yaml"]
+    arguments = ("split", crops, tmp_path / "splits.csv", "--params", root / "presets/demo.yaml")
 
-    good = subprocess.run([*call, *options], capture_output=True, text=True)
+    good = call(*arguments)
     before = (tmp_path / "splits.csv").read_bytes()
     write(table_of([15]), crops)
-    bad = subprocess.run([*call, *options], capture_output=True, text=True)
+    bad = call(*arguments)
 
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.endswith(
