@@ -16,7 +16,8 @@ from semforensics.core.errors import InputError
 Grey = UInt8[np.ndarray, "height width"]
 
 _LEAST_SIGMA = 1.0  # grey levels; an image without noise would divide by nothing
-_MEDIAN_OF_NORMAL = 0.674490  # of the size of a standard normal number
+MEDIAN_OF_NORMAL = 0.674490
+"""Of the size of a standard normal number."""
 
 
 def to_grey(levels: Float[np.ndarray, "height width"]) -> Grey:
@@ -146,12 +147,15 @@ def noise_sigma(images: UInt8[np.ndarray, "n height width"]) -> Float[np.ndarray
     it, and texture as fine as two pixels adds to it.
     """
     height, width = (side // 2 * 2 for side in images.shape[1:])
-    levels = images[:, :height, :width].astype(float)
-    a, b = levels[:, ::2, ::2], levels[:, ::2, 1::2]
-    c, d = levels[:, 1::2, ::2], levels[:, 1::2, 1::2]
-    diagonal = (a - b - c + d) / 2  # Haar; as noisy as one pixel
-    sigma: Float[np.ndarray, " n"] = np.median(np.abs(diagonal), axis=(1, 2)) / _MEDIAN_OF_NORMAL
-    return sigma
+    diagonal = haar_diagonal(images[:, :height, :width].astype(float))
+    return np.asarray(np.median(np.abs(diagonal), axis=(1, 2)) / MEDIAN_OF_NORMAL)
+
+
+def haar_diagonal(levels: Float[np.ndarray, "*n height width"]) -> Float[np.ndarray, "*n _ _"]:
+    """Return the finest diagonal coefficients, each as noisy as one pixel; sides are even."""
+    a, b = levels[..., ::2, ::2], levels[..., ::2, 1::2]
+    c, d = levels[..., 1::2, ::2], levels[..., 1::2, 1::2]
+    return np.asarray((a - b - c + d) / 2)
 
 
 def mse_noise_floor(images: UInt8[np.ndarray, "n height width"]) -> float:

@@ -25,6 +25,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from scipy.fft import dctn
 
 from semforensics.core.errors import InputError
+from semforensics.core.processing import MEDIAN_OF_NORMAL, haar_diagonal
 from semforensics.detector.calibration import Labels
 from semforensics.distances.spectra import radial_power_spectra
 from semforensics.trials.linear import Features, Groups, LinearModel, fit_logistic, fit_ridge
@@ -39,7 +40,6 @@ TILE_PX = 64
 
 _CHUNK_TILES = 64  # bounds memory; never changes a feature beyond rounding
 _ROUNDING = 1 / 12  # variance of rounding to whole grey levels: power below it means nothing
-_MEDIAN_OF_NORMAL = 0.674490  # of the size of a standard normal number
 _BLOCK_PX = 8  # of the noise's variance against its mean
 
 
@@ -223,11 +223,9 @@ def _variance_against_mean(
     side = levels.shape[1] // _BLOCK_PX * _BLOCK_PX
     blocks = levels[:, :side, :side].reshape(len(levels), side // _BLOCK_PX, _BLOCK_PX, -1, 8)
     blocks = blocks.transpose(0, 1, 3, 2, 4)  # [n, rows, columns, 8, 8]
-    a, b = blocks[..., ::2, ::2], blocks[..., ::2, 1::2]
-    c, d = blocks[..., 1::2, ::2], blocks[..., 1::2, 1::2]
-    # Haar's diagonal, by the median of its size: edges hardly touch it.
-    sizes = np.abs(a - b - c + d).reshape(len(levels), -1, _BLOCK_PX**2 // 4) / 2
-    variance = np.square(np.median(sizes, axis=2) / _MEDIAN_OF_NORMAL)
+    # The median of its size: edges hardly touch it.
+    sizes = np.abs(haar_diagonal(blocks)).reshape(len(levels), -1, _BLOCK_PX**2 // 4)
+    variance = np.square(np.median(sizes, axis=2) / MEDIAN_OF_NORMAL)
     means = blocks.mean(axis=(3, 4)).reshape(len(levels), -1)
     spread = means - means.mean(axis=1, keepdims=True)
     # + 1: where all blocks are of one grey level, there is no slope.

@@ -229,12 +229,7 @@ def summarise(counted: pd.DataFrame, tested: DetectorUnderTest, pooling: Pooling
     tiles, foreign = _of_new_groups(counted, pooling)
     changed = tiles.iloc[1:]
     return {
-        "detector": tested.name,
-        "network": tested.meta["network"],
-        "data": tested.meta["data"],
-        "threshold_logit": tested.detector.threshold,
-        "phases": tested.detector.phases,
-        "alpha": tested.alpha,
+        **tested.about,
         "pooling": pooling,
         "original": _numbers(tiles.iloc[0]) if len(tiles) else {},
         # The calibration promises a rate for the kinds that it knows; the others are measured.

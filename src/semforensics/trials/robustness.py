@@ -218,12 +218,7 @@ def summarise(grid: pd.DataFrame, tested: DetectorUnderTest) -> dict[str, Any]:
     cells = grid[grid["processed"] == "both"]
     original = cells.iloc[0]
     result: dict[str, Any] = {
-        "detector": tested.name,
-        "network": tested.meta["network"],
-        "data": tested.meta["data"],
-        "threshold_logit": tested.detector.threshold,
-        "phases": tested.detector.phases,
-        "alpha": tested.alpha,
+        **tested.about,
         **{name: int(original[name]) for name in ("n_real", "n_fake", "n_groups")},
         "n_cells": len(GRID),
         "n_fragile": int((grid["remark"] == "fragile").sum()),

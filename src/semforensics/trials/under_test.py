@@ -61,6 +61,18 @@ class DetectorUnderTest:
         """What training wrote beside the weights."""
         return self.detector.meta
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a trial's metrics begin with."""
+        return {
+            "detector": self.name,
+            "network": self.meta["network"],
+            "data": self.meta["data"],
+            "threshold_logit": self.detector.threshold,
+            "phases": self.detector.phases,
+            "alpha": self.alpha,
+        }
+
     @cached_property
     def test(self) -> LabelledImages:
         """The images of the test split, balanced.
