@@ -47,10 +47,8 @@ def read_samples(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Samples:
     Colour becomes grey by ITU-R BT.601 luma, 0.299 R + 0.587 G + 0.114 B, rounded; equal channels
     are kept exactly. An opaque alpha channel is dropped.
 
-    Args:
-        path: The file.
-        max_megapixels: Larger images are refused by their header, before they are decoded. Pillow's
-            own limit, 89 megapixels, holds beside it.
+    Images of more megapixels are refused by their header, before they are decoded. Pillow's limit,
+    89 megapixels, holds too.
 
     Raises:
         InputError: The file is empty, truncated, no TIFF, PNG or JPEG, has several pages or frames,

@@ -298,14 +298,9 @@ def permutation_gate(
     they carry nothing of the class, and if a group is in two splits a network that remembers it is
     noticed. Chance is exact: the same scores against other draws of test labels.
 
-    Args:
-        listing: All images with their splits.
-        draw_seed: Of the draws that balance the splits, as for the model.
-        params: The recipe, with the epochs of this test.
-        count: Trainings, each with its own labels and weights.
-        seed: Of labels and weights.
-        scratch: Where an interrupted training waits to be resumed.
-        device: Where to train.
+    `draw_seed` is that of the draws that balance the splits, as for the model. Each of `count`
+    trainings has its own labels and weights, drawn from `seed`; `params` has the epochs of this
+    test.
 
     Returns:
         The mean AUROC; its interval is that of chance, moved to the value.

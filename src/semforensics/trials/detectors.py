@@ -138,14 +138,9 @@ def fit_methods(
 ) -> Methods:
     """Fit baselines and stack of a detector, and choose their thresholds.
 
-    Args:
-        name: Of the detector, whose networks' logits are taken.
-        network_thresholds: One per seed, as training stored them.
-        train: Images as in `LabelledImages`; so is `validation`.
-        validation: Of these the thresholds are chosen, and the stack is fitted.
-        train_images: Holds the training images.
-        validation_images: Holds the validation images, with logits.
-        max_false_positive_rate: Of the thresholds, on validation.
+    The tables list images as in `LabelledImages`; of the measured ones, those of the validation
+    split have logits of the networks called `name`. `network_thresholds` has one per seed, as
+    training stored them; the others are chosen on the validation split.
     """
     learned = train_images.pick(train["path"])
     is_fake, groups = labels_and_groups(train)

@@ -47,10 +47,7 @@ def average_precisions(
 
     It depends on the share of fakes: a random score has that share.
 
-    Args:
-        scores: One per image.
-        is_fake: One per image.
-        weights: How often each resample holds each image.
+    `weights` says how often each resample holds each image.
     """
     true, false = _counts_above(scores, is_fake, weights)
     found = np.diff(true, axis=1, prepend=0)
@@ -139,10 +136,8 @@ def equal_mass_bins(scores: Scores, bins: int = 15) -> Int[np.ndarray, " n"]:
 def posterior(share_if_so: float, share_if_not: float, prevalence: float) -> float:
     """Return the share of images that are so among those called so (Bayes); NaN where none is.
 
-    Args:
-        share_if_so: Share called so of the images that are.
-        share_if_not: Share called so of the others.
-        prevalence: Share that is so of all images that are looked at.
+    The shares called so are those of the images that are so, and of the others; the prevalence is
+    that among all images that are looked at.
     """
     right, wrong = prevalence * share_if_so, (1 - prevalence) * share_if_not
     return right / (right + wrong) if right + wrong > 0 else math.nan

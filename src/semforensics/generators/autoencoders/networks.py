@@ -48,13 +48,10 @@ last three double the side once, each by one of the kernels that generators are 
 class Autoencoder(nn.Module):
     """An encoder of strided convolutions and a decoder that doubles the side level by level.
 
-    Args:
-        width: Channels at full resolution; twice as many at each halving.
-        levels: As in `Recipe`.
-        bottleneck: As in `Recipe`.
-        upsampler: `nearest` and `bilinear`: interpolate, then convolve. `transposed`: a transposed
-            convolution of kernel 4 and stride 2. `shuffle`: convolve to four times the channels,
-            which then become the four pixels of a 2x2 block.
+    `width` is the channels at full resolution, twice as many at each halving. The up-samplers
+    `nearest` and `bilinear` interpolate, then convolve; `transposed` is a transposed convolution of
+    kernel 4 and stride 2; `shuffle` convolves to four times the channels, which then become the
+    four pixels of a 2x2 block.
     """
 
     def __init__(self, *, width: int, levels: int, bottleneck: int, upsampler: Upsampler) -> None:

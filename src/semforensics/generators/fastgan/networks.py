@@ -300,12 +300,9 @@ class SkipExcitation(nn.Module):
 class Generator(nn.Module):
     """Latents to images at two scales.
 
-    Args:
-        size_px: Side of the images, one of `SIZES_PX`.
-        channels: 1 or 3.
-        ngf: Width; a level of side s has `ngf` times a factor that falls from 16 to 1/8.
-        nz: Length of a latent.
-        tanh: Squash both outputs. The original does so at 1024 px only.
+    The size is one of `SIZES_PX`; a level of side s has `ngf` times a factor that falls from 16 to
+    1/8; `nz` is the length of a latent. `tanh` squashes both outputs; the original does so at
+    1024 px only.
     """
 
     def __init__(self, *, size_px: int, channels: int, ngf: int, nz: int, tanh: bool) -> None:
@@ -339,9 +336,8 @@ class Generator(nn.Module):
     def forward(self, z: Float[Tensor, "batch nz"], noises: Sequence[Tensor]) -> Pair:
         """Return images in about -1 … 1 (exactly with `tanh`), float32.
 
-        Args:
-            z: Latents, standard normal.
-            noises: Standard normal maps [batch, 1, side, side], one for each of `noise_sides`.
+        Latents are standard normal, and so are the noises, a map [batch, 1, side, side] for each of
+        `noise_sides`.
         """
         waiting = iter(noises)
         x = self.init["1"](self.init["0"](z))
@@ -370,9 +366,8 @@ class Generator(nn.Module):
     def from_reference_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "Generator":
         """Build the network from the weights of the public FastGAN.
 
-        Args:
-            state_dict: The generator's, of 256, 512 or 1024 px; spectral normalisation by the hook
-                or by the parametrisation, with or without the prefix of data-parallel training.
+        They are of 256, 512 or 1024 px; spectral normalisation is by the hook or by the
+        parametrisation, with or without the prefix of data-parallel training.
 
         Raises:
             InputError: Names or shapes are not those of such a generator.
@@ -463,10 +458,7 @@ class Decoder(nn.Module):
 class Discriminator(nn.Module):
     """Images at two scales to logits, and reals to reconstructions of themselves.
 
-    Args:
-        size_px: Side of the images, one of `SIZES_PX`.
-        channels: 1 or 3.
-        ndf: Width.
+    The size is one of `SIZES_PX`; `ndf` is the width.
     """
 
     def __init__(self, *, size_px: int, channels: int, ndf: int) -> None:

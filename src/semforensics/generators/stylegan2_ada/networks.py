@@ -242,10 +242,8 @@ class Synthesis(nn.Module):
     ) -> Images:
         """Return images in about -1 … 1, float32.
 
-        Args:
-            ws: A style for each layer.
-            noises: A map [batch, 1, side, side] for each layer that takes noise, standard normal;
-                None for the stored, constant ones; an empty sequence for no noise.
+        `ws` are the styles of all layers. Noises are standard normal, a map [batch, 1, side, side]
+        for each layer that takes noise; None: the stored, constant ones; an empty sequence: none.
         """
         layers = self.convolutions()
         if noises is None:
@@ -274,16 +272,9 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """Latents to images.
 
-    Args:
-        size_px: Side of the images, one of `SIZES_PX`.
-        channels: 1 or 3.
-        z_dim: Length of a latent.
-        w_dim: Length of a style.
-        mapping_layers: Layers between the two.
-        channel_base: Width: a map of side s has `channel_base // s` channels,
-        channel_max: but not more than this.
-        clamp: Bound on the magnitude of activations; None, for none, unless a public network
-            trained in 16 bits is to be repeated.
+    The size is one of `SIZES_PX`; a map of side s has `channel_base // s` channels, but not more
+    than `channel_max`. `clamp` bounds the magnitude of activations; None, for no bound, unless a
+    public network trained in 16 bits is to be repeated.
     """
 
     def __init__(
@@ -349,9 +340,8 @@ class Generator(nn.Module):
     ) -> "Generator":
         """Build the network from the weights of a public StyleGAN2-ADA generator.
 
-        Args:
-            state_dict: Its tensors by name, filters included or not; no class labels.
-            clamp: Of the activations; 256 in public networks trained in 16 bits.
+        Resampling filters may be included, class labels not. Of public networks trained in 16 bits,
+        `clamp` is 256.
 
         Raises:
             InputError: Names or shapes are not those of such a generator.
@@ -476,15 +466,9 @@ def append_deviation(
 class Discriminator(nn.Module):
     """Images to logits.
 
-    Args:
-        size_px: Side of the images, one of `SIZES_PX`.
-        channels: 1 or 3.
-        channel_base: Width: a map of side s has `channel_base // s` channels,
-        channel_max: but not more than this.
-        mbstd_group: Samples whose deviation from each other it sees; batches are multiples of it,
-            or smaller.
-        architecture: With residual paths or without, as the small public configuration has it.
-        clamp: As for `Generator`.
+    Sizes and `clamp` are as for `Generator`. A sample's deviation is seen among `mbstd_group`;
+    batches are multiples of it, or smaller. The small public configuration (`orig`) has no residual
+    paths.
     """
 
     def __init__(
@@ -525,10 +509,7 @@ class Discriminator(nn.Module):
     ) -> "Discriminator":
         """Build the network from the weights of a public StyleGAN2-ADA discriminator.
 
-        Args:
-            state_dict: Its tensors by name, filters included or not; no class labels.
-            mbstd_group: 4 in most public networks; the weights do not tell.
-            clamp: Of the activations; 256 in public networks trained in 16 bits.
+        As for the generator; `mbstd_group`, which the weights do not tell, is 4 in most.
 
         Raises:
             InputError: Names or shapes are not those of such a discriminator.
