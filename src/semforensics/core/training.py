@@ -47,7 +47,6 @@ class Setup:
     scratch: Path
     """Folder for the state of the unfinished training, which is removed at the end."""
     device: torch.device
-    """Where to train."""
     seconds_between_saves: float = 120.0
     """Of the state; never changes a result."""
 
@@ -90,7 +89,6 @@ class TrainingState:
     """What is counted: the first column of the rows, and the word in messages."""
     iteration: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
-    """What was logged."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all fields, as tensors on the CPU, numbers, lists and state dicts."""

@@ -42,9 +42,7 @@ class Sources:
     """Fakes of one generator, and the reals that they are compared with."""
 
     gan: str
-    """Name of the generator."""
     cropped: Path
-    """The reals."""
     splits: Path
     """Says which of them the GAN has seen: under `clean` those of the training split, under
     `thesis` all. Under `clean` the test split tells how near reals come that it has not seen; under

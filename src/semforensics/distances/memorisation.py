@@ -29,7 +29,6 @@ class Twins:
     distance: Float[np.ndarray, " n"]
     """The smallest distance over all reals and flips."""
     real: Int[np.ndarray, " n"]
-    """Index of that real."""
     flip: Int[np.ndarray, " n"]
     """Index of that flip; the first wins a tie, then the first real."""
 

@@ -18,7 +18,6 @@ class Nearest:
     """For each row of a distance matrix, its nearest column."""
 
     distance: Float[np.ndarray, " rows"]
-    """The smallest of the row."""
     index: Int[np.ndarray, " rows"]
     """The column where it is; the lowest one wins a tie."""
     mean: Float[np.ndarray, " rows"]

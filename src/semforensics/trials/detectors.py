@@ -113,7 +113,6 @@ class Methods:
     """What learned from the images of one detector, and the thresholds of a fake."""
 
     name: str
-    """Of the detector."""
     num_seeds: int
     baselines: Mapping[BaselineName, LinearModel]
     stack: LinearModel

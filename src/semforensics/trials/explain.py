@@ -33,7 +33,6 @@ class Explained:
     maps: dict[str, Float[Tensor, "n map_height map_width"]]
     """By direction of evidence."""
     shown: list[int]
-    """Indices of the images that are drawn."""
 
     def note(self, image_class: ImageClass) -> str:
         """Count the maps of the image's own class that are zero everywhere."""

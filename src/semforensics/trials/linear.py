@@ -38,7 +38,6 @@ class LinearModel:
     weights: Float[np.ndarray, " features"]
     bias: float
     strength: float
-    """Of the regularisation, as it was chosen."""
 
     def score(self, features: Features) -> Scores:
         """Score images by their features."""

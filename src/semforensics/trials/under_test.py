@@ -17,7 +17,6 @@ class DetectorUnderTest:
     """A detector, its images, and the error rate that its verdicts are read at."""
 
     folder: Path
-    """Of the classifier, as training wrote it."""
     detector: Detector
     """Of the first training."""
     corpus: Corpus

@@ -39,7 +39,6 @@ class Simulator:
     """The simulator as a source of images that no classifier has learned from."""
 
     params: SimulatedParams
-    """How it draws."""
     source: str
     """Where the reals come from: where they are `simulated`, the simulator is no outsider."""
     seed: int

@@ -18,9 +18,7 @@ class RealCrops:
     """The reals that a generator may learn from."""
 
     cropped: Path
-    """Folder of canonical crops."""
     splits: Path
-    """Table of crops and their splits."""
     protocol: Protocol
     """`clean`: the train split; `thesis`: all reals."""
 

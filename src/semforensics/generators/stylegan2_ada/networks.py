@@ -99,7 +99,6 @@ class Mapping(nn.Module):
     """Latents z to styles w."""
 
     w_avg: Tensor
-    """Running mean of w."""
 
     def __init__(self, z_dim: int, w_dim: int, num_layers: int) -> None:
         super().__init__()
