@@ -250,7 +250,10 @@ class Reuse:
     """Path, location and panel name."""
     second: tuple[str, str, str]
     transform: str
-    """How the second lies on the first: "as it is", "mirrored", "turned by 90 degrees", …"""
+    """What is done to the second, anticlockwise, until it lies on the first: "as it is",
+    "mirrored", "turned by 90 degrees", "mirrored, then turned by 37 degrees", …"""
+    scale: float
+    """What its width and height are multiplied by; below 1 where the second is the larger copy."""
     overlap: Box
     """Of the first panel, in its pixels."""
     correlation: float

@@ -1,30 +1,25 @@
-"""Panels of one submission that show the same place, turned or mirrored, whole or in part.
+"""Panels of one submission that show the same place: turned, mirrored, resized, whole or in part.
 
-Landmarks are extrema of the band-passed panel; the pattern around each, 8x8 samples over 64 px, is
-compared with those of all other panels in the 8 flips and quarter turns. Landmarks that agree
-on one shift propose an overlap. It is confirmed on native pixels: block by block of 64 px the high-
-passed grey levels are correlated, and the median block decides. Black and white areas, such as a
-label, an arrow or a scale bar, are left out, so that they neither make a finding nor hide one.
+SIFT features of all panels (Lowe, "Distinctive image features from scale-invariant keypoints",
+IJCV 2004; OpenCV's) are looked up in one index of nearest neighbours, as they are and mirrored.
+Where several of two panels agree on scale and angle, RANSAC fits a similarity. It is confirmed on
+pixels: the second panel is laid on the first, the high-passed grey levels are correlated in
+blocks of 64 px, and the median block decides. Black and white areas, such as a label, an arrow or
+a scale bar, are left out, so that they neither make a finding nor hide one.
 
 A lattice or a grating agrees with every other panel of itself, so agreement counts only where it is
-much better than what the panel reaches with its own surroundings; and of landmarks that recur in
-their own panel only a few are compared, which bounds time and memory.
-
-Scale is not searched: a copy that was resized is not found. Nor are places that occur twice inside
-one panel.
+much better than what the panel reaches with its own surroundings. Places that occur twice inside
+one panel are not searched.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 
+import cv2
 import numpy as np
-from jaxtyping import Float32, Int
-from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
-from scipy.signal import fftconvolve
-from scipy.spatial import KDTree
+from jaxtyping import Float32
 
 from semforensics.core.errors import InputError
 from semforensics.screening.records import Box, Grey, GreyOfAnySize, Reuse
@@ -33,70 +28,57 @@ PanelName = tuple[str, str, str]
 """Path, location and panel name."""
 
 MOST_PANELS = 2000
-"""Of one submission that are compared; the time grows with the square of the landmarks."""
+"""Of one submission that are compared."""
 LEAST_OVERLAP_PX = 96
 """Least height and width of a shared part that is reported."""
 LEAST_CORRELATION = 0.5
 """Of the median block: see benchmarks/results/screening.md for what other areas reach."""
-TRANSFORMS = (
-    "as it is",
-    "turned by 90 degrees",
-    "turned by 180 degrees",
-    "turned by 270 degrees",
-    "mirrored",
-    "mirrored, then turned by 90 degrees",
-    "mirrored, then turned by 180 degrees",
-    "mirrored, then turned by 270 degrees",
-)
-"""What is done to the second panel, anticlockwise, until it lies on the first."""
 
-_BINNING = 2  # landmarks are looked for at half size: four times less to filter
-_REACH = 14  # of a landmark's pattern to each side, in binned pixels
-_STEP = 4  # between its samples; symmetric, so that turning the samples turns the pattern
-_SIDE = 2 * _REACH // _STEP + 1  # 8 samples
-_APART = 7  # binned pixels between landmarks
-_MOST_LANDMARKS = 500  # of a panel
-_ALL_LANDMARKS = 60_000  # of a submission; panels of a larger one have fewer each
-_LEAST_LIKENESS = 0.8  # of two patterns, as a correlation
-_RECURS = 4  # likenesses in its own panel above which a landmark says little: few outside lattices
-_MOST_RECURRING = 32  # of such landmarks of a panel, so that whole copies of a lattice are found
-_LEAST_VOTES = 3  # landmarks that agree on a shift
-_NEAR = 4.0  # px within which they agree
-_MOST_VOTING, _MOST_TRIED = 4000, 400  # shifts of a pair and transform
-_HYPOTHESES = 3  # of a pair, confirmed one after the other
+_MOST_FEATURES, _ALL_FEATURES = 400, 250_000  # of a panel, and of a submission
+_NEIGHBOURS, _CHECKS = 6, 48  # of a feature, and leaves of the index that are looked at for them
+_FAR = 0.30  # squared distance of two features, 0 ... 2, above which they are not alike
+_TREES = 4
+_ANGLE = 30
+_HYPOTHESES = 2
+_ITERATIONS, _STRAIGHT = 20, 0.01
+_CONTRAST, _SPREAD, _LEAST_SIDE = 0.004, 40, 16
+_SCALES = (0.5, 2.0)  # that are reported
+_LEAST_VOTES, _LEAST_INLIERS = 3, 4  # features that agree, coarsely and within _NEAR
+_NEAR = 3.0  # px
 _MOST_IN_VAIN = 10  # pairs of a panel that are looked at and show two places, most votes first
-_SEARCH = 3  # px around a proposed shift
-_MIDDLE = 256  # px of an overlap that are looked at while searching
 _BLOCK = 64  # px
 _SMOOTH, _BACKGROUND = 1.0, 16.0  # sigmas in px: noise below, shading above
 _BLACK, _WHITE = 5, 250  # areas beyond are printed, or saturated: they say nothing
 _STROKE, _MARGIN = 5, 8  # px: the least side of such an area, and what is left out around it
 _LEAST_SEEN = 0.25  # of a block, beside what is printed on it
+_FLAT = 1.0  # grey levels of spread below which a block says nothing
 _TEMPLATE, _AROUND = 128, 256  # px: most of a part that is looked for elsewhere, and how far
 _ELSEWHERE = 16  # px from its own place
 _UNEXPLAINED = 0.5  # of what disagrees elsewhere, that may disagree where panels show one place
-_FLAT = 1.0  # grey levels of spread below which a block says nothing
+# Row by row of 4 x 4 cells of 8 directions: a mirrored patch has rows and directions reversed.
+_MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 
 
 @dataclass(frozen=True)
-class Landmarks:
-    """Places of a panel that can be recognised, strongest first."""
+class _Features:
+    """Features of one panel, or of several one after the other."""
 
-    patterns: Float32[np.ndarray, "n 8 8"]
-    """Of mean 0 and length 1."""
     places: Float32[np.ndarray, "n 2"]
-    """Row and column, in native pixels."""
+    """Column and row, in native pixels."""
+    log_sizes: Float32[np.ndarray, " n"]
+    """Logarithms to base 2."""
+    angles: Float32[np.ndarray, " n"]
+    """Degrees."""
+    descriptors: Float32[np.ndarray, "n 128"]
+    """Of length 1."""
 
-
-@dataclass(frozen=True)
-class _Proposal:
-    """The second panel, turned by `transform`, lies at `shift` (rows, columns) on the first."""
-
-    first: int
-    second: int
-    transform: int
-    shift: tuple[int, int]
-    votes: int
+    def mirrored(self, width: int) -> "_Features":
+        """Return those of the panel of this width when it is flipped left to right."""
+        places = self.places * (-1, 1) + (width - 1, 0)
+        return _Features(
+            places.astype(np.float32), self.log_sizes, 180 - self.angles,
+            self.descriptors[:, _MIRRORED],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,6 +87,18 @@ class _Detail:
 
     levels: Float32[np.ndarray, "height width"]
     weights: Float32[np.ndarray, "height width"]
+
+    def mirrored(self) -> "_Detail":
+        """Return it flipped left to right."""
+        return _Detail(self.levels[:, ::-1].copy(), self.weights[:, ::-1].copy())
+
+    def laid(self, matrix: np.ndarray, shape: tuple[int, int]) -> "_Detail":
+        """Return it as a similarity lays it on a panel of a shape."""
+        size = shape[::-1]
+        return _Detail(
+            cv2.warpAffine(self.levels, matrix, size),
+            (cv2.warpAffine(self.weights, matrix, size) > 0.99).astype(np.float32),
+        )
 
 
 @dataclass(frozen=True)
@@ -130,8 +124,23 @@ class Comparison:
         return note
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """Features of two panels that agree on scale and angle."""
+
+    first: int
+    second: int
+    mirrored: bool
+    """The second panel, and its places, are flipped left to right."""
+    places: Float32[np.ndarray, "n 2"]
+    """In the first panel."""
+    others: Float32[np.ndarray, "n 2"]
+    """In the second one."""
+    votes: int
+
+
 def find_reuse(panels: Sequence[tuple[PanelName, GreyOfAnySize]]) -> Comparison:
-    """Find pairs of panels that share a part of at least 96 x 96 px.
+    """Find pairs of panels that share a part of at least 96 x 96 px, at 0.5 to 2 times its size.
 
     Two panels that are both listed with the same earlier one are not listed again with each other,
     so a stack of n frames of one place makes n - 1 entries.
@@ -141,7 +150,7 @@ def find_reuse(panels: Sequence[tuple[PanelName, GreyOfAnySize]]) -> Comparison:
             sequence that reads them from disk needs little memory.
 
     Returns:
-        One entry for each pair, in the order of the panels: the overlap in which most landmarks
+        One entry for each pair, in the order of the panels: the overlap in which most features
         agree.
 
     Raises:
@@ -152,328 +161,252 @@ def find_reuse(panels: Sequence[tuple[PanelName, GreyOfAnySize]]) -> Comparison:
         raise InputError(f"{n} panels to compare; expected at most {MOST_PANELS}")
     if n < 2:
         return Comparison([], n)
-    landmarks, shapes = [], []
+    cv2.setNumThreads(1)  # threads of a busy machine would wait for each other
+    cv2.setRNGSeed(0)  # of the index
+    most = min(_MOST_FEATURES, _ALL_FEATURES // n)
+    features, widths = [], []
     for index in range(n):
         grey = panels[index][1]
-        landmarks.append(find_landmarks(grey, min(_MOST_LANDMARKS, _ALL_LANDMARKS // n)))
-        shapes.append(grey.shape)
+        features.append(find_features(grey, most))
+        widths.append(grey.shape[1])
     pixels = lru_cache(maxsize=8)(lambda index: _high_passed(panels[index][1]))
-    reuses: list[Reuse] = []
+    reuses: dict[tuple[int, int], Reuse] = {}
     listed_with: defaultdict[int, set[int]] = defaultdict(set)  # earlier panels
+    in_vain: defaultdict[int, int] = defaultdict(int)
     n_recurring = n_unseen = 0
-    for first, pairs in enumerate(_propose(landmarks, shapes)):
-        found: dict[int, Reuse] = {}
-        in_vain = 0
-        for hypotheses in sorted(pairs, key=lambda pair: -pair[0].votes):
-            second = hypotheses[0].second
-            if listed_with[first] & listed_with[second]:
-                continue
-            if in_vain == _MOST_IN_VAIN:
-                n_unseen += 1
-                continue
-            reuse, recurs = _look_at(
-                hypotheses[:_HYPOTHESES], panels, pixels(first), pixels(second)
+    for candidates in _propose(features, widths):
+        first, second = candidates[0].first, candidates[0].second
+        if listed_with[first] & listed_with[second]:
+            continue
+        if in_vain[first] == _MOST_IN_VAIN:
+            n_unseen += 1
+            continue
+        reuse, recurs = _look_at(
+            candidates, (panels[first][0], panels[second][0]), pixels(first), pixels(second)
+        )
+        if reuse is None:
+            n_recurring += recurs
+            in_vain[first] += 1
+        else:
+            reuses[first, second] = reuse
+            listed_with[second].add(first)
+    return Comparison([reuses[pair] for pair in sorted(reuses)], n, n_recurring, n_unseen)
+
+
+def find_features(grey: Grey, most: int) -> _Features:
+    """Find the strongest SIFT features of a panel at half its size, `most` at most."""
+    height, width = (side // 2 for side in grey.shape)
+    keypoints, descriptors = (), np.empty((0, 128), np.float32)
+    seen = ~_printed(grey)[: 2 * height : 2, : 2 * width : 2]
+    if min(height, width) >= _LEAST_SIDE and seen.any():
+        even = grey[: 2 * height, : 2 * width]
+        half = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+        spread = half[seen].std()
+        if spread >= _FLAT:
+            levels = (half - half[seen].mean()) * (_SPREAD / spread) + 128
+            sift = cv2.SIFT_create(most, contrastThreshold=_CONTRAST, enable_precise_upscale=True)
+            keypoints, descriptors = sift.detectAndCompute(
+                levels.round().clip(0, 255).astype(np.uint8), seen.astype(np.uint8)
             )
-            if reuse is not None:
-                found[second] = reuse
-                listed_with[second].add(first)
-            else:
-                n_recurring += recurs
-                in_vain += 1
-        reuses += [found[second] for second in sorted(found)]
-    return Comparison(reuses, n, n_recurring, n_unseen)
+    keypoints, descriptors = keypoints[:most], descriptors[:most]
+    roots = np.sqrt(descriptors / descriptors.sum(axis=1, keepdims=True))
+    return _Features(
+        np.array([k.pt for k in keypoints], np.float32).reshape(-1, 2) * 2 + 0.5,
+        np.log2(np.array([k.size for k in keypoints], np.float32)),
+        np.array([k.angle for k in keypoints], np.float32),
+        roots.astype(np.float32),
+    )
+
+
+def _propose(features: Sequence[_Features], widths: Sequence[int]) -> list[list[_Candidate]]:
+    """Return the candidates of pairs of panels, most votes first: by first panel, then by votes."""
+    plain = _joined(features)
+    flipped = _joined([one.mirrored(width) for one, width in zip(features, widths, strict=True)])
+    owner = np.repeat(np.arange(len(features)), [len(one.places) for one in features])
+    if len(owner) <= _NEIGHBOURS:
+        return []
+    index = cv2.flann_Index(plain.descriptors, {"algorithm": 1, "trees": _TREES})
+    tables = []
+    for mirrored, others in enumerate((plain, flipped)):
+        near, far = index.knnSearch(others.descriptors, _NEIGHBOURS, params={"checks": _CHECKS})
+        query, rank = np.nonzero(far < _FAR)
+        found = near[query, rank]
+        # Of features f and g the first panel has f; which of the two was mirrored is all the same.
+        swapped = owner[query] < owner[found]
+        f, g = np.where(swapped, query, found), np.where(swapped, found, query)
+        f, g = f[owner[f] != owner[g]], g[owner[f] != owner[g]]
+        angles = np.rint((plain.angles[f] - others.angles[g]) / _ANGLE) % (360 // _ANGLE)
+        scales = np.rint((plain.log_sizes[f] - others.log_sizes[g]) * 2)
+        panels = owner[f], owner[g], np.full(len(f), mirrored)
+        tables.append(np.column_stack([*panels, angles, scales, f, g]).astype(np.int64))
+    table = np.unique(np.concatenate(tables), axis=0)
+    bins, votes = np.unique(table[:, :5], axis=0, return_counts=True)
+    bins, votes = bins[votes >= _LEAST_VOTES], votes[votes >= _LEAST_VOTES]
+    pairs: defaultdict[tuple[int, int], list[_Candidate]] = defaultdict(list)
+    pair_of = table[:, 0] * len(features) + table[:, 1]
+    for place in np.lexsort((-votes, bins[:, 0])):
+        first, second, mirrored, angle, scale = map(int, bins[place])
+        if len(pairs[first, second]) == _HYPOTHESES:
+            continue
+        start, end = np.searchsorted(pair_of, first * len(features) + second + np.arange(2))
+        rows = table[start:end]
+        turn = np.abs(rows[:, 3] - angle)
+        turn = np.minimum(turn, 360 // _ANGLE - turn)
+        rows = rows[(rows[:, 2] == mirrored) & (turn <= 1) & (np.abs(rows[:, 4] - scale) <= 1)]
+        others = (plain, flipped)[mirrored]
+        pairs[first, second].append(
+            _Candidate(first, second, bool(mirrored), plain.places[rows[:, 5]],
+                       others.places[rows[:, 6]], int(votes[place]))
+        )  # fmt: skip
+    return list(pairs.values())
+
+
+def _joined(parts: Sequence[_Features]) -> _Features:
+    """Put the features of panels one after the other."""
+    columns = zip(*((p.places, p.log_sizes, p.angles, p.descriptors) for p in parts), strict=True)
+    return _Features(*map(np.concatenate, columns))
 
 
 def _look_at(
-    hypotheses: Sequence[_Proposal],
-    panels: Sequence[tuple[PanelName, GreyOfAnySize]],
+    candidates: Sequence[_Candidate],
+    names: tuple[PanelName, PanelName],
     first: _Detail,
     second: _Detail,
 ) -> tuple[Reuse | None, bool]:
-    """Return the first hypothesis that holds, else whether one failed for recurring elsewhere."""
+    """Return the first candidate that holds, else whether one failed for recurring elsewhere."""
     recurs = False
-    for proposal in hypotheses:
-        turned, shift, box, correlation = _lay(proposal, first, second)
-        if correlation < LEAST_CORRELATION:
-            continue
-        if _agrees_elsewhere(first.levels, turned.levels, box, shift):
-            recurs = True
-            continue
-        names = panels[proposal.first][0], panels[proposal.second][0]
-        return Reuse(*names, TRANSFORMS[proposal.transform], box, round(correlation, 4)), False
+    for candidate in candidates:
+        mine = second.mirrored() if candidate.mirrored else second
+        if (matrix := _similarity(candidate)) is not None:
+            matrix = _refine(matrix, first, mine)
+            laid = mine.laid(matrix, first.levels.shape)
+            box = _overlap(matrix, first.levels.shape, second.levels.shape)
+            correlation = _agreement(first, laid, box)
+            if correlation < LEAST_CORRELATION:
+                continue
+            if _agrees_elsewhere(first, laid, box):
+                recurs = True
+                continue
+            scale = round(float(np.hypot(*matrix[:, 0])), 3)
+            name = _name(matrix, candidate.mirrored)
+            return Reuse(*names, name, scale, box, round(correlation, 4)), False
     return None, recurs
 
 
-def find_landmarks(grey: Grey, most: int) -> Landmarks:
-    """Find the strongest extrema of a panel between two blurs, and the pattern around each.
-
-    Args:
-        grey: Grey levels; a panel below 70 px in either direction has no landmarks.
-        most: Number to keep; of those that recur in the panel no more than 32 are.
-    """
-    height, width = (side // _BINNING for side in grey.shape)
-    if min(height, width) <= 2 * _REACH + 2:
-        return Landmarks(np.empty((0, _SIDE, _SIDE), np.float32), np.empty((0, 2), np.float32))
-    whole = grey[: height * _BINNING, : width * _BINNING].astype(np.float32)
-    binned = whole.reshape(height, _BINNING, width, _BINNING).mean(axis=(1, 3))
-    fine = gaussian_filter(binned, 1.5, mode="reflect")
-    band = fine - gaussian_filter(binned, 6.0, mode="reflect")
-    strength = np.abs(band)
-    inner = (slice(_REACH, height - _REACH), slice(_REACH, width - _REACH))
-    is_peak = strength == maximum_filter(strength, 2 * _APART + 1, mode="nearest")
-    rows, columns = np.nonzero(is_peak[inner] & (strength[inner] > 0))
-    rows, columns = rows + _REACH, columns + _REACH
-    order = np.argsort(-strength[rows, columns], kind="stable")[:most]
-    rows, columns = rows[order], columns[order]
-    offsets = np.arange(-_REACH, _REACH + 1, _STEP)
-    patterns = band[
-        rows[:, None, None] + offsets[None, :, None], columns[:, None, None] + offsets[None, None]
-    ]
-    patterns = patterns - patterns.mean(axis=(1, 2), keepdims=True)
-    length = np.sqrt((patterns**2).sum(axis=(1, 2), keepdims=True))
-    patterns = (patterns / length).astype(np.float32)
-    middle = (_BINNING - 1) / 2  # of a binned pixel, in native ones
-    places = np.stack([rows, columns], axis=1) * _BINNING + middle
-    flat = patterns.reshape(-1, _SIDE**2)
-    recurs = (flat @ flat.T > _LEAST_LIKENESS).sum(axis=1) - 1 > _RECURS
-    kept = ~recurs | (np.cumsum(recurs) <= _MOST_RECURRING)
-    return Landmarks(patterns[kept], places[kept].astype(np.float32))
-
-
-def turn(array: np.ndarray, transform: int) -> np.ndarray:
-    """Mirror and turn the last two axes of an array, as `TRANSFORMS` says."""
-    mirrored = array[..., ::-1] if transform >= 4 else array
-    return np.rot90(mirrored, transform % 4, axes=(-2, -1))
-
-
-def turn_places(
-    places: Float32[np.ndarray, "n 2"], shape: tuple[int, int], transform: int
-) -> Float32[np.ndarray, "n 2"]:
-    """Return where places of an array of this shape are once it is turned."""
-    height, width = shape
-    rows, columns = places[:, 0], places[:, 1]
-    if transform >= 4:
-        columns = width - 1 - columns
-    for _ in range(transform % 4):
-        rows, columns = width - 1 - columns, rows
-        height, width = width, height
-    return np.stack([rows, columns], axis=1).astype(np.float32)
-
-
-def _propose(
-    landmarks: Sequence[Landmarks], shapes: Sequence[tuple[int, int]]
-) -> Iterator[list[list[_Proposal]]]:
-    """Return for each panel its pairs with later ones: the proposals of each, most votes first."""
-    patterns = np.concatenate([one.patterns.reshape(-1, _SIDE**2) for one in landmarks])
-    counts = [len(one.places) for one in landmarks]
-    owner = np.repeat(np.arange(len(landmarks)), counts)
-    turned_places = np.stack(
-        [
-            np.concatenate(
-                [turn_places(one.places, s, t) for one, s in zip(landmarks, shapes, strict=True)]
-            )
-            for t in range(len(TRANSFORMS))
-        ]
+def _similarity(candidate: _Candidate) -> Float32[np.ndarray, "2 3"] | None:
+    """Fit what lays the second panel on the first; None where too few features agree."""
+    matrix, inliers = cv2.estimateAffinePartial2D(
+        candidate.others, candidate.places, ransacReprojThreshold=_NEAR, maxIters=2000
     )
-    ends = np.cumsum(counts)
-    for first, mine in enumerate(landmarks):
-        pairs = []
-        for part in _whole_panels(ends, first + 1):
-            matches = []
-            for transform in range(len(TRANSFORMS)):
-                # Turning mine back is the same as turning all the others.
-                back = turn(mine.patterns, _undone_by(transform)).reshape(-1, _SIDE**2)
-                i, j = np.nonzero(back @ patterns[part].T > _LEAST_LIKENESS)
-                j += part.start
-                shift = np.rint(mine.places[i] - turned_places[transform, j])
-                matches.append(np.column_stack([owner[j], np.full(len(i), transform), shift]))
-            table = np.concatenate(matches).astype(np.int64)
-            table = table[np.lexsort(table.T[::-1])]
-            for pair in _groups(table, columns=1):
-                proposals = [p for group in _groups(pair, columns=2) for p in _vote(first, group)]
-                if proposals:
-                    pairs.append(sorted(proposals, key=lambda one: -one.votes))
-        yield pairs
+    if matrix is None:
+        return None
+    agreeing = candidate.others[inliers.ravel() > 0].round()
+    if len(np.unique(agreeing, axis=0)) < _LEAST_INLIERS:
+        return None
+    return matrix if _SCALES[0] <= np.hypot(*matrix[:, 0]) <= _SCALES[1] else None
 
 
-def _whole_panels(ends: Int[np.ndarray, " panels"], start: int) -> Iterator[slice]:
-    """Cut the landmarks from a panel on into parts of whole panels, each of about 8192."""
-    begin = int(ends[start - 1])
-    while begin < ends[-1]:
-        last = max(
-            np.searchsorted(ends, begin + 8192, "right") - 1, np.searchsorted(ends, begin, "right")
-        )
-        yield slice(begin, int(ends[last]))
-        begin = int(ends[last])
+def _refine(matrix: np.ndarray, first: "_Detail", second: "_Detail") -> np.ndarray:
+    """Improve a fit by the pixels (enhanced correlation); a quarter turn at one size is exact."""
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _ITERATIONS, 1e-4)
+    start = cv2.invertAffineTransform(matrix).astype(np.float32)
+    try:
+        _, back = cv2.findTransformECC(
+            first.levels, second.levels, start, cv2.MOTION_AFFINE, criteria,
+            (second.weights * 255).astype(np.uint8), 5,
+        )  # fmt: skip
+    except cv2.error:  # it does not converge
+        return matrix
+    matrix = cv2.invertAffineTransform(back).astype(np.float64)
+    whole = np.rint(matrix[:, :2])
+    if np.abs(matrix[:, :2] - whole).max() < _STRAIGHT and abs(np.linalg.det(whole)) == 1:
+        middle = np.array(second.levels.shape[::-1]) / 2
+        shift = (matrix[:, :2] - whole) @ middle + matrix[:, 2]
+        return np.column_stack([whole, np.rint(shift)])
+    return matrix
 
 
-def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
-    """Take rows at equal distances: of sorted shifts one that many share is hit all the same."""
-    return rows[:: -(-len(rows) // most)]
+def _overlap(matrix: np.ndarray, shape: tuple[int, int], other: tuple[int, int]) -> Box:
+    """Return the part of the first panel around what the second covers; empty where none."""
+    height, width = other
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+    x, y = matrix[:, :2] @ corners.T + matrix[:, 2:]
+    top, left = max(0, round(y.min())), max(0, round(x.min()))
+    return Box(top, left, min(shape[0], round(y.max()) + 1), min(shape[1], round(x.max()) + 1))
 
 
-def _undone_by(transform: int) -> int:
-    """Return the transform that undoes one; mirroring ones undo themselves."""
-    return transform if transform >= 4 else -transform % 4
-
-
-def _groups(table: np.ndarray, columns: int) -> Iterator[np.ndarray]:
-    """Split a sorted table into runs of equal first columns that are long enough for a vote."""
-    changes = np.any(table[1:, :columns] != table[:-1, :columns], axis=1)
-    bounds = np.concatenate([[0], np.nonzero(changes)[0] + 1, [len(table)]])
-    for start, end in pairwise(bounds):
-        if end - start >= _LEAST_VOTES:
-            yield table[start:end]
-
-
-def _vote(first: int, group: np.ndarray) -> list[_Proposal]:
-    """Return the two shifts of a pair and transform on which most landmarks agree."""
-    second, transform = (int(value) for value in group[0, :2])
-    shifts = _thinned(group[:, 2:], _MOST_VOTING)
-    proposals = []
-    for _ in range(2):
-        if len(shifts) < _LEAST_VOTES:
-            break
-        tried = _thinned(shifts, _MOST_TRIED)
-        counts = KDTree(shifts).query_ball_point(tried, _NEAR, p=np.inf, return_length=True)
-        votes = int(counts.max())
-        if votes < _LEAST_VOTES:
-            break
-        near = np.abs(shifts - tried[counts.argmax()]).max(axis=1) <= _NEAR
-        row, column = np.rint(np.median(shifts[near], axis=0)).astype(int)
-        proposals.append(_Proposal(first, second, transform, (int(row), int(column)), votes))
-        shifts = shifts[~near]
-    return proposals
-
-
-def _high_passed(grey: Grey) -> _Detail:
-    """Take shading, the finest noise and what was printed on it from a panel."""
-    printed = np.zeros(grey.shape, bool)
-    for saturated in (grey < _BLACK, grey > _WHITE):  # areas of it: single pixels are noise
-        area = maximum_filter(minimum_filter(saturated, _STROKE), _STROKE)
-        printed |= maximum_filter(area, 2 * _MARGIN + 1)
-    weights = (~printed).astype(np.float32)
-    levels = grey.astype(np.float32) * weights
-    fine, background = (
-        gaussian_filter(levels, sigma) / np.maximum(gaussian_filter(weights, sigma), 1e-3)
-        for sigma in (_SMOOTH, _BACKGROUND)
-    )
-    return _Detail((fine - background) * weights, weights)
-
-
-def _lay(
-    proposal: _Proposal, first: _Detail, second: _Detail
-) -> tuple[_Detail, tuple[int, int], Box, float]:
-    """Lay the second panel on the first: it turned, its shift, the overlap, the correlation."""
-    transform = proposal.transform
-    turned = _Detail(turn(second.levels, transform), turn(second.weights, transform))
-    shift = _refine(first, turned, proposal.shift)
-    box = _overlap(first, turned, shift)
-    return turned, shift, box, _agreement(first, turned, box, shift)
-
-
-def _agreement(first: _Detail, turned: _Detail, box: Box, shift: tuple[int, int]) -> float:
+def _agreement(first: _Detail, laid: _Detail, box: Box) -> float:
     """Correlate two panels in an overlap: the median of blocks of 64 px; -1 where there is none.
 
     Blocks that are flat or mostly printed on are left out.
     """
     if min(box.size_px) < LEAST_OVERLAP_PX:
         return -1.0
-    under = box.moved(-shift[0], -shift[1])
-    mine, other = box.cut(first.levels), under.cut(turned.levels)
-    seen = box.cut(first.weights) * under.cut(turned.weights) > 0
-    values = []
-    for top in range(0, mine.shape[0] - _BLOCK // 2 + 1, _BLOCK):
-        for left in range(0, mine.shape[1] - _BLOCK // 2 + 1, _BLOCK):
-            block = Box(top, left, top + _BLOCK, left + _BLOCK)
-            pixels = block.cut(seen)
-            if pixels.mean() < _LEAST_SEEN:
-                continue
-            a, b = block.cut(mine)[pixels], block.cut(other)[pixels]
-            if min(a.std(), b.std()) >= _FLAT:
-                values.append(_correlation(a, b))
-    return float(np.median(values)) if values else -1.0
+    values = [_correlation(first, laid, block) for block in _squares(box, _BLOCK, _BLOCK)]
+    return float(np.median([v for v in values if v is not None] or [-1.0]))
 
 
-def _agrees_elsewhere(
-    first: Float32[np.ndarray, "height width"],
-    turned: Float32[np.ndarray, "other_height other_width"],
-    box: Box,
-    shift: tuple[int, int],
-) -> bool:
-    """Say whether the first panel has the second's best-marked part at other places too."""
-    side = min(_TEMPLATE, min(box.size_px) // 2)
-    back = -shift[0], -shift[1]
-    squares = [
-        Box(top, left, top + side, left + side)
-        for top in range(box.top, box.bottom - side + 1, side // 2)
-        for left in range(box.left, box.right - side + 1, side // 2)
+def _squares(box: Box, side: int, step: int) -> list[Box]:
+    """Cut a box into squares; at its lower and right border at least half of one."""
+    return [
+        Box(top, left, min(top + side, box.bottom), min(left + side, box.right))
+        for top in range(box.top, box.bottom - side // 2 + 1, step)
+        for left in range(box.left, box.right - side // 2 + 1, step)
     ]
 
-    def detail(square: Box) -> float:
-        parts = square.cut(first), square.moved(*back).cut(turned)
-        return min(float((part**2).sum()) for part in parts)
 
-    best = max(squares, key=detail)
+def _correlation(first: _Detail, laid: _Detail, block: Box) -> float | None:
+    """Correlate what is seen of both in a block; None where that is little or flat."""
+    seen = block.cut(first.weights) * block.cut(laid.weights) > 0
+    if seen.mean() < _LEAST_SEEN:
+        return None
+    a, b = block.cut(first.levels)[seen], block.cut(laid.levels)[seen]
+    return float(np.corrcoef(a, b)[0, 1]) if min(a.std(), b.std()) >= _FLAT else None
+
+
+def _agrees_elsewhere(first: _Detail, laid: _Detail, box: Box) -> bool:
+    """Say whether the first panel has the second's best-marked part at other places too."""
+    side = min(_TEMPLATE, min(box.size_px) // 2)
+    shared = first.levels * laid.levels
+    best = max(_squares(box, side, side // 2), key=lambda one: np.abs(one.cut(shared)).sum())
     around = Box(
         max(0, best.top - _AROUND), max(0, best.left - _AROUND),
         best.bottom + _AROUND, best.right + _AROUND,
     )  # fmt: skip
-    likeness = _slide(best.moved(*back).cut(turned), around.cut(first))
-    row, column = best.top - around.top, best.left - around.left
-    here = float(likeness[row, column])
-    reach = _ELSEWHERE
-    likeness[
-        max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1
-    ] = -1
-    elsewhere = float(likeness.max())
+    template = best.cut(laid.levels) * best.cut(first.weights)
+    likeness = cv2.matchTemplate(around.cut(first.levels), template, cv2.TM_CCOEFF_NORMED)
+    cv2.circle(
+        likeness, (best.left - around.left, best.top - around.top), _ELSEWHERE, -1, cv2.FILLED
+    )
+    here, elsewhere = _correlation(first, laid, best) or 0.0, float(likeness.max())
     return elsewhere >= LEAST_CORRELATION and 1 - here > _UNEXPLAINED * (1 - elsewhere)
 
 
-def _square_sums(values: np.ndarray, side: int) -> np.ndarray:
-    """Sum every square of an area, by its upper left corner."""
-    sums = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
-    rows = sums[side:] - sums[:-side]
-    return np.asarray(rows[:, side:] - rows[:, :-side])
+def _printed(grey: Grey) -> np.ndarray:
+    """Mark black and white areas, and what is near them; single pixels are noise."""
+    printed = np.zeros(grey.shape, np.uint8)
+    for saturated in (grey < _BLACK, grey > _WHITE):
+        stroke = np.ones((_STROKE, _STROKE), np.uint8)
+        printed |= cv2.morphologyEx(saturated.astype(np.uint8), cv2.MORPH_OPEN, stroke)
+    return cv2.dilate(printed, np.ones((2 * _MARGIN + 1, 2 * _MARGIN + 1), np.uint8)) > 0
 
 
-def _slide(
-    template: Float32[np.ndarray, "side side"], around: Float32[np.ndarray, "height width"]
-) -> Float32[np.ndarray, "rows columns"]:
-    """Correlate a square with every square of an area, by its upper left corner."""
-    template = template - template.mean()
-    sums, squares = (_square_sums(values, len(template)) for values in (around, around**2))
-    spread = np.maximum(squares - sums**2 / template.size, _FLAT * template.size)
-    product = fftconvolve(around, template[::-1, ::-1], mode="valid")
-    return np.asarray(product / np.sqrt(spread * max(float((template**2).sum()), 1e-6)))
+def _high_passed(grey: Grey) -> _Detail:
+    """Take shading, the finest noise and what was printed on it from a panel."""
+    weights = (~_printed(grey)).astype(np.float32)
+    levels = grey * weights
+    fine, background = (
+        cv2.GaussianBlur(levels, (0, 0), sigma)
+        / np.maximum(cv2.GaussianBlur(weights, (0, 0), sigma), 1e-3)
+        for sigma in (_SMOOTH, _BACKGROUND)
+    )
+    return _Detail((fine - background) * weights, weights)
 
 
-def _refine(first: _Detail, turned: _Detail, shift: tuple[int, int]) -> tuple[int, int]:
-    """Return the shift nearby under which the middle of the overlap correlates best."""
-    best, best_shift = -2.0, shift
-    for row in range(shift[0] - _SEARCH, shift[0] + _SEARCH + 1):
-        for column in range(shift[1] - _SEARCH, shift[1] + _SEARCH + 1):
-            box = _overlap(first, turned, (row, column))
-            if min(box.size_px) < LEAST_OVERLAP_PX:
-                continue
-            top = max(box.top, (box.top + box.bottom - _MIDDLE) // 2)
-            left = max(box.left, (box.left + box.right - _MIDDLE) // 2)
-            middle = Box(top, left, min(box.bottom, top + _MIDDLE), min(box.right, left + _MIDDLE))
-            other = middle.moved(-row, -column)
-            value = _correlation(middle.cut(first.levels), other.cut(turned.levels))
-            if value > best:
-                best, best_shift = value, (row, column)
-    return best_shift
-
-
-def _overlap(first: _Detail, turned: _Detail, shift: tuple[int, int]) -> Box:
-    """Return the part of the first panel that the second covers; empty or negative where none."""
-    (height, width), (rows, columns) = first.levels.shape, turned.levels.shape
-    top, left = max(0, shift[0]), max(0, shift[1])
-    return Box(top, left, min(height, rows + shift[0]), min(width, columns + shift[1]))
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    length = np.sqrt(float((a * a).sum()) * float((b * b).sum()))
-    return float((a * b).sum() / length) if length > 0 else 0.0
+def _name(matrix: np.ndarray, mirrored: bool) -> str:
+    """Say what is done to the second panel, anticlockwise, until it lies on the first."""
+    angle = round(np.degrees(np.arctan2(-matrix[1, 0], matrix[0, 0]))) % 360
+    turned = f"turned by {angle} degrees" if angle else ""
+    if not mirrored:
+        return turned or "as it is"
+    return f"mirrored, then {turned}" if turned else "mirrored"
