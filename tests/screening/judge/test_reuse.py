@@ -141,13 +141,13 @@ def test_a_part_of_a_real_micrograph_is_found_among_others(shared: Path) -> None
     assert (reuse.transform, reuse.overlap) == ("mirrored", Box(301, 401, 700, 900))
 
 
-def lattice(kind: str, seed: int) -> Grey:
-    """A view of a structure that repeats every 30 px, at a place and with noise of its own."""
+def lattice(kind: str, seed: int, period_px: int = 30) -> Grey:
+    """A view of a structure that repeats, at a place and with noise of its own."""
     rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:384, :448] + rng.uniform(0, 30, (2, 1, 1))
+    rows, columns = np.mgrid[:384, :448] + rng.uniform(0, period_px, (2, 1, 1))
     angles = {"grating": [0.0], "squares": [0.0, np.pi / 2], "hexagons": [0, np.pi / 3, -np.pi / 3]}
     waves = [
-        np.cos(2 * np.pi / 30 * (rows * np.cos(angle) + columns * np.sin(angle)))
+        np.cos(2 * np.pi / period_px * (rows * np.cos(angle) + columns * np.sin(angle)))
         for angle in angles[kind]
     ]
     levels = 128 + 60 * np.mean(waves, axis=0) + rng.normal(0, 10, rows.shape)
@@ -164,8 +164,49 @@ def test_a_copy_of_a_lattice_is_told_from_other_views_of_it(kind: str) -> None:
 
     (reuse,) = comparison.reuses
     assert (reuse.first[0], reuse.second[0], reuse.transform) == ("3", "5", TRANSFORMS[3])
-    assert comparison.n_recurring > 0
-    assert f"{comparison.n_recurring} pairs of a recurring structure" in comparison.note()
+
+
+def test_views_of_a_lattice_are_counted_where_they_cannot_be_told_apart() -> None:
+    """Two views that agree at many places are not listed, and the report says so."""
+    views = [lattice("squares", seed, period_px=60) for seed in range(2)]
+
+    comparison = find_reuse([((str(i), "", ""), panel) for i, panel in enumerate(views)])
+
+    assert comparison.reuses == []
+    assert comparison.n_recurring == 1
+    assert "1 pairs of a recurring structure" in comparison.note()
+
+
+def resized(grey: Grey, scale: float) -> Grey:
+    """A panel at another size."""
+    size = round(grey.shape[1] * scale), round(grey.shape[0] * scale)
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("scale", [0.7, 0.85, 1.2, 1.4])
+def test_a_resized_part_is_found(micrograph: Grey, scale: float) -> None:
+    """A part that was resized, mirrored and saved as JPEG is found with its scale."""
+    part = jpeg(turn(resized(micrograph[90:390, 100:400], scale), 5), 75)
+
+    (reuse,) = compare(micrograph, part)
+
+    assert reuse.transform == TRANSFORMS[5]
+    assert reuse.scale == pytest.approx(1 / scale, rel=0.01)
+    box = reuse.overlap
+    assert (
+        np.abs(np.array([box.top, box.left, box.bottom, box.right]) - [90, 100, 390, 400]).max()
+        <= 3
+    )
+
+
+def test_a_part_turned_by_any_angle_is_found(micrograph: Grey) -> None:
+    """The angle is said in whole degrees, anticlockwise from the second panel to the first."""
+    turned = np.asarray(Image.fromarray(micrograph).rotate(-20, Image.Resampling.BICUBIC))
+
+    (reuse,) = compare(micrograph, turned[100:350, 120:400])
+
+    assert reuse.transform == "turned by 20 degrees"
+    assert reuse.scale == pytest.approx(1, abs=0.01)
 
 
 def test_of_many_lattices_only_some_are_looked_at() -> None:
