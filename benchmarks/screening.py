@@ -73,11 +73,16 @@ def jpeg(grey: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
+def turn(grey: np.ndarray, transform: int) -> np.ndarray:
+    """Mirror a panel from the fifth transform on, and turn it by quarters."""
+    return np.rot90(grey[:, ::-1] if transform >= 4 else grey, transform % 4)
+
+
 def found_share(
     frames: Sequence[np.ndarray], size: int, shared: float, quality: int, gamma: float
 ) -> int:
     """Count the pairs of parts, of `CUTS`, whose shared area is found to the pixel."""
-    from semforensics.screening.judge.reuse import find_reuse, turn
+    from semforensics.screening.judge.reuse import find_reuse
 
     rng = np.random.default_rng(size)
     count = 0
@@ -173,7 +178,7 @@ def lattice(kind: str, period_px: float, noise: float, rng: np.random.Generator)
 
 def recurring_structures() -> list[str]:
     """Compare views of lattices with each other, with turned copies, and frames of one scene."""
-    from semforensics.screening.judge.reuse import find_reuse, turn
+    from semforensics.screening.judge.reuse import find_reuse
 
     rng = np.random.default_rng(0)
     pairs = listed = copies = 0

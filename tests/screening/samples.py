@@ -195,4 +195,4 @@ def composite(
 
 def reuse(first: str, second: str) -> Reuse:
     """Panel a of one picture, mirrored in panel b of another."""
-    return Reuse((first, "", "a"), (second, "", "b"), "mirrored", Box(10, 20, 200, 300), 0.973)
+    return Reuse((first, "", "a"), (second, "", "b"), "mirrored", 0.8, Box(10, 20, 200, 300), 0.973)

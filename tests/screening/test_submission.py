@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,6 +193,18 @@ def test_a_copy_is_listed_apart_from_the_verdicts(tmp_path: Path) -> None:
     assert totals.n_reuses == 1
     assert set(verdicts(report).values()) == {"consistent"}
     assert report["settings"]["reuse"] == "3 panels compared"
+
+
+def test_panels_are_not_compared_where_nobody_asks_for_it(tmp_path: Path) -> None:
+    """The report, and the lines on the screen, say that nothing was searched."""
+    first, _ = draw(tmp_path / "in", [80, 90])
+    shutil.copy(first, tmp_path / "in/copy.png")
+
+    totals, report = screen([tmp_path / "in"], tmp_path, reuse=False)
+
+    assert report["reuse"] == []
+    assert report["settings"]["reuse"] == "not searched (--no-reuse)"
+    assert totals.lines()[-1] == "panels were not compared with each other"
 
 
 def test_files_of_the_user_in_the_scratch_folder_stay(tmp_path: Path) -> None:

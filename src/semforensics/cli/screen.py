@@ -81,6 +81,7 @@ class ReportOptions:
     info_bar: Annotated[
         str, typer.Option(help="Rows to cut off the bottom of every panel, or auto.")
     ] = "auto"
+    reuse: Annotated[bool, typer.Option(help="Search for panels that show the same place.")] = True
     scratch: Annotated[
         Path | None,
         typer.Option(help="Unfinished work, removed in the end; without it, inside of --out."),
@@ -161,6 +162,7 @@ def screen(
         command=repeating_command(sys.argv[1:]),
         workers=report.workers or (0 if on_cpu else 1),  # one process fills a GPU
         info_bar=info_bar,
+        reuse=report.reuse,
     )
     totals = screen_submission(paths, report.out, options.load(), how, run)
     for line in (*totals.lines(), f"report: {report.out / 'report.html'}"):

@@ -242,13 +242,16 @@ class PictureResult:
     """Parts of it that are not judged, such as panels below the least size."""
 
 
+PanelName = tuple[str, str, str]
+"""Path, location and panel name."""
+
+
 @dataclass(frozen=True)
 class Reuse:
     """Two panels of one submission that show the same place."""
 
-    first: tuple[str, str, str]
-    """Path, location and panel name."""
-    second: tuple[str, str, str]
+    first: PanelName
+    second: PanelName
     transform: str
     """What is done to the second, anticlockwise, until it lies on the first: "as it is",
     "mirrored", "turned by 90 degrees", "mirrored, then turned by 37 degrees", …"""

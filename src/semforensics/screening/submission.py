@@ -29,13 +29,13 @@ from threadpoolctl import threadpool_limits
 from semforensics.core.device import count_cores
 from semforensics.core.errors import InputError
 from semforensics.core.worker import ProcessLimits, Worker
-from semforensics.screening.judge.reuse import MOST_PANELS, PanelName, find_reuse
 from semforensics.screening.read.apart import read_input
 from semforensics.screening.read.intake import list_inputs
 from semforensics.screening.records import (
     WORDING,
     Grey,
     Limits,
+    PanelName,
     Picture,
     PictureResult,
     Refusal,
@@ -89,6 +89,8 @@ class Options:
     """Path → what the report shows in its place."""
     timeout_s: float = INPUT_TIMEOUT_S
     """Most seconds an input may take where there are several workers."""
+    reuse: bool = True
+    """Whether panels are searched for others that show the same place."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,14 @@ class Totals:
     n_pictures: int
     verdicts: Counter[str]
     """Panels of each verdict; "refused" counts inputs and pictures that are not judged, too."""
-    n_reuses: int
+    n_reuses: int | None
+    """None where panels were not compared."""
 
     def lines(self) -> list[str]:
         """Say how many panels have each verdict, one line each, and what else was found."""
         counts = [f"{self.verdicts[name]} {words}" for name, words in WORDING.items()]
+        if self.n_reuses is None:
+            return [*counts, "panels were not compared with each other"]
         return [*counts, f"{self.n_reuses} pairs of panels that may show the same place"]
 
     def meets(self, fail_on: FailOn) -> bool:
@@ -224,7 +229,7 @@ def screen_submission(
 
             if left:
                 run(job, left, options, keep)
-        return _finish(store, shown, died, out, head)
+        return _finish(store, shown, died, out, head, options.reuse)
 
 
 def _run_here(job: InputJob, inputs: Mapping[Path, str], _options: Options, keep: Keep) -> None:
@@ -273,6 +278,7 @@ def _finish(
     died: Mapping[Path, Refusal],
     out: Path,
     head: Mapping[str, Any],
+    reuse: bool,
 ) -> Totals:
     """Compare the panels, write the report, and remove the store.
 
@@ -282,6 +288,7 @@ def _finish(
         died: Inputs that broke the process that judged them.
         out: Folder of the report.
         head: Of the report.
+        reuse: Whether to compare the panels.
     """
     keys: list[str] = []
     refusals: list[Refusal] = []
@@ -302,7 +309,7 @@ def _finish(
         verdicts.update(panel["verdict"] for panel in fragment["panels"])
         where = fragment["path"], fragment["location"]
         panels += [((*where, p["name"]), key, i) for i, p in enumerate(fragment["panels"])]
-    reuses, note = _compare(store, panels)
+    reuses, note = _compare(store, panels) if reuse else ([], "not searched (--no-reuse)")
     head = {
         **head,
         "settings": {**head["settings"], "reuse": note},
@@ -310,11 +317,16 @@ def _finish(
     }
     write_report(out, head, lambda: map(store.read_fragment, keys), refusals, reuses)
     store.remove()
-    return Totals(len(shown), len(keys), verdicts, len(reuses))
+    return Totals(len(shown), len(keys), verdicts, len(reuses) if reuse else None)
 
 
 def _compare(store: Store, panels: Sequence[tuple[PanelName, str, int]]) -> tuple[list[Reuse], str]:
     """Find the panels that show the same place, and say what was compared."""
+    if len(panels) < 2:
+        return [], f"{len(panels)} panels compared"
+    # Imported here: OpenCV takes time to load, and one panel needs none of it.
+    from semforensics.screening.judge.reuse import MOST_PANELS, find_reuse
+
     if len(panels) > MOST_PANELS:
         return [], f"not searched: {len(panels)} panels, at most {MOST_PANELS} are compared"
     comparison = find_reuse(_PanelsOnDisk(store, panels))

@@ -18,10 +18,7 @@ import cv2
 import numpy as np
 
 from semforensics.core.errors import InputError
-from semforensics.screening.records import Box, Grey, GreyOfAnySize, Reuse
-
-PanelName = tuple[str, str, str]
-"""Path, location and panel name."""
+from semforensics.screening.records import Box, Grey, GreyOfAnySize, PanelName, Reuse
 
 MOST_PANELS = 2000
 """Of one submission that are compared."""
