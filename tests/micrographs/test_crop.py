@@ -11,7 +11,7 @@ import tifffile
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop, read_grey
@@ -34,8 +34,40 @@ def run_crop(raw: Raw, tmp_path: Path, section: CropParams) -> list[dict[str, st
     count = crop(*raw, tmp_path / "cropped", tmp_path / "crops.csv", section)
     with (tmp_path / "crops.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert count == len(rows)
+    assert count.crops == len(rows)
     return rows
+
+
+def test_tiles_with_text_are_left_out_and_counted(
+    make_raw: MakeRaw, tmp_path: Path, root: Path, call: Call
+) -> None:
+    """Text over the image would tell reals from fakes; the command says how many tiles it cost."""
+    scene = Image.fromarray(draw_scene(0, 320, 480))
+    draw = ImageDraw.Draw(scene)
+    draw.text((330, 270), "500 nm", 255, ImageFont.load_default(24))
+    draw.rectangle((330, 304, 459, 308), 255)
+    raw = make_raw({"a.png": np.asarray(scene), "b.png": draw_scene(1, 320, 480)})
+
+    rows = run_crop(raw, tmp_path, params(size_px=64))
+    (tmp_path / "again").mkdir()
+    done = command(call, root, tmp_path / "again", raw, size_px=64)
+
+    places = {(int(row["top_px"]), int(row["left_px"])) for row in rows if "a_" in row["file"]}
+    assert places == {(y, x) for y in range(0, 320, 64) for x in range(0, 448, 64)} - {
+        (256, 320), (256, 384)
+    }  # fmt: skip
+    assert len(rows) == 70 - 2
+    assert "68 crops in" in done.stdout
+    assert "2 left out: text or lines in them" in done.stdout
+
+
+def test_a_micrograph_full_of_text_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
+    """None of its tiles can be used."""
+    scene = Image.fromarray(draw_scene(0, 128, 128))
+    ImageDraw.Draw(scene).text((8, 8), "500\nnm", 255, ImageFont.load_default(40))
+
+    with pytest.raises(ValueError, match="all 1 tiles hold text"):
+        run_crop(make_raw({"a.png": np.asarray(scene)}), tmp_path, params(size_px=128, info_bar=0))
 
 
 def test_crops_put_together_give_the_image_above_the_bar(make_raw: MakeRaw, tmp_path: Path) -> None:
@@ -221,10 +253,10 @@ def test_same_input_same_bytes(make_raw: MakeRaw, tmp_path: Path) -> None:
     assert len(first) == 9
 
 
-def command(call: Call, root: Path, tmp_path: Path, raw: Raw) -> Ended:
+def command(call: Call, root: Path, tmp_path: Path, raw: Raw, **changes: object) -> Ended:
     """Call `crop` as the pipeline does, with tiles of 32 px."""
     values = yaml.safe_load((root / "params.yaml").read_text())
-    values["crop"] = params().model_dump()
+    values["crop"] = params(**changes).model_dump()
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     outs = (tmp_path / "cropped", tmp_path / "crops.csv")
     return call("crop", *raw, *outs, "--params", tmp_path / "params.yaml")

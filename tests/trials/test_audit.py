@@ -183,7 +183,7 @@ def test_a_crop_and_a_fake_of_one_picture_are_the_same_bytes(tmp_path: Path) -> 
     Image.fromarray(grey).save(tmp_path / "micrograph.tif")
     params = CropParams(geometry="tiles", size_px=16, info_bar=0, max_megapixels=1)
 
-    ((_, _, real),) = cut(read_image_area(tmp_path / "micrograph.tif", params), params)
+    ((_, _, real),) = cut(read_image_area(tmp_path / "micrograph.tif", params).grey, params)
     write_grey_png(tmp_path / "real.png", real)
 
     np.testing.assert_array_equal(read_crop(tmp_path / "real.png"), grey)

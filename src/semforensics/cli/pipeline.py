@@ -140,7 +140,9 @@ def crop(raw: InDir, catalogue: InFile, cropped: OutPath, crops: OutPath, run: R
     """Cut raw micrographs into square crops, without their info bars."""
     from semforensics.micrographs.crop import crop
 
-    return f"{crop(raw, catalogue, cropped, crops, run.params.crop)} crops in {cropped}"
+    count = crop(raw, catalogue, cropped, crops, run.params.crop)
+    what = f"{count.crops} crops in {cropped}"
+    return f"{what}; {count.left_out} left out: text or lines in them" if count.left_out else what
 
 
 @PANEL.command

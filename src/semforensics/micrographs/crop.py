@@ -2,19 +2,20 @@
 
 Geometries: `tiles` cuts native pixels, side by side from the top-left corner, so that every crop
 begins at even coordinates and neither class is ever resampled; what is left at the right and bottom
-edges is dropped. `resize` and `squash` resample by Lanczos with antialiasing (Pillow): the centre
-square, or the whole frame pressed into a square as the thesis does.
+edges is dropped, and so are tiles with text, scale bars or other things drawn over the image, which
+would tell reals from fakes. `resize` and `squash` resample by Lanczos with antialiasing (Pillow):
+the centre square, or the whole frame pressed into a square as the thesis does.
 """
 
 import os
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from semforensics.core.errors import InputError, raise_problems
@@ -23,14 +24,32 @@ from semforensics.core.greys import to_8_bit
 from semforensics.core.images import read_samples, write_grey_png
 from semforensics.core.progress import track
 from semforensics.core.tables import CROP_COLUMNS, number_text, read_catalogue, write_table
-from semforensics.micrographs.info_bar import UnsureError, find_info_bar
+from semforensics.micrographs.info_bar import UnsureError
+from semforensics.micrographs.text import find_drawn
 from semforensics.params import CropParams
 
 INHERITED = ("group", "label", "magnification_k", "kv")
 Grey = UInt8[np.ndarray, "height width"]
+Mask = Bool[np.ndarray, "height width"]
 
 
-def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropParams) -> int:
+class ImageArea(NamedTuple):
+    """A micrograph without its info bar."""
+
+    grey: Grey
+    drawn: Mask
+    """Pixels of text, scale bars and other things drawn over it, with a margin."""
+
+
+class Count(NamedTuple):
+    """How many crops there are."""
+
+    crops: int
+    left_out: int
+    """Tiles that hold something drawn."""
+
+
+def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropParams) -> Count:
     """Cut every micrograph of the catalogue into crops, and list them.
 
     Args:
@@ -41,11 +60,12 @@ def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropPar
         params: Geometry, size and info bar.
 
     Returns:
-        The number of crops.
+        The number of crops, and of tiles left out.
 
     Raises:
         InputError: Catalogue and folder disagree, two micrographs would share a name, or files
-            cannot be used: one message lists them all. Nothing is written then.
+            cannot be used, also because all of their tiles hold something drawn: one message lists
+            them all. Nothing is written then.
     """
     table = read_catalogue(catalogue).sort_values("file")
     for name in ("magnification_k", "kv"):
@@ -54,6 +74,7 @@ def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropPar
     files = table["file"].tolist()
     _check_files(raw, catalogue, files)
     bad: list[str] = []
+    left_out = 0
     listed: list[dict[Hashable, Any]] = []
     with (
         atomic_folder(cropped) as folder,
@@ -61,10 +82,11 @@ def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropPar
     ):
         for row, stem in zip(track(micrographs, "crop"), _crop_stems(files), strict=True):
             try:
-                parts = list(cut(read_image_area(raw / row["file"], params), params))
+                parts, with_text = read_crops(raw / row["file"], params)
             except InputError as error:
                 bad.append(str(error))
                 continue
+            left_out += with_text
             names = [_crop_name(stem, top, left, params) for top, left, _ in parts]
             # Decoding stays in this thread: turning warnings into errors is not thread-safe.
             list(pool.map(write_grey_png, [folder / n for n in names], [c for *_, c in parts]))
@@ -73,7 +95,7 @@ def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropPar
                 listed.append({**row, "micrograph": row["file"], "file": name, **position})
         raise_problems(bad, f"of {len(files)} micrographs cannot be used")
         write_table(pd.DataFrame(listed, columns=list(CROP_COLUMNS)).sort_values("file"), crops)
-    return len(listed)
+    return Count(len(listed), left_out)
 
 
 def _check_files(raw: Path, catalogue: Path, listed: list[str]) -> None:
@@ -101,8 +123,29 @@ def _crop_name(stem: str, top: int, left: int, params: CropParams) -> str:
     return f"{stem}{position}.png"
 
 
-def read_image_area(path: Path, params: CropParams) -> Grey:
-    """Read a micrograph as 8-bit grey without its info bar.
+def read_crops(path: Path, params: CropParams) -> tuple[list[tuple[int, int, Grey]], int]:
+    """Read the crops of a micrograph as `cut` returns them, without tiles that hold text.
+
+    Returns:
+        The crops, and the number of tiles that were left out because of what is drawn over them. A
+        frame that is resampled stays whole.
+
+    Raises:
+        InputError: The file cannot be used, or all of its tiles are left out.
+    """
+    grey, drawn = read_image_area(path, params)
+    crops = list(cut(grey, params))
+    if params.geometry != "tiles":
+        return crops, 0
+    size = params.size_px
+    kept = [one for one in crops if not drawn[one[0] : one[0] + size, one[1] : one[1] + size].any()]
+    if not kept:
+        raise InputError(f"{path}: all {len(crops)} tiles hold text or other things drawn over it")
+    return kept, len(crops) - len(kept)
+
+
+def read_image_area(path: Path, params: CropParams) -> ImageArea:
+    """Read a micrograph as 8-bit grey without its info bar, and find what is drawn over it.
 
     Depth is reduced after the bar is off, so that its black and white do not set the scale.
 
@@ -112,21 +155,21 @@ def read_image_area(path: Path, params: CropParams) -> Grey:
     """
     samples = read_samples(path, params.max_megapixels)
     height, width = samples.shape
-    if params.info_bar == "auto":
-        try:
-            top = find_info_bar(to_8_bit(samples))
-        except UnsureError as error:
-            raise InputError(f"{path}: {error}") from error
-        bar_px = 0 if top is None else height - top
-    else:
-        bar_px = params.info_bar
-    rows = height - bar_px
-    if min(rows, width) < params.size_px:
+    is_auto = params.info_bar == "auto"
+    rows = height if params.info_bar == "auto" else max(height - params.info_bar, 0)
+    found = find_drawn(to_8_bit(samples[:rows]), with_bar=is_auto) if rows else None
+    if found is not None and found.doubt is not None:
+        raise InputError(f"{path}: {found.doubt}")
+    if found is not None and found.info_bar is not None:
+        rows = found.info_bar[0]
+        if rows == 0:
+            raise InputError(f"{path}: {UnsureError('there seems to be one at the top edge')}")
+    if found is None or min(rows, width) < params.size_px:
         raise InputError(
-            f"{path}: {width}x{max(rows, 0)} px without {bar_px} rows of info bar, need at least "
+            f"{path}: {width}x{rows} px without {height - rows} rows of info bar, need at least "
             f"{params.size_px}x{params.size_px}"
         )
-    return to_8_bit(samples[:rows])
+    return ImageArea(to_8_bit(samples[:rows]), found.mask[:rows])
 
 
 def cut(image: Grey, params: CropParams) -> Iterator[tuple[int, int, Grey]]:

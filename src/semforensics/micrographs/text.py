@@ -554,13 +554,15 @@ def _info_bar(grey: Grey) -> tuple[tuple[int, int] | None, UnsureError | None]:
 def _doubt_left(grey: Grey) -> UnsureError | None:
     """Say what still speaks for an info bar in an image without what is drawn into it.
 
-    A doubt about the whole frame names no place, and fewer rows than a bar has are a line at the
-    edge. From the place on, rows must have fewer grey levels than those above.
+    A doubt about the whole frame stays. Fewer rows than a bar has are a line at the edge, and of
+    other rows those from the place on must have fewer grey levels than those above.
     """
     top, doubt = _ask(grey)
     if top is not None:
         doubt = UnsureError(f"it may begin at row {top}", top)
-    if doubt is None or not 3 <= doubt.row <= len(grey) - MIN_ROWS:
+    if doubt is None or doubt.row == 0:
+        return doubt
+    if not 3 <= doubt.row <= len(grey) - MIN_ROWS:
         return None
     for shares in _few_levels(grey):
         above, strip = shares[: doubt.row], shares[doubt.row :]

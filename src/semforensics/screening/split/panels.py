@@ -134,7 +134,7 @@ def _panel(name: str, box: Box, picture: Grey, least_px: int, bar_end: int | Non
     if drawn:
         count = f"{len(drawn)} places" if len(drawn) > 1 else "one place"
         notes.append(f"text or lines drawn over it in {count} are left out")
-    if found.doubt is not None:
+    if found.doubt is not None and found.doubt.row:  # at 0 it says nothing of any rows
         first = found.doubt.row
         notes.append(
             f"the rows from {box.top + first} on may be an info bar and are left out"
