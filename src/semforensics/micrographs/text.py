@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Int32, UInt8
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -253,7 +253,8 @@ def _drawn_box(kind: Literal["text", "line"], box: Box) -> DrawnBox:
 
 def _shapes(ink: Grey) -> _Shapes:
     """Find what is brighter than its surroundings by a step, at each threshold, best first."""
-    shapes = _joined([_shapes_above(ink, level) for level in LEVELS])
+    values = np.pad(ink, 4, mode="edge").ravel()
+    shapes = _joined([_shapes_above(ink, values, level) for level in LEVELS])
     return shapes[np.argsort(shapes.spread / 40 - shapes.sharp, kind="stable")]
 
 
@@ -281,24 +282,31 @@ def _overlap(box: Box, boxes: Boxes) -> Float[np.ndarray, " n"]:
     return np.asarray(common / (areas - common))
 
 
-def _shapes_above(ink: Grey, level: int) -> _Shapes:
-    """Measure the connected pixels at or above a level, without specks and backgrounds."""
+def _shapes_above(ink: Grey, values: UInt8[np.ndarray, " padded"], level: int) -> _Shapes:
+    """Measure the connected pixels at or above a level, without specks and backgrounds.
+
+    Args:
+        ink: Bright where something is drawn.
+        values: The same with 4 px more on each side, row after row.
+        level: Least level of ink.
+    """
     height, width = ink.shape
-    labels, n = ndimage.label(ink >= level, np.ones((3, 3), dtype=int))
+    labels, _ = ndimage.label(ink >= level, np.ones((3, 3), dtype=int))
+    # Specks first: noise has ten thousands, and each costs more than its pixels.
+    labels, _ = _renumbered(labels, np.bincount(labels.ravel())[1:] >= MIN_GLYPH_PX)
     slices = ndimage.find_objects(labels)
     boxes = np.array([(y.start, x.start, y.stop, x.stop) for y, x in slices], dtype=int)
     boxes = boxes.reshape(-1, 4)
     rows, columns = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     large = (rows > 0.6 * height) & (columns > 0.6 * width)
     plausible = (np.maximum(rows, columns) >= MIN_GLYPH_PX) & ~large
-    renumbered = np.zeros(n + 1, dtype=np.int32)
-    renumbered[1:][plausible] = np.arange(1, plausible.sum() + 1)
-    labels, boxes, n = renumbered[labels], boxes[plausible], int(plausible.sum())
+    labels, n = _renumbered(labels, plausible)
+    boxes = boxes[plausible]
 
     sums = np.zeros((5, n + 1))  # edges, sharp edges, ink, ink squared, step
-    values = np.pad(ink, 4, mode="edge").ravel()
     padded = np.pad(labels, 4, mode="edge").ravel()
-    interior = np.flatnonzero(np.pad(labels, 4))
+    interior = np.flatnonzero(labels)
+    interior += (interior // width) * 8 + 4 * (width + 8) + 4  # where they are in `padded`
     for offset in (1, -1, width + 8, -width - 8):
         edge = interior[padded[interior + offset] == 0]
         inner = np.maximum(values[edge], values[edge - offset])
@@ -312,6 +320,14 @@ def _shapes_above(ink: Grey, level: int) -> _Shapes:
     spread = np.sqrt(np.maximum(squares / edges - (mean / edges) ** 2, 0))
     shapes = _Shapes(boxes, area, edges, sharp / edges, mean / edges, spread, step / edges)
     return shapes[(shapes.sharp >= 0.5) & (shapes.area >= MIN_AREA)]
+
+
+def _renumbered(
+    labels: Int32[np.ndarray, "height width"], kept: Chosen
+) -> tuple[Int32[np.ndarray, "height width"], int]:
+    """Remove the labels that are not kept, and number the others from 1; return their number."""
+    numbers = np.concatenate([[0], np.cumsum(kept) * kept]).astype(np.int32)
+    return numbers[labels], int(kept.sum())
 
 
 def _rectangles(shapes: _Shapes, size: tuple[int, ...]) -> Chosen:
