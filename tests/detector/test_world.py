@@ -1,5 +1,6 @@
 """Folds of collections, and the training of a fold."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 import torch
 
 from semforensics.core.errors import InputError
-from semforensics.core.images import write_grey_png
-from semforensics.core.tables import CROP_COLUMNS, read_text
+from semforensics.core.images import read_crop, write_grey_png
+from semforensics.core.tables import CROP_COLUMNS, read_splits, read_text
 from semforensics.core.training import Setup
 from semforensics.detector import world
 from semforensics.detector.frozen import FrozenTrunk
 from semforensics.detector.heads import statistics_of
+from semforensics.detector.panels import GRID
 from semforensics.detector.world import divide, learning_rate, load_fold, load_trunk, train_world
+from semforensics.detector.world_calibration import assemble, load_calibration
 from semforensics.params import TrainWorldParams
 
 TINY = TrainWorldParams(
@@ -37,13 +40,14 @@ COLLECTIONS = {"large": 6, "middle": 3, "small": 2}
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def trunk(monkeypatch: pytest.MonkeyPatch) -> FrozenTrunk:
+@pytest.fixture(scope="module", autouse=True)
+def _trunk() -> Iterator[None]:
     """A frozen network of random weights, in the place of the published one."""
     torch.manual_seed(5)
     trunk = FrozenTrunk().eval()
-    monkeypatch.setattr(world, "fetch_trunk", lambda _scratch: trunk)
-    return trunk
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "fetch_trunk", lambda _scratch: trunk)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +66,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for shift, name in ((1, "one"), (2, "two")):
                 write_grey_png(root / f"reconstructed/{name}" / file, np.roll(real, shift) // 2)
             split = ("train", "test", "validation")[index % 3] if collection == "large" else "train"
-            known = {"file": file, "micrograph": file, "group": file, "split": split}
-            rows.append(known | {"collection": collection, "top_px": 0, "left_px": 0})
+            micrograph, left = f"{collection}_{index // 2}", 72 * (index % 2)
+            known = {"file": file, "micrograph": micrograph, "group": file, "split": split}
+            rows.append(known | {"collection": collection, "top_px": 0, "left_px": left})
     table = pd.DataFrame(rows).reindex(columns=[*CROP_COLUMNS, "split", "collection"])
     table.to_csv(root / "splits.csv", index=False)
     return root
@@ -79,6 +84,13 @@ def run(images: Path, out: Path, params: TrainWorldParams = TINY, **more: str) -
         params=params,
         setup=Setup(0, out.with_name(f"{out.name}_scratch"), CPU, 0.0),
     )
+
+
+@pytest.fixture(scope="module")
+def trained(images: Path) -> Path:
+    """The folder of all folds, trained once."""
+    run(images, images / "out")
+    return images / "out"
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -111,37 +123,61 @@ def test_each_fold_has_a_network_and_says_what_it_left_out(images: Path, tmp_pat
     first, second = (load_fold(tmp_path / f"out/fold_{index}.safetensors") for index in (0, 1))
     assert not torch.equal(first[0].head.weight, second[0].head.weight)
     assert not np.array_equal(first[1].weight, second[1].weight)
-    assert summary.startswith("2 folds of 11 crops")
+    assert summary.startswith("2 folds of 9 crops")
     assert not (tmp_path / "out_scratch").exists()
 
 
-def test_the_stored_trunk_and_head_score_images(images: Path, tmp_path: Path) -> None:
-    """What is read from the files describes and scores an image about as it was trained."""
-    run(images, tmp_path / "out")
+def test_the_calibration_holds_panels_of_every_history(trained: Path, tmp_path: Path) -> None:
+    """Each micrograph is there as a real and as a fake, by networks that have not seen it."""
+    cells, weights = load_calibration(trained)
+
+    assert set(cells) == set(weights) == set(GRID)
+    for cell in cells.values():
+        assert {p.unit for p in cell.panels if not p.family} == set(COLLECTIONS)
+        assert {p.family for p in cell.panels} == {"", "one", "two"}
+        assert len(cell.panels) == 2 * 6
+    power = read_text(trained / "power.csv", ["history", "tiles", "power"])
+    assert len(power) == 3 * len(GRID)
+    assert all(0 <= float(share) <= 1 for share in power["power"])
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_calibration(tmp_path)
+
+
+def test_neighbouring_crops_become_a_panel(images: Path) -> None:
+    """The largest square of crops: here one, since two of them stand side by side."""
+    table = read_splits(images / "splits.csv")
+    pair = table[table["micrograph"] == "large_0"]
+
+    found = assemble(pair, images / "cropped")
+
+    np.testing.assert_array_equal(found, read_crop(images / "cropped/large_0.png"))
+    square = pd.concat([pair, pair.assign(top_px=72)])
+    assert assemble(square, images / "cropped").shape == (144, 144)
+
+
+def test_the_stored_trunk_and_head_score_images(trained: Path) -> None:
+    """What is read from the files describes and scores images."""
     stack = torch.from_numpy(np.stack([np.full((64, 64), level, np.uint8) for level in (9, 90)]))
 
-    statistics = statistics_of(load_trunk(tmp_path / "out"), stack[:, None], CPU)
+    statistics = statistics_of(load_trunk(trained), stack[:, None], CPU)
 
-    logits = load_fold(tmp_path / "out/fold_0.safetensors")[1].logits(statistics)
+    logits = load_fold(trained / "fold_0.safetensors")[1].logits(statistics)
     assert logits.shape == (2,)
     assert np.isfinite(logits).all()
 
 
-def test_another_file_is_no_fold(images: Path, tmp_path: Path) -> None:
+def test_another_file_is_no_fold(trained: Path) -> None:
     """A trunk in the place of a fold is refused, and a missing file is named."""
-    run(images, tmp_path / "out")
-
     with pytest.raises(InputError, match="not the detector it says it holds"):
-        load_fold(tmp_path / "out/trunk.safetensors")
+        load_fold(trained / "trunk.safetensors")
     with pytest.raises(FileNotFoundError, match="no such file"):
-        load_fold(tmp_path / "out/fold_9.safetensors")
+        load_fold(trained / "fold_9.safetensors")
 
 
 def test_a_killed_training_ends_with_the_same_bytes(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is resumed after the last saved step of its fold."""
-    run(images, tmp_path / "whole")
     steps = iter(range(6))  # the second fold is cut after two steps
     whole_loss = world.pair_loss
 
@@ -156,7 +192,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
             run(images, tmp_path / "part")
     run(images, tmp_path / "part")
 
-    assert files(tmp_path / "part") == files(tmp_path / "whole")
+    assert files(tmp_path / "part") == files(trained)
 
 
 def test_it_is_off_without_folds_or_without_fakes(images: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from semforensics.detector.frozen import FrozenTrunk, fetch_trunk
 from semforensics.detector.heads import HEAD_TENSORS, Head, fit_on_pairs
 from semforensics.detector.pairs import PairSampler, Source, pair_loss
 from semforensics.detector.residuals import ResidualNetwork
+from semforensics.detector.world_calibration import Evidence, calibrate_world, save_calibration
 from semforensics.generators.common.sampling import write_off
 from semforensics.params import TrainWorldParams
 
@@ -87,11 +88,12 @@ def train_world(
 
     Args:
         cropped: Folder of canonical crops.
-        splits: Their table; without a column `collection` groups take the place of collections.
+        splits: Their table; without a column `collection` groups take the place of collections. The
+            test split is left alone: no training and no calibration sees it.
         reconstructed: Folder of fakes, one subfolder for each autoencoder, under the crops' names.
         detectors: Folder to write: `fold_0.safetensors`, ..., each with a network and a head;
-            `trunk.safetensors`, which the heads share; `folds.csv` (collection, fold, autoencoder)
-            and `losses.csv`.
+            `trunk.safetensors`, which the heads share; `folds.csv` (collection, fold, autoencoder);
+            `losses.csv`; `calibration.safetensors` and `power.csv`, by the panels of each fold.
         params: The recipe.
         setup: How it is run; each fold has its own seed and scratch folder. A training that was
             killed is resumed, and ends with the same bytes.
@@ -109,10 +111,11 @@ def train_world(
             write_off(folder, "no folds, or no reconstructions to learn from")
         return f"off: no folds, or no reconstructions in {reconstructed}"
     note_emulation(params.precision, setup.device)
-    table = with_collections(read_splits(splits))
+    table = read_splits(splits)
+    table = with_collections(table[table["split"] != "test"])
     folds = divide(table["collection"].tolist(), autoencoders, params.folds)
     rows: list[dict[str, float]] = []
-    networks, heads = [], []
+    networks, heads, panels = [], [], []
     # Downloads are kept beside the state of the trainings, which is removed at the end.
     trunk = fetch_trunk(setup.scratch.with_name("frozen")).to(setup.device)
     for index, fold in enumerate(folds):
@@ -124,6 +127,10 @@ def train_world(
         heads.append(
             fit_on_pairs(trunk, sampler, params.head_pairs, params.head_strength, own.device)
         )
+        evidence = Evidence(networks[-1], trunk, heads[-1], own.device)
+        unseen = table[table["collection"].isin(fold.collections)]
+        family = fold.autoencoder or autoencoders[0]
+        panels.append(calibrate_world(unseen, cropped, reconstructed / family, evidence, family))
         rows += [{"fold": index, **row} for row in state.rows]
     with atomic_folder(detectors) as folder:
         save_checkpoint(
@@ -152,6 +159,7 @@ def train_world(
         ]
         write_table(pd.DataFrame(listed), folder / FOLDS_FILE)
         write_rows(folder / "losses.csv", rows)
+        save_calibration(pd.concat(panels), folder)
     for index in range(len(folds)):
         clear_scratch(setup.scratch / f"fold_{index}")
     clear_scratch(setup.scratch)
