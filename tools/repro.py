@@ -23,7 +23,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import networkx as nx
+import yaml
 from dvc.repo import Repo
+from dvc.repo.reproduce import plan_repro
+from dvc.utils.serialize import modify_yaml
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -67,7 +70,22 @@ def main() -> int:
     if not graph:
         print("Data and pipelines are up to date.")
         return 0
-    return run(graph, options.jobs, scratch)
+    lock = Path("dvc.lock")
+    before = list(yaml.safe_load(lock.read_text())["stages"]) if lock.is_file() else []
+    code = run(graph, options.jobs, scratch)
+    if lock.is_file():
+        sort_lock(lock, before)
+    return code
+
+
+def sort_lock(lock: Path, before: list[str]) -> None:
+    """Bring the stages in dvc.lock into the order that one run after another leaves them in."""
+    with Repo() as repo:
+        planned = [s.addressing for s in plan_repro(repo.index.graph, list(repo.index.stages))]
+    with modify_yaml(str(lock)) as content:
+        stages = content["stages"]
+        names = dict.fromkeys([*before, *planned, *stages])
+        content["stages"] = {name: stages[name] for name in names if name in stages}
 
 
 def stale_stages(targets: Iterable[str]) -> "nx.DiGraph[str]":
