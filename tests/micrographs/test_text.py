@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image, ImageDraw, ImageFont
 
+from semforensics.acquire.simulated import draw_area, simulate_view
 from semforensics.core.images import read_grey
-from semforensics.micrographs.text import MARGIN_PX, Drawn, find_drawn
+from semforensics.micrographs.drawn import MARGIN_PX
+from semforensics.micrographs.text import Drawn, find_drawn
+from semforensics.params import read_params
 from tests.micrographs.drawing import as_jpeg, draw_bar, draw_scene, to_grey
 
 seeds = st.integers(0, 2**32 - 1)
@@ -169,6 +172,19 @@ def test_nothing_is_drawn_into_a_plain_scene(
 
     assert drawn.mask.mean() <= 0.01
     assert drawn.info_bar is None
+
+
+@pytest.mark.parametrize("magnification", [50, 100, 200])
+def test_simulated_micrographs_hold_no_text(root: Path, magnification: int) -> None:
+    """What the simulator draws is found at its bar alone, so all of the demo's crops are kept."""
+    params = read_params(root / "presets/demo.yaml").acquire.simulated
+    height, width = params.height_px, params.width_px
+    for number in range(2):
+        area = draw_area(params, number, seed=0)
+
+        drawn = find_drawn(simulate_view(area, magnification, width, height))
+
+        assert [box.kind for box in drawn.boxes] == ["bar"]
 
 
 @settings(max_examples=15)

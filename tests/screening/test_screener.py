@@ -18,7 +18,7 @@ from scipy import special
 from semforensics.core.processing import jpeg, median
 from semforensics.detector.perturbations import resize
 from semforensics.detector.tiling import cut_tiles
-from semforensics.micrographs.text import DrawnBox
+from semforensics.micrographs.drawn import DrawnBox
 from semforensics.screening.judge.evidence import RESIDUAL_GAIN, residual
 from semforensics.screening.judge.model import ScreeningModel
 from semforensics.screening.judge.verdict import LEAST_JUDGED, Rule

@@ -10,9 +10,9 @@ No text is read: the finder knows strokes, not characters. Its numbers were chos
 micrographs and published panels of 25 collections, by looking at what it finds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
@@ -20,10 +20,9 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from semforensics.micrographs.drawn import DrawnBox, mask_of
 from semforensics.micrographs.info_bar import MIN_ROWS, UnsureError, find_info_bar
 
-MARGIN_PX = 8
-"""Pixels masked around everything drawn: JPEG spreads an edge over a block of 8."""
 LEVELS = (248, 215, 180)
 """Thresholds between ink and image, for light ink; 255 minus these for dark ink."""
 STEP = 60
@@ -57,29 +56,6 @@ Chosen = Bool[np.ndarray, " n"]
 Box = Int[np.ndarray, " 4"]
 """First row, first column, end row, end column; ends are exclusive."""
 Boxes = Int[np.ndarray, "n 4"]
-
-
-class DrawnBox(NamedTuple):
-    """A rectangle around something drawn, in pixels of the image, without margin.
-
-    Bottom and right are outside.
-    """
-
-    kind: Literal["bar", "text", "line"]
-    """bar: an info bar over the whole width; text: letters, arrows and the legend that holds them;
-    line: a scale bar or a frame."""
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    def moved(self, rows: int) -> "DrawnBox":
-        """Return the same box so far down."""
-        return self._replace(top=self.top + rows, bottom=self.bottom + rows)
-
-    def scaled(self, factor: float) -> "DrawnBox":
-        """Return the box in an image of another size."""
-        return DrawnBox(self.kind, *(round(factor * side) for side in self[1:]))
 
 
 @dataclass(frozen=True)
@@ -133,25 +109,6 @@ def find_bar(grey: Grey) -> tuple[int, int] | None:
     Finds more than `find_info_bar`, which is sure of what it finds.
     """
     return _info_bar(grey)[0]
-
-
-def mask_of(boxes: Iterable[DrawnBox], size: tuple[int, ...], margin_px: int = MARGIN_PX) -> Mask:
-    """Mask the pixels of drawn things, and a margin around all but info bars.
-
-    Of a frame the outline is masked, not what it surrounds.
-    """
-    mask = np.zeros(size, dtype=bool)
-    for kind, top, left, bottom, right in boxes:
-        outer = 0 if kind == "bar" else margin_px
-        inner = 2 * MARGIN_PX
-        short, long = sorted((bottom - top, right - left))
-        is_frame = kind == "line" and short >= 24 and long < 4 * short
-        inside = mask[top + inner : bottom - inner, left + inner : right - inner]
-        kept = inside.copy()
-        mask[max(top - outer, 0) : bottom + outer, max(left - outer, 0) : right + outer] = True
-        if is_frame:
-            inside[:] = kept
-    return mask
 
 
 def _without(grey: Grey, mask: Mask) -> Grey:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from semforensics.micrographs.text import DrawnBox, mask_of
+from semforensics.micrographs.drawn import DrawnBox, mask_of
 
 Grey = UInt8[np.ndarray, "height width"]
 GreyOfAnySize = UInt8[np.ndarray, "_ _"]

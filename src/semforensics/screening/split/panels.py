@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from semforensics.core.errors import InputError
-from semforensics.micrographs.text import DrawnBox, find_bar, find_drawn
+from semforensics.micrographs.drawn import DrawnBox
+from semforensics.micrographs.text import find_bar, find_drawn
 from semforensics.screening.records import Box, Grey, Panel, Picture, Refusal
 
 GUTTER_PX = 4
