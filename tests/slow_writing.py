@@ -15,6 +15,10 @@ from typing import Any
 import torch
 
 from semforensics.core import distributed
+
+if __name__ == "__main__" and not distributed.is_worker():
+    sys.exit(distributed.launch(2))  # without what only its workers need
+
 from semforensics.core import training as frame
 from semforensics.generators.common import snapshots
 from tests.generators.conftest import CPU, Place, tiny
@@ -42,8 +46,6 @@ def impatient() -> Any:
 
 
 if __name__ == "__main__":
-    if not distributed.is_worker():
-        sys.exit(distributed.launch(2))
     torch.set_num_threads(1)
     distributed.TIMEOUT = timedelta(seconds=STEP_SECONDS)
     frame.torch.save = slowly(torch.save)

@@ -13,6 +13,10 @@ from typing import Any
 import torch
 
 from semforensics.core import distributed
+
+if __name__ == "__main__" and not distributed.is_worker():
+    sys.exit(distributed.launch(2))  # without what only its workers need
+
 from semforensics.core.training import Training, TrainingState, fingerprint
 from semforensics.detector import training as classifier
 from semforensics.generators.fastgan import training as fastgan
@@ -76,8 +80,6 @@ def main(root: Path, where: str = "", dies_at: int = -1) -> None:
 
 
 if __name__ == "__main__":
-    if not distributed.is_worker():
-        sys.exit(distributed.launch(2))
     torch.set_num_threads(1)
     with distributed.process_group(CPU):
         main(Path(sys.argv[1]), *sys.argv[2:3], *map(int, sys.argv[3:4]))

@@ -7,42 +7,53 @@ import numpy as np
 import pytest
 import torch
 
-from tests.pipeline.conftest import ROOT, Run
+from tests.conftest import Call
+from tests.pipeline.conftest import ROOT, runner, start_checkout
 
 RELEASED = "data/released/real_subset"
 
 
-@pytest.fixture
-def pulled(checkout: Path, run: Run) -> Path:
+@pytest.fixture(scope="module")
+def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scratch checkout with the released files, pulled from its own store."""
+    root = tmp_path_factory.mktemp("released")
+    checkout = start_checkout(root)
     shutil.copytree(ROOT / "store", checkout / "store", dirs_exist_ok=True)
-    run("dvc", "pull", "-q", f"{RELEASED}.dvc")
+    runner(root)("dvc", "pull", "-q", f"{RELEASED}.dvc", f"{RELEASED}_detector.dvc")
     return checkout
 
 
+def draw(call: Call, gan: str, checkpoints: Path, fakes: Path, count: int) -> None:
+    """Draw fakes by the command of the pipeline."""
+    text = (ROOT / "params.yaml").read_text().replace("num_images: 400", f"num_images: {count}")
+    params = fakes.with_suffix(".yaml")
+    params.write_text(text)
+    options = ("--params", params, "--device", "cpu", "--threads", 1)
+    done = call("generate-fakes", gan, checkpoints, fakes, *options)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("gan", ["fastgan", "stylegan2_ada", "stylegan2_ada_best"])
-def test_the_released_generators_draw_fakes(pulled: Path, run: Run, gan: str) -> None:
+def test_the_released_generators_draw_fakes(
+    pulled: Path, tmp_path: Path, call: Call, gan: str
+) -> None:
     """Fakes of a released generator are 128 px, differ by seed, and come again."""
     from semforensics.core.images import read_crop
 
-    (pulled / "generator").mkdir()
+    (tmp_path / "generator").mkdir()
     for name in ("generator", "best"):
-        shutil.copy(
-            pulled / RELEASED / f"{gan}.safetensors", pulled / f"generator/{name}.safetensors"
-        )
-    text = (pulled / "params.yaml").read_text().replace("num_images: 400", "num_images: 2")
-    (pulled / "two.yaml").write_text(text)
-    command = ["python", "src/stage.py", "generate-fakes", gan.removesuffix("_best"), "generator"]
+        released = pulled / RELEASED / f"{gan}.safetensors"
+        shutil.copy(released, tmp_path / f"generator/{name}.safetensors")
 
     for folder in ("fakes", "again"):
-        run(*command, folder, "--params", "two.yaml")
+        draw(call, gan.removesuffix("_best"), tmp_path / "generator", tmp_path / folder, 2)
 
-    first, second = (read_crop(pulled / f"fakes/{seed:06d}.png") for seed in range(2))
+    first, second = (read_crop(tmp_path / f"fakes/{seed:06d}.png") for seed in range(2))
     assert first.shape == (128, 128)
     assert first.std() > 3
     assert (first != second).mean() > 0.5
-    assert sorted(p.name for p in (pulled / "fakes").iterdir()) == ["000000.png", "000001.png"]
-    assert (read_crop(pulled / "again/000001.png") == second).all()
+    assert sorted(p.name for p in (tmp_path / "fakes").iterdir()) == ["000000.png", "000001.png"]
+    assert (read_crop(tmp_path / "again/000001.png") == second).all()
 
 
 @pytest.mark.parametrize("name", ["fastgan", "stylegan2_ada", "both"])
@@ -59,22 +70,18 @@ def test_the_released_classifiers_say_what_they_were_trained_on(pulled: Path, na
     assert set(meta["thresholds"]) == {"1", "4"}
 
 
-def test_the_released_detectors_give_verdicts(pulled: Path, run: Run) -> None:
+def test_the_released_detectors_give_verdicts(pulled: Path, tmp_path: Path, call: Call) -> None:
     """They carry calibration and domain: their fakes are suspected, noise is not judged."""
     from semforensics.core.images import read_crop
     from semforensics.detector.detector import Detector
 
-    run("dvc", "pull", "-q", f"{RELEASED}_detector.dvc")
     folder = pulled / f"{RELEASED}_detector"
-    shutil.copytree(pulled / RELEASED, pulled / "generator")
-    (pulled / "generator/fastgan.safetensors").rename(pulled / "generator/generator.safetensors")
-    text = (pulled / "params.yaml").read_text().replace("num_images: 400", "num_images: 8")
-    (pulled / "few.yaml").write_text(text)
-    run(
-        *("python", "src/stage.py", "generate-fakes", "fastgan", "generator", "fakes"),
-        *("--params", "few.yaml"),
-    )
-    fakes = torch.from_numpy(np.stack([read_crop(p) for p in sorted((pulled / "fakes").iterdir())]))
+    (tmp_path / "generator").mkdir()
+    generator = tmp_path / "generator/generator.safetensors"
+    shutil.copy(pulled / RELEASED / "fastgan.safetensors", generator)
+    draw(call, "fastgan", tmp_path / "generator", tmp_path / "fakes", 8)
+    files = sorted((tmp_path / "fakes").iterdir())
+    fakes = torch.from_numpy(np.stack([read_crop(path) for path in files]))
     noise = torch.randint(0, 256, (8, 1, 128, 128), dtype=torch.uint8)
 
     for name in ("both", "both_pseudo", "fastgan"):
