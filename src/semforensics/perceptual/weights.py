@@ -106,15 +106,9 @@ def fetch_backbones(
 
 
 def fetch_file(url: str, path: Path, sha256: str) -> Path:
-    """Download a file and check it by its hash; one that lies there already is not fetched again.
+    """Download a file unless it lies there, check it by its SHA-256, and return `path`.
 
-    Args:
-        url: Its address; `file:` leads to a local one.
-        path: Where to put it.
-        sha256: Which it must have, in hexadecimal digits.
-
-    Returns:
-        `path`.
+    An address that begins with `file:` leads to a local file.
 
     Raises:
         FileNotFoundError: It is not to be had.
