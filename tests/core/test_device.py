@@ -14,7 +14,7 @@ def test_auto_finds_a_device() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "", "meta"])
+@pytest.mark.parametrize("name", ["gpu", "", "meta", "cpu:0", "cuda:01", "cuda:300"])
 def test_unknown_devices_are_refused(name: str) -> None:
     """A device this project does not run on is a clear error."""
     with pytest.raises(ValueError, match="expected auto, cpu, cuda"):
