@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from semforensics.core.errors import InputError
-from semforensics.core.images import read_crop, write_grey_png
-from semforensics.core.tables import CROP_COLUMNS, read_splits, read_text
+from semforensics.core.images import write_grey_png
+from semforensics.core.tables import CROP_COLUMNS, read_text
 from semforensics.core.training import Setup
 from semforensics.detector import world
 from semforensics.detector.frozen import FrozenTrunk
 from semforensics.detector.heads import statistics_of
 from semforensics.detector.panels import GRID
 from semforensics.detector.world import divide, learning_rate, load_fold, load_trunk, train_world
-from semforensics.detector.world_calibration import assemble, load_calibration
+from semforensics.detector.world_calibration import load_calibration
 from semforensics.params import TrainWorldParams
 
 TINY = TrainWorldParams(
@@ -141,18 +141,6 @@ def test_the_calibration_holds_panels_of_every_history(trained: Path, tmp_path: 
     assert all(0 <= float(share) <= 1 for share in power["power"])
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_calibration(tmp_path)
-
-
-def test_neighbouring_crops_become_a_panel(images: Path) -> None:
-    """The largest square of crops: here one, since two of them stand side by side."""
-    table = read_splits(images / "splits.csv")
-    pair = table[table["micrograph"] == "large_0"]
-
-    found = assemble(pair, images / "cropped")
-
-    np.testing.assert_array_equal(found, read_crop(images / "cropped/large_0.png"))
-    square = pd.concat([pair, pair.assign(top_px=72)])
-    assert assemble(square, images / "cropped").shape == (144, 144)
 
 
 def test_the_stored_trunk_and_head_score_images(trained: Path) -> None:

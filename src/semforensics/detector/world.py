@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from semforensics.core.blocks import assemble, blocks_of, largest_square
 from semforensics.core.checkpoints import (
     load_checkpoint,
     load_network,
@@ -235,20 +236,21 @@ def load_sources(
 ) -> list[Source]:
     """Read the reals that a fold's network may see, and their fakes.
 
+    Neighbouring crops are put together again, so that there is room for what shrinks them.
+
     Raises:
         InputError: A file is no canonical crop.
         FileNotFoundError: A fake is missing.
     """
     used = [name for name in autoencoders if name != fold.autoencoder]
-    seen = table[~table["collection"].isin(fold.collections)].sort_values("file")
-    return [
-        Source(
-            collection,
-            read_crop(cropped / file),
-            tuple(read_crop(reconstructed / name / file) for name in used),
-        )
-        for file, collection in zip(seen["file"], seen["collection"], strict=True)
-    ]
+    seen = table[~table["collection"].isin(fold.collections)]
+    size_px = len(read_crop(cropped / table["file"].iloc[0]))
+    sources = []
+    for collection, crops in seen.groupby("collection"):
+        for places in map(largest_square, blocks_of(crops, size_px)):
+            fakes = tuple(assemble(reconstructed / name, places) for name in used)
+            sources.append(Source(str(collection), assemble(cropped, places), fakes))
+    return sources
 
 
 def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup) -> WorldState:

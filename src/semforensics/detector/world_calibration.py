@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from semforensics.core.blocks import assemble, blocks_of, largest_square
 from semforensics.core.checkpoints import load_checkpoint, refused_as, save_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop
@@ -26,12 +27,9 @@ from semforensics.detector.residuals import ResidualNetwork
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
 
-Grey = UInt8[np.ndarray, "height width"]
-
 CALIBRATION_FILE = "calibration.safetensors"
 POWER_FILE = "power.csv"
 KINDS = ("residual", "frozen")
-_SIDE_CROPS = 4  # of a panel: 512 px of crops of 128 px
 _TILE_COUNTS = (1, 4, 16)
 _ALPHA = 0.05
 
@@ -69,36 +67,17 @@ def calibrate_world(
         `logits` [tiles, 2].
     """
     rows = []
-    for _, crops in table.sort_values("file").groupby("micrograph"):
+    size_px = len(read_crop(cropped / table["file"].iloc[0]))
+    for (unit, _), crops in table.groupby(["collection", "micrograph"]):
+        places = max(map(largest_square, blocks_of(crops, size_px)), key=len)
         for folder, name in ((cropped, ""), (fakes, family)):
-            panel = assemble(crops, folder)
+            panel = assemble(folder, places)
             for cell, history in GRID.items():
                 image = history.apply(panel, seed=0)
-                size = min(len(read_crop(cropped / crops["file"].iloc[0])), *image.shape) // 2 * 2
-                logits = evidence.logits(cut_tiles(image, size).pixels)
-                unit = crops["collection"].iloc[0]
+                tiles = cut_tiles(image, min(size_px, *image.shape) // 2 * 2)
+                logits = evidence.logits(tiles.pixels)
                 rows.append({"cell": cell, "unit": unit, "family": name, "logits": logits})
     return pd.DataFrame(rows)
-
-
-def assemble(crops: pd.DataFrame, folder: Path) -> Grey:
-    """Put the largest square of neighbouring crops together, of at most 4x4, as near the top left.
-
-    Args:
-        crops: Of one micrograph, all of one size, with `top_px` and `left_px`.
-        folder: Where they are.
-    """
-    size = len(read_crop(folder / crops["file"].iloc[0]))
-    at = {
-        (top // size, left // size): file
-        for top, left, file in zip(crops["top_px"], crops["left_px"], crops["file"], strict=True)
-    }
-    for side in range(_SIDE_CROPS, 0, -1):
-        for row, column in sorted(at):
-            square = [[at.get((row + i, column + j)) for j in range(side)] for i in range(side)]
-            if all(file for line in square for file in line):
-                return np.block([[read_crop(folder / str(f)) for f in line] for line in square])
-    raise AssertionError("one crop is a square")
 
 
 def stack_weights(panels: pd.DataFrame) -> dict[str, list[float]]:

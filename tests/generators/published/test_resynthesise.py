@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -190,6 +191,32 @@ def test_every_crop_gets_one_fake_of_each_autoencoder(weights: Path, tmp_path: P
             assert (tmp_path / "two" / name / file).read_bytes() == same
     run("off", autoencoders=())
     assert [path.name for path in (tmp_path / "off").iterdir()] == ["off.json"]
+
+
+@pytest.mark.usefixtures("_pinned")
+def test_neighbours_are_reconstructed_together(weights: Path, tmp_path: Path) -> None:
+    """The fakes of two crops side by side are the halves of one reconstruction."""
+    write_blobs(tmp_path / "cropped", tmp_path / "splits.csv", 8, size_px=16)
+    table = pd.read_csv(tmp_path / "splits.csv")
+    table.loc[1, ["micrograph", "left_px"]] = [table.loc[0, "micrograph"], 16]
+    table.to_csv(tmp_path / "splits.csv", index=False)
+
+    resynthesise_published(
+        tmp_path / "cropped",
+        tmp_path / "splits.csv",
+        tmp_path / "fakes",
+        params=params(weights, autoencoders=("taesd",), changes={"none": 1.0}),
+        seed=0,
+        scratch=tmp_path / "scratch",
+        device=CPU,
+    )
+
+    reals, fakes = (
+        np.hstack([read_crop(tmp_path / folder / f"{i:03d}.png") for i in (0, 1)])
+        for folder in ("cropped", "fakes/taesd")
+    )
+    network, rng = load_published(weights, "taesd"), np.random.default_rng(0)
+    np.testing.assert_array_equal(fakes, resynthesise_image(network, reals, Variation(), rng))
 
 
 def test_a_fake_does_not_depend_on_the_other_crops() -> None:

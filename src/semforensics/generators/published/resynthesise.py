@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from semforensics.core.blocks import assemble, blocks_of, cut_of
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, write_grey_png
 from semforensics.core.progress import track
@@ -122,13 +123,14 @@ def resynthesise_published(
 ) -> str:
     """Write one fake of every crop by every published autoencoder, under the crop's name.
 
-    A fake has the split, group and collection of its original. Each draws from its own generator,
-    so neither order nor the other crops matter.
+    A fake has the split, group and collection of its original. Neighbouring crops of a micrograph
+    are reconstructed together, so no seam tells a fake. Each block of them draws from its own
+    generator, so order never matters.
 
     Args:
         cropped: Folder of canonical crops.
-        splits: Their table. Latents are mixed with those of another crop of the same `collection`,
-            or of the same group where the table has no such column.
+        splits: Their table. Latents are mixed with those of another block of the same
+            `collection`, or of the same group where the table has no such column.
         fakes: Folder to write, one subfolder for each autoencoder; `off.json` alone where none is
             wanted.
         params: Which autoencoders, where from, and how often what is changed.
@@ -145,30 +147,37 @@ def resynthesise_published(
     """
     table = read_splits(splits)
     fetch_published(params.autoencoders, params.source, scratch)
-    files = sorted(table["file"])
-    kin = table["collection" if "collection" in table else "group"]
-    companions = {name: sorted(part) for name, part in table["file"].groupby(kin)}
-    kin_of = dict(zip(table["file"], kin, strict=True))
+    size_px = len(read_crop(cropped / table["file"].iloc[0]))
+    kin = "collection" if "collection" in table else "group"
+    blocks = [
+        (str(name), places)
+        for name, part in table.groupby(kin)
+        for places in blocks_of(part, size_px)
+    ]
     kinds, weights = zip(*params.changes.items(), strict=True)
     with atomic_folder(fakes) as folder:
         for name in params.autoencoders:
             network = load_published(scratch, name).to(device)
             (folder / name).mkdir()
-            for file in track(files, name):
-                rng = rng_of_file(seed, name, file)
+            for collection, places in track(blocks, name):
+                rng = rng_of_file(seed, name, min(places.values()))
                 change = kinds[rng.choice(len(kinds), p=np.array(weights) / sum(weights))]
                 variation = draw_variation(change, rng)
-                other = None
+                image, other = assemble(cropped, places), None
                 if variation.mix > 0:
-                    other = read_crop(cropped / rng.choice(companions[kin_of[file]]))
-                fake = resynthesise(network, read_crop(cropped / file), variation, rng, other)
-                write_grey_png(folder / name / file, fake)
+                    companions = [theirs for kin_name, theirs in blocks if kin_name == collection]
+                    other = assemble(cropped, companions[rng.integers(len(companions))])
+                    missing = np.maximum(0, np.subtract(image.shape, other.shape))
+                    other = np.pad(other, [(0, int(n)) for n in missing], mode="symmetric")
+                fake = resynthesise(network, image, variation, rng, other)
+                for place, file in places.items():
+                    write_grey_png(folder / name / file, cut_of(fake, place, size_px).copy())
         if not params.autoencoders:
             write_off(folder, "no published autoencoders are wanted")
-    return f"{len(files)} fakes of each of {len(params.autoencoders)} autoencoders in {fakes}"
+    return f"{len(table)} fakes of each of {len(params.autoencoders)} autoencoders in {fakes}"
 
 
 def rng_of_file(seed: int, name: str, file: str) -> np.random.Generator:
-    """Return the generator of one fake: by autoencoder and file name."""
+    """Return the generator of a block: by autoencoder and its first file."""
     digest = hashlib.sha256(f"{seed}:{name}:{file}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
