@@ -198,7 +198,7 @@ def test_neighbours_are_reconstructed_together(weights: Path, tmp_path: Path) ->
     """The fakes of two crops side by side are the halves of one reconstruction."""
     write_blobs(tmp_path / "cropped", tmp_path / "splits.csv", 8, size_px=16)
     table = pd.read_csv(tmp_path / "splits.csv")
-    table.loc[1, ["micrograph", "left_px"]] = [table.loc[0, "micrograph"], 16]
+    table.loc[1, ["micrograph", "group", "left_px"]] = ["m0.tif", "g0", 16]
     table.to_csv(tmp_path / "splits.csv", index=False)
 
     resynthesise_published(
