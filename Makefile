@@ -32,9 +32,9 @@ $(READY): pyproject.toml setup.py constraints.txt
 setup: $(READY) ## Make .venv from constraints.txt
 
 .PHONY: repro
-repro: $(READY) ## Run the whole pipeline (FOLDER=... your own micrographs, BENIGN=... to count false alarms on)
+repro: $(READY) ## Run the whole pipeline (FOLDER=... your own micrographs, MANIFEST=... what is known of them, BENIGN=... to count false alarms on)
 ifdef FOLDER
-	semforensics list-folder "$(FOLDER)" data/folder_listing.csv
+	semforensics list-folder "$(FOLDER)" data/folder_listing.csv $(if $(MANIFEST),--manifest "$(MANIFEST)")
 endif
 ifdef BENIGN
 	semforensics list-benign "$(BENIGN)" data/benign_listing.csv

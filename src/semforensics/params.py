@@ -66,9 +66,13 @@ class FolderParams(Section):
     """A folder of the user's own micrographs; its path comes from outside the parameters."""
 
     include: tuple[str, ...] = Field(min_length=1)
-    """Glob patterns below the folder; a file is read if it matches one of them."""
+    """Glob patterns below the folder; a picture is read if it matches one of them."""
+    exclude: tuple[str, ...]
+    """Glob patterns of pictures that are left out though `include` matches."""
+    measure: tuple[str, ...]
+    """Glob patterns of pictures that no training or calibration sees: they are test images."""
     licence: str
-    """Licence of the images, as the catalogue and the data card show it."""
+    """Licence of the images of which the folder's table says none."""
 
 
 class AcquireParams(Section):
@@ -89,14 +93,31 @@ class CropParams(Section):
     size_px: int = Field(ge=16, multiple_of=2)
     """Side of a crop; a power of two from 64 to 1024 where a GAN is trained on it."""
     info_bar: Literal["auto"] | Annotated[int, Field(ge=0)]
-    """`auto`: find it, refuse when unsure. A number: rows cut from the bottom edge."""
+    """`auto`: find it, leave the micrograph out when unsure. A number: rows cut from the bottom."""
+    max_flat_share: float | None = Field(gt=0, lt=1)
+    """A tile is left out as flat if more of its pixels are within one level of the commonest."""
+    max_tiles: int | None = Field(gt=0)
+    """Tiles drawn from the largest collection; from another, in proportion to the square root of
+    its size. null: all."""
+    max_left_out: float = Field(ge=0, le=1)
+    """Share of micrographs that may be left out because they cannot be used; above it, an error."""
     max_megapixels: float = Field(gt=0, le=89)
     """Larger images are refused as decompression bombs; above 89 Pillow refuses them by itself."""
 
+    @model_validator(mode="after")
+    def _only_tiles_are_chosen(self) -> Self:
+        """A picture that is one crop is not chosen."""
+        if self.geometry != "tiles" and self.max_flat_share is not None:
+            raise ValueError(f"crop: max_flat_share needs tiles, found {self.geometry}")
+        return self
+
 
 class SplitParams(Section):
-    """Shares of the three splits; they add up to one."""
+    """Shares of the three splits, which add up to one, and what is kept together in a split."""
 
+    by: Literal["collection", "group", "micrograph"]
+    """Under `clean`, kept in one split. If there are fewer than three, the next finer is taken, and
+    a warning says so."""
     train: float = Field(gt=0, lt=1)
     test: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)

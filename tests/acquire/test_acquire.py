@@ -12,7 +12,7 @@ from tests.conftest import Call
 from semforensics.acquire.acquire import acquire
 from semforensics.acquire.folder import list_folder
 from semforensics.core.files import sha256_of
-from semforensics.core.tables import CATALOGUE_COLUMNS, read_catalogue
+from semforensics.core.tables import CATALOGUE_COLUMNS, FOLDER_COLUMNS, read_catalogue
 from semforensics.params import AcquireParams, read_params
 
 
@@ -53,7 +53,7 @@ def test_a_folder_becomes_raw_files_and_a_catalogue(
     params: AcquireParams, folder: Path, tmp_path: Path
 ) -> None:
     """Files keep their paths; the catalogue describes each, with the unknown left empty."""
-    list_folder(folder, tmp_path / "listing.csv", params.folder)
+    list_folder(folder, tmp_path / "listing.csv", params.folder, max_left_out=0)
 
     assert run(params, tmp_path, folder) == 2
 
@@ -65,7 +65,9 @@ def test_a_folder_becomes_raw_files_and_a_catalogue(
     assert list(table.loc["b.png", columns]) == [12, 6, 16, "b.png", "", "folder"]
     assert list(table.iloc[1][columns]) == [10, 8, 8, "S2-A3", "disordered", "folder"]
     assert table["magnification_k"].isna().tolist() == [True, False]
-    assert (tmp_path / "catalogue.csv").read_text().splitlines()[0] == ",".join(CATALOGUE_COLUMNS)
+    assert (tmp_path / "catalogue.csv").read_text().splitlines()[0] == ",".join(
+        CATALOGUE_COLUMNS + FOLDER_COLUMNS
+    )
 
 
 def test_the_simulated_set_has_a_catalogue_of_its_own(
@@ -95,7 +97,7 @@ def test_an_older_folder_is_replaced_whole(
     """What an earlier run left is gone."""
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/older.tif").touch()
-    list_folder(folder, tmp_path / "listing.csv", params.folder)
+    list_folder(folder, tmp_path / "listing.csv", params.folder, max_left_out=0)
 
     run(params, tmp_path, folder)
 
@@ -105,14 +107,13 @@ def test_an_older_folder_is_replaced_whole(
 def test_files_that_are_no_images_change_nothing(
     params: AcquireParams, folder: Path, tmp_path: Path
 ) -> None:
-    """Every selected file that is no image is listed, and the outputs stay as they were."""
-    (folder / "notes.txt").write_text("hello")
-    (folder / "empty.tif").touch()
+    """A file that is no picture any more is named, and the outputs stay as they were."""
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/older.tif").touch()
-    list_folder(folder, tmp_path / "listing.csv", params.folder)
+    list_folder(folder, tmp_path / "listing.csv", params.folder, max_left_out=0)
+    (folder / "b.png").write_bytes(b"")
 
-    with pytest.raises(ValueError, match=r"(?s)2 files are not.*empty\.tif: empty.*notes\.txt"):
+    with pytest.raises(ValueError, match=r"1 files of .*mine differ from(?s:.*)b\.png: missing"):
         run(params, tmp_path, folder)
 
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["older.tif"]

@@ -9,14 +9,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from semforensics.acquire.folder import acquire_folder, list_folder
+from semforensics.acquire.folder import FOLDER_LISTING_COLUMNS, acquire_folder, list_folder
 from semforensics.acquire.listing import matches, select_files
+from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
-from semforensics.core.tables import LISTING_COLUMNS, read_listing
+from semforensics.core.tables import read_listing
 from semforensics.params import FolderParams
 
-EVERYTHING = FolderParams(include=("**/*",), licence="CC0")
+
+def folder_params(**changes: object) -> FolderParams:
+    """Everything in a folder, unless changed."""
+    values = {"include": ("**/*",), "exclude": (), "measure": (), "licence": "CC0"}
+    return FolderParams(**values | changes)
+
+
+EVERYTHING = folder_params()
 FILES = ("1-S1-A1-50k-ordered.tif", "deep/er/2-S1-A1-100k-ordered.png", "deep/photo.jpg")
+
+
+def make_list(
+    folder: Path,
+    listing: Path,
+    params: FolderParams = EVERYTHING,
+    max_left_out: float = 0,
+    manifest: Path | None = None,
+) -> str:
+    """List a folder."""
+    return list_folder(folder, listing, params, max_left_out=max_left_out, manifest=manifest)
+
+
+def acquire(
+    folder: Path, tmp_path: Path, params: FolderParams = EVERYTHING, **options: object
+) -> list[dict]:
+    """List a folder and acquire it."""
+    make_list(folder, tmp_path / "listing.csv", params, **options)
+    return acquire_folder(params, tmp_path / "raw", folder, tmp_path / "listing.csv")
 
 
 @pytest.fixture
@@ -32,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def listing(folder: Path, tmp_path: Path) -> Path:
     """The listing of that folder."""
-    list_folder(folder, tmp_path / "listing.csv", EVERYTHING)
+    make_list(folder, tmp_path / "listing.csv")
     return tmp_path / "listing.csv"
 
 
@@ -40,9 +67,9 @@ def test_listing_has_sizes_and_hashes(folder: Path, listing: Path) -> None:
     """The listing names every file, sorted, with its size and hash."""
     lines = listing.read_text().splitlines()
 
-    assert lines[0] == ",".join(LISTING_COLUMNS)
-    assert lines[1:] == [
-        f"{f},{(folder / f).stat().st_size},{sha256_of(folder / f)}" for f in sorted(FILES)
+    assert lines[0] == ",".join(FOLDER_LISTING_COLUMNS)
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        [f, str((folder / f).stat().st_size), sha256_of(folder / f)] for f in sorted(FILES)
     ]
 
 
@@ -75,58 +102,144 @@ def test_groups_come_from_names_else_each_file_is_one(
         "group": "S1-A1",
         "label": "ordered",
         "licence": "CC0",
+        "collection": "mine",
+        "use": "train",
     }
     assert rows[1]["group"] == "S1-A1"
-    assert rows[2] == {"file": FILES[2], "group": FILES[2], "licence": "CC0"}
+    assert rows[2] == {
+        "file": FILES[2], "group": FILES[2], "licence": "CC0", "collection": "deep", "use": "train",
+    }  # fmt: skip
 
 
-def test_groups_come_from_a_csv(folder: Path, tmp_path: Path) -> None:
-    """A CSV of groups becomes part of the listing, and counts before the names."""
-    groups, listing = tmp_path / "groups.csv", tmp_path / "listing.csv"
-    groups.write_text("kv,file,group\n" + "".join(f"{i},{f},g{i}\n" for i, f in enumerate(FILES)))
+def test_a_table_says_what_is_known(folder: Path, tmp_path: Path) -> None:
+    """A table becomes part of the listing, counts before the names, and need not be complete."""
+    manifest = tmp_path / "table.csv"
+    manifest.write_text(
+        f"KV,path,group,colour,licence,use\n5,{FILES[0]},g,red,MIT,\n7,{FILES[1]},,blue,,measure\n"
+    )
 
-    list_folder(folder, listing, EVERYTHING, groups)
-    rows = acquire_folder(EVERYTHING, tmp_path / "raw", folder, listing)
+    rows = acquire(folder, tmp_path, manifest=manifest)
 
-    assert {row["file"]: (row["group"], row["kv"]) for row in rows} == {
-        file: (f"g{i}", str(i)) for i, file in enumerate(FILES)
+    about = {row["file"]: row for row in rows}
+    assert [about[FILES[0]][k] for k in ("kv", "group", "licence", "use")] == [
+        "5", "g", "MIT", "train",
+    ]  # fmt: skip
+    assert [about[FILES[1]][k] for k in ("kv", "group", "licence", "use")] == [
+        "7", "S1-A1", "CC0", "measure",
+    ]  # fmt: skip
+    assert about[FILES[2]]["group"] == FILES[2]
+
+
+def test_each_folder_has_its_own_table(folder: Path, tmp_path: Path) -> None:
+    """The nearest MANIFEST.csv counts, and names the collection after its folder."""
+    (folder / "MANIFEST.csv").write_text(f"file,group,collection\n{FILES[0]},g,mine\n")
+    (folder / "deep/manifest.csv").write_text("path,group\nphoto.jpg,g\n")
+
+    rows = acquire(folder, tmp_path)
+
+    assert {row["file"]: (row["collection"], row["group"]) for row in rows} == {
+        FILES[0]: ("mine", "mine/g"),
+        FILES[1]: ("deep", "S1-A1"),
+        FILES[2]: ("deep", "deep/g"),
     }
-    assert rows[0]["sample"] == "", "what the CSV does not say is unknown"
+
+
+def test_without_tables_each_sub_folder_is_a_collection(folder: Path, tmp_path: Path) -> None:
+    """Files that are in no sub-folder are the collection of the folder itself."""
+    rows = acquire(folder, tmp_path)
+
+    assert [row["collection"] for row in rows] == ["mine", "deep", "deep"]
+
+
+def test_patterns_choose_what_is_measured_and_excluded(folder: Path, tmp_path: Path) -> None:
+    """What `measure` matches is for measuring only; what `exclude` matches is not read."""
+    params = folder_params(measure=("deep/*.jpg",), exclude=("deep/er/**",))
+
+    rows = acquire(folder, tmp_path, params)
+
+    assert {row["file"]: row["use"] for row in rows} == {FILES[0]: "train", FILES[2]: "measure"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,group\na.tif,g\n", r"4 problems(?s:.*)a\.tif: not in the folder(?s:.*)has no group"),
+        ("file,group\nz.tif,g\n", r"table\.csv: names none of the 3 pictures"),
         ("file,group\n" + "".join(f"{f},g\n" for f in (*FILES, FILES[0])), "named twice"),
-        ("file,group\n" + "".join(f"{f}, \n" for f in FILES), "its group is empty"),
-        ("file,sample\n", "columns file, sample; expected file, group"),
-        ("file,group,colour\n", "colour; expected file, group"),
+        ("sample,area\n", "columns sample, area; expected file, and perhaps group"),
+        ("file,path\na.tif,a.tif\n", "file: a column twice"),
+        (f"file,use\n{FILES[0]},sell\n", "use 'sell', expected train or measure"),
+        (f"file,kv\n{FILES[0]},5 kV\n", "kv '5 kV', expected a number above 0"),
+        (f"file,info_bar\n{FILES[0]},-3\n", "info_bar '-3', expected rows to cut"),
         ("file,group\na.tif\n", "rows of different lengths"),
         ("file,group\na.tif,b,c\n", "rows of different lengths"),
         ('file,group\n"a.tif,b\n', "not a CSV file"),
         ("", "columns ; expected"),
     ],
 )
-def test_wrong_groups_are_refused(text: str, message: str, folder: Path, tmp_path: Path) -> None:
-    """A CSV of groups that does not name every file once is refused, and nothing is listed."""
-    (tmp_path / "groups.csv").write_text(text)
+def test_wrong_tables_are_refused(text: str, message: str, folder: Path, tmp_path: Path) -> None:
+    """A table that cannot be true of the folder is refused, and nothing is listed."""
+    (tmp_path / "table.csv").write_text(text)
 
-    with pytest.raises(ValueError, match=message):
-        list_folder(folder, tmp_path / "listing.csv", EVERYTHING, tmp_path / "groups.csv")
+    with pytest.raises(InputError, match=message):
+        make_list(folder, tmp_path / "listing.csv", manifest=tmp_path / "table.csv")
 
     assert not (tmp_path / "listing.csv").exists()
+
+
+def test_what_is_no_picture_is_counted(folder: Path, tmp_path: Path) -> None:
+    """Notes, hidden files and tables are no pictures; their number is said."""
+    for name in ("README.md", "notes.txt", ".hidden.tif", "sub.csv"):
+        (folder / name).write_text("hello")
+
+    line = make_list(folder, tmp_path / "listing.csv")
+
+    assert line.startswith("3 pictures of 2 collections")
+    assert "4 files that are no pictures (1 .csv, 1 .md, 1 .tif, 1 .txt)" in line
+
+
+def test_unreadable_and_equal_pictures_are_left_out_by_name(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken picture and a copy of another are named with the reason, and are not acquired."""
+    (folder / "broken.tif").write_bytes(b"II*\0broken")
+    (folder / "empty.png").touch()
+    (folder / "copy.tif").write_bytes((folder / FILES[0]).read_bytes())
+
+    rows = acquire(folder, tmp_path, max_left_out=0.5)
+
+    assert {row["file"] for row in rows} == set(FILES)
+    errors = capsys.readouterr().err
+    assert f"left out: copy.tif: the same file as {FILES[0]}" in errors
+    assert "left out: broken.tif: " in errors
+    assert "left out: empty.png: empty" in errors
+
+
+def test_too_many_unreadable_pictures_end_in_an_error(folder: Path, tmp_path: Path) -> None:
+    """Above the share that may be left out, the run stops and lists every file."""
+    (folder / "broken.tif").write_bytes(b"II*\0broken")
+
+    make_list(folder, tmp_path / "listing.csv", max_left_out=0.25)
+    with pytest.raises(InputError, match=r"1 of 4 pictures of .*mine cannot(?s:.*)broken\.tif: "):
+        make_list(folder, tmp_path / "listing.csv", max_left_out=0.2)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    """Of a folder without any picture the message says what is there."""
+    (tmp_path / "a.txt").touch()
+
+    with pytest.raises(InputError, match=r"no TIFF, PNG or JPEG file .* and 1 files"):
+        make_list(tmp_path, tmp_path / "listing.csv")
 
 
 def test_every_difference_from_the_listing_is_named(
     folder: Path, listing: Path, tmp_path: Path
 ) -> None:
     """New, missing and changed files end in one error that says how to list anew."""
-    (folder / "new.tif").write_bytes(b"new")
+    Image.fromarray(np.full((4, 5), 9, np.uint8)).save(folder / "new.tif")
     (folder / FILES[0]).unlink()
     data = (folder / FILES[1]).read_bytes()
     (folder / FILES[1]).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    (folder / FILES[2]).write_bytes(b"shorter")
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(folder / FILES[2])
 
     with pytest.raises(ValueError, match=r"4 files of .*`semforensics list-folder ") as caught:
         acquire_folder(EVERYTHING, tmp_path / "raw", folder, listing)
@@ -139,7 +252,7 @@ def test_every_difference_from_the_listing_is_named(
 def test_listing_again_makes_it_whole(folder: Path, listing: Path, tmp_path: Path) -> None:
     """After listing anew the changed folder is acquired."""
     (folder / FILES[0]).rename(folder / "renamed.tif")
-    list_folder(folder, listing, EVERYTHING)
+    make_list(folder, listing)
 
     rows = acquire_folder(EVERYTHING, tmp_path / "raw", folder, listing)
 
@@ -181,14 +294,15 @@ def test_patterns_that_select_nothing_are_an_error(folder: Path) -> None:
 
 def test_links_inside_the_folder_are_files(folder: Path, tmp_path: Path) -> None:
     """A link to a file of the folder is copied as that file."""
-    (folder / "link.tif").symlink_to(FILES[0])
-    list_folder(folder, tmp_path / "listing.csv", EVERYTHING)
+    data = (folder / FILES[0]).read_bytes()
+    (folder / FILES[0]).rename(folder / ".original")
+    (folder / "link.tif").symlink_to(".original")
 
-    acquire_folder(EVERYTHING, tmp_path / "raw", folder, tmp_path / "listing.csv")
+    acquire(folder, tmp_path)
 
     copy = tmp_path / "raw/link.tif"
     assert not copy.is_symlink()
-    assert copy.read_bytes() == (folder / FILES[0]).read_bytes()
+    assert copy.read_bytes() == data
 
 
 def test_everything_that_is_no_file_of_the_folder_is_listed(folder: Path, tmp_path: Path) -> None:
@@ -200,8 +314,8 @@ def test_everything_that_is_no_file_of_the_folder_is_listed(folder: Path, tmp_pa
     (folder / "deep link").symlink_to(folder / "deep")
     os.mkfifo(folder / "pipe.tif")
 
-    with pytest.raises(ValueError, match="5 problems") as caught:
-        list_folder(folder, tmp_path / "listing.csv", EVERYTHING)
+    with pytest.raises(InputError, match="5 of 8 pictures") as caught:
+        make_list(folder, tmp_path / "listing.csv")
 
     message = str(caught.value)
     for reason in (
@@ -281,12 +395,10 @@ def test_patterns_match_as_pathlib_does(
 def test_published_micrographs_form_22_groups(shared: Path, tmp_path: Path) -> None:
     """The 29 raw micrographs of the published set that lie here are 22 groups."""
     folder = shared / "sem/boiko-pdc-partial"
-    params = FolderParams(
-        include=("original_with_bar/**/*.tif", "cropped_890/**/*.tif"), licence="CC BY 4.0"
-    )
+    params = folder_params(include=("original_with_bar/**/*.tif", "cropped_890/**/*.tif"))
 
-    assert list_folder(folder, tmp_path / "listing.csv", params) == 29
-    rows = acquire_folder(params, tmp_path / "raw", folder, tmp_path / "listing.csv")
+    rows = acquire(folder, tmp_path, params)
 
+    assert len(rows) == 29
     assert len({row["group"] for row in rows}) == 22
     assert {row["magnification_k"] for row in rows} == {50, 100, 200}

@@ -67,6 +67,18 @@ LOSSLESS: dict[str, tuple[Save, np.ndarray]] = {
     "tiled.tif": (tiff(GREY, tile=(16, 16), compression="zlib"), GREY),
     "big.tif": (tiff(GREY, bigtiff=True), GREY),
     "white_is_zero.tif": (tiff(255 - GREY, photometric="miniswhite"), GREY),
+    "deep_equal.tif": (tiff(np.dstack([DEEP] * 3), photometric="rgb"), DEEP),
+    "deep_planes.tif": (
+        tiff(np.stack([DEEP] * 3), photometric="rgb", planarconfig="separate"),
+        DEEP,
+    ),
+    "turned.png": (
+        pillow(
+            np.rot90(GREY),
+            exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
+        ),
+        GREY,
+    ),
     "alpha.tif": (
         tiff(
             np.dstack([GREY, np.full_like(GREY, 255)]),
@@ -151,7 +163,10 @@ REFUSED: dict[str, tuple[Save, str]] = {
     "signed.tif": (tiff(GREY.astype(np.int16)), "samples of type int16"),
     "signed_bytes.tif": (tiff(GREY.view(np.int8)), "samples of type int8"),
     "deeper.tif": (tiff(GREY.astype(np.uint32)), "samples of type uint32"),
-    "deep_colour.tif": (tiff(np.dstack([DEEP] * 3), photometric="rgb"), "16 bits per colour"),
+    "deep_colour.tif": (
+        tiff(np.dstack([DEEP, DEEP, DEEP[::-1]]), photometric="rgb"),
+        "16 bits per colour channel that differ",
+    ),
     "deep_colour.png": (
         lambda path: path.write_bytes(png(2, 1, 16, 2, bytes(13))),
         "16 bits per colour",

@@ -16,7 +16,7 @@ from semforensics.trials.under_test import DetectorUnderTest
 
 CPU = torch.device("cpu")
 SIZE_PX = 32
-SHARES = SplitParams(train=0.6, test=0.3, validation=0.1)
+SHARES = SplitParams(by="group", train=0.6, test=0.3, validation=0.1)
 
 
 def recipe(**changes: object) -> TrainClassifierParams:

@@ -1,6 +1,7 @@
 """Raw micrographs to crops: geometry, names, and all or nothing."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from semforensics.core.errors import InputError
 from semforensics.core.images import read_crop, read_grey
-from semforensics.core.tables import CROP_COLUMNS
+from semforensics.core.tables import CROP_COLUMNS, LEFT_OUT_COLUMNS
 from semforensics.micrographs.crop import crop, cut
 from semforensics.params import CropParams
 from tests.conftest import Call, Ended
@@ -25,16 +26,20 @@ from tests.micrographs.drawing import draw_bar, draw_scene
 
 def params(**changes: object) -> CropParams:
     """Tiles of 32 px; the info bar is found."""
-    usual = {"geometry": "tiles", "size_px": 32, "info_bar": "auto", "max_megapixels": 1}
+    usual = {
+        **{"geometry": "tiles", "size_px": 32, "info_bar": "auto", "max_megapixels": 1},
+        **{"max_flat_share": None, "max_tiles": None, "max_left_out": 0},
+    }
     return CropParams.model_validate(usual | changes)
 
 
 def run_crop(raw: Raw, tmp_path: Path, section: CropParams) -> list[dict[str, str]]:
     """Crop a folder, and read the table of crops."""
-    count = crop(*raw, tmp_path / "cropped", tmp_path / "crops.csv", section)
+    outputs = [tmp_path / name for name in ("cropped", "crops.csv", "left_out.csv")]
+    line = crop(*raw, *outputs, section)
     with (tmp_path / "crops.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert count.crops == len(rows)
+    assert line.startswith(f"{len(rows)} crops in ")
     return rows
 
 
@@ -58,7 +63,7 @@ def test_tiles_with_text_are_left_out_and_counted(
     }  # fmt: skip
     assert len(rows) == 70 - 2
     assert "68 crops in" in done.stdout
-    assert "2 left out: text or lines in them" in done.stdout
+    assert "left out: 2 tiles (text or lines), listed in" in done.stdout
 
 
 def test_a_micrograph_full_of_text_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
@@ -66,7 +71,7 @@ def test_a_micrograph_full_of_text_is_named(make_raw: MakeRaw, tmp_path: Path) -
     scene = Image.fromarray(draw_scene(0, 128, 128))
     ImageDraw.Draw(scene).text((8, 8), "500\nnm", 255, ImageFont.load_default(40))
 
-    with pytest.raises(ValueError, match="all 1 tiles hold text"):
+    with pytest.raises(ValueError, match="none of 1 tiles can be used: text or lines in 1"):
         run_crop(make_raw({"a.png": np.asarray(scene)}), tmp_path, params(size_px=128, info_bar=0))
 
 
@@ -250,7 +255,73 @@ def test_same_input_same_bytes(make_raw: MakeRaw, tmp_path: Path) -> None:
         for run in ("1", "2")
     )
     assert first == second
-    assert len(first) == 9
+    assert len(first) == 10
+
+
+def left_out(tmp_path: Path) -> list[tuple[str, ...]]:
+    """What the table of what is left out says."""
+    with (tmp_path / "left_out.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert tuple(header) == LEFT_OUT_COLUMNS
+    return [tuple(row) for row in rows]
+
+
+def test_what_cannot_be_used_is_left_out_by_name(make_raw: MakeRaw, tmp_path: Path) -> None:
+    """Up to the share that is allowed, micrographs that cannot be used are listed and left out."""
+    raw = make_raw({name: draw_scene(0, 64, 64) for name in ("a.png", "b.png", "c.png")})
+    (raw[0] / "b.png").write_bytes(b"no image")
+
+    rows = run_crop(raw, tmp_path, params(info_bar=0, max_left_out=0.4))
+    with pytest.raises(InputError, match=r"b\.png: not a TIFF"):
+        run_crop(raw, tmp_path, params(info_bar=0, max_left_out=0.3))
+
+    assert {row["micrograph"] for row in rows} == {"a.png", "c.png"}
+    assert left_out(tmp_path) == [("b.png", "", "not a TIFF, PNG or JPEG image")]
+
+
+def test_flat_tiles_are_left_out(make_raw: MakeRaw, tmp_path: Path) -> None:
+    """Tiles of nearly one grey level are counted and left out."""
+    frame = draw_scene(0, 64, 96)
+    frame[:32, :64] = 200
+
+    rows = run_crop(make_raw({"a.png": frame}), tmp_path, params(info_bar=0, max_flat_share=0.9))
+
+    assert len(rows) == 4
+    assert left_out(tmp_path) == [("a.png", "2", "flat")]
+
+
+def test_the_table_of_the_folder_knows_the_bar(make_raw: MakeRaw, tmp_path: Path) -> None:
+    """Rows that the catalogue says are cut off count before the parameter."""
+    raw, catalogue = make_raw({"a.png": draw_scene(0, 64, 64), "b.png": draw_scene(1, 64, 64)})
+    table = pd.read_csv(catalogue, dtype=str).assign(
+        collection="c", instrument="", pixels="", info_bar=["32", ""], use="train"
+    )
+    table.to_csv(catalogue, index=False)
+
+    rows = run_crop((raw, catalogue), tmp_path, params(info_bar=0))
+
+    counts = Counter(row["micrograph"] for row in rows)
+    assert counts == {"a.png": 2, "b.png": 4}
+    assert {(row["collection"], row["use"]) for row in rows} == {("c", "train")}
+
+
+def test_tiles_are_drawn_by_the_root_of_a_collections_size(
+    make_raw: MakeRaw, tmp_path: Path
+) -> None:
+    """The largest collection gives the tiles asked for, one of a quarter of its size gives half."""
+    sizes = {"a/1.png": 128, "a/2.png": 128, "b/1.png": 64, "b/2.png": 64}  # 32 and 8 tiles
+    raw, catalogue = make_raw({name: draw_scene(0, side, side) for name, side in sizes.items()})
+    table = pd.read_csv(catalogue, dtype=str)
+    known = {"instrument": "", "pixels": "", "info_bar": "", "use": "train"}
+    table.assign(collection=table["file"].str[0], **known).to_csv(catalogue, index=False)
+
+    rows = run_crop((raw, catalogue), tmp_path, params(info_bar=0, max_tiles=8))
+
+    assert Counter(row["micrograph"] for row in rows) == {
+        "a/1.png": 4, "a/2.png": 4, "b/1.png": 2, "b/2.png": 2,
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "cropped").iterdir()} == {r["file"] for r in rows}
+    assert sum(int(count) for _, count, reason in left_out(tmp_path) if reason == "max_tiles") == 28
 
 
 def command(call: Call, root: Path, tmp_path: Path, raw: Raw, **changes: object) -> Ended:
@@ -258,7 +329,7 @@ def command(call: Call, root: Path, tmp_path: Path, raw: Raw, **changes: object)
     values = yaml.safe_load((root / "params.yaml").read_text())
     values["crop"] = params(**changes).model_dump()
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    outs = (tmp_path / "cropped", tmp_path / "crops.csv")
+    outs = (tmp_path / name for name in ("cropped", "crops.csv", "left_out.csv"))
     return call("crop", *raw, *outs, "--params", tmp_path / "params.yaml")
 
 
@@ -301,7 +372,7 @@ def test_one_error_lists_every_bad_file(
     lines = done.stderr.splitlines()[1:]
     assert len(lines) == len(expected)
     for line, (name, reason) in zip(lines, expected.items(), strict=True):
-        assert line.strip().startswith(f"{raw / name}: {reason}")
+        assert line.strip().startswith(f"{name}: {reason}")
     assert {p.name for p in tmp_path.iterdir()} == {"raw", "catalogue.csv", "params.yaml"}
     assert {p: p.read_bytes() for p in raw.iterdir()} == before
 

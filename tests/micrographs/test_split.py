@@ -14,7 +14,7 @@ from semforensics.micrographs.split import split, split_by_file, split_by_group
 from semforensics.params import SplitParams
 from tests.conftest import Call
 
-SHARES = SplitParams(train=0.6, test=0.3, validation=0.1)
+SHARES = SplitParams(by="group", train=0.6, test=0.3, validation=0.1)
 seeds = st.integers(0, 2**32)
 group_sizes = st.lists(st.integers(1, 60), min_size=3, max_size=40)
 
@@ -142,6 +142,73 @@ def test_clean_keeps_what_thesis_mixes(tmp_path: Path) -> None:
         assert sorted(table["file"]) == sorted(read_crops(crops)["file"])
 
     assert most == {"clean": 1, "thesis": 3}
+
+
+def with_collections(sizes: list[int], collections: str, measured: str = "") -> pd.DataFrame:
+    """A table whose groups are of collections named by letters; some are for measuring."""
+    table = table_of(sizes)
+    letters = dict(zip(dict.fromkeys(table["group"]), collections, strict=True))
+    table["collection"] = table["group"].map(letters)
+    use = np.where(table["collection"].isin(list(measured)), "measure", "train")
+    return table.assign(use=use)
+
+
+def test_a_collection_stays_in_one_split(tmp_path: Path) -> None:
+    """Where collections are split, no collection is in two splits; where groups are, it may be."""
+    crops = write(with_collections([6] * 12, "aaabbbcccddd"), tmp_path / "crops.csv")
+    most = {}
+
+    for by in ("collection", "group"):
+        shares = SHARES.model_copy(update={"by": by})
+        split(crops, tmp_path / by, shares, "clean", 0)
+        table = read_splits(tmp_path / by)
+        most[by] = table.groupby("collection")["split"].nunique().max()
+        assert (table.groupby("group")["split"].nunique() == 1).all()
+
+    assert most["collection"] == 1 < most["group"]
+
+
+def test_collections_that_share_a_group_are_split_as_one(tmp_path: Path) -> None:
+    """Two folders with views of one area are in one split."""
+    table = with_collections([6] * 12, "aaabbbcccddd")
+    table.loc[table["group"] == "S1-A3", "group"] = "S1-A2"  # of a and of b
+    crops = write(table, tmp_path / "crops.csv")
+
+    split(crops, tmp_path / "s", SHARES.model_copy(update={"by": "collection"}), "clean", 0)
+
+    splits = read_splits(tmp_path / "s")
+    assert splits.loc[splits["collection"].isin(["a", "b"]), "split"].nunique() == 1
+    assert (splits.groupby("collection")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("protocol", ["clean", "thesis"])
+@pytest.mark.parametrize("by", ["collection", "group"])
+def test_what_is_for_measuring_is_never_trained_on(tmp_path: Path, protocol: str, by: str) -> None:
+    """Crops for measuring are test crops beside the shares, and the text names their collection."""
+    table = with_collections([10] * 9, "aabbccddm", measured="m")
+    crops = write(table, tmp_path / "crops.csv")
+
+    shares = SHARES.model_copy(update={"by": by})
+    text = split(crops, tmp_path / "splits.csv", shares, protocol, 0)
+
+    splits = read_splits(tmp_path / "splits.csv")
+    assert set(splits.loc[splits["use"] == "measure", "split"]) == {"test"}
+    trained_on = splits[splits["use"] == "train"]
+    assert set(trained_on["split"]) == set(SPLITS)
+    assert text.endswith("for measuring only, in no training and no calibration (crops): m 10")
+
+
+def test_too_few_groups_are_split_by_micrograph_with_a_warning(tmp_path: Path) -> None:
+    """Two groups of six micrographs become six groups, and the text says that this flatters."""
+    table = table_of([4] * 6).assign(group=np.repeat(["S1", "S2"], 12))
+    crops = write(table, tmp_path / "crops.csv")
+
+    text = split(crops, tmp_path / "splits.csv", SHARES, "clean", 0)
+
+    splits = read_splits(tmp_path / "splits.csv")
+    assert (splits["group"] == splits["micrograph"]).all()
+    assert (splits.groupby("micrograph")["split"].nunique() == 1).all()
+    assert "warning: fewer than 3 of each group to train on, split by micrograph" in text
 
 
 def test_rows_are_kept_as_they_were_written(tmp_path: Path) -> None:

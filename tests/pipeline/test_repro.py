@@ -173,6 +173,7 @@ def test_the_pipeline_rebuilds_compares_and_queues(tiny: Path, run: Run) -> None
     assert loose == {
         "data/catalogue.csv",
         "data/crops.csv",
+        "data/left_out.csv",
         "data/splits.csv",
         "data/pretrained/alex.safetensors",
         "data/screening/model.safetensors",

@@ -23,7 +23,7 @@ from semforensics.detector.domain import DOMAIN_FILE, Domain
 from semforensics.detector.npr import network_input
 from semforensics.detector.perturbations import resize
 from semforensics.detector.scoring import MODEL_FILE
-from semforensics.micrographs.crop import cut, read_image_area
+from semforensics.micrographs.crop import cut_micrograph
 from semforensics.params import AuditShortcutsParams, CropParams
 from semforensics.publish.release import GATES, check_release
 from semforensics.trials.audit import (
@@ -181,10 +181,18 @@ def test_a_crop_and_a_fake_of_one_picture_are_the_same_bytes(tmp_path: Path) -> 
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     write_grey_png(tmp_path / "fake.png", to_uint8(to_unit_range(torch.from_numpy(grey))).numpy())
     Image.fromarray(grey).save(tmp_path / "micrograph.tif")
-    params = CropParams(geometry="tiles", size_px=16, info_bar=0, max_megapixels=1)
+    params = CropParams(
+        geometry="tiles",
+        size_px=16,
+        info_bar=0,
+        max_flat_share=None,
+        max_tiles=None,
+        max_left_out=0,
+        max_megapixels=1,
+    )
 
-    ((_, _, real),) = cut(read_image_area(tmp_path / "micrograph.tif", params).grey, params)
-    write_grey_png(tmp_path / "real.png", real)
+    (tile,), _ = cut_micrograph(tmp_path / "micrograph.tif", params)
+    write_grey_png(tmp_path / "real.png", tile.grey)
 
     np.testing.assert_array_equal(read_crop(tmp_path / "real.png"), grey)
     assert (tmp_path / "real.png").read_bytes() == (tmp_path / "fake.png").read_bytes()

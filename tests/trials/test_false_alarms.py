@@ -25,7 +25,15 @@ from semforensics.trials.intervals import wilson_interval
 
 CPU = torch.device("cpu")
 ALPHA = 0.2  # the validation split has 6 images of each class
-CROP = CropParams(geometry="tiles", size_px=32, info_bar=0, max_megapixels=1)
+CROP = CropParams(
+    geometry="tiles",
+    size_px=32,
+    info_bar=0,
+    max_flat_share=None,
+    max_tiles=None,
+    max_left_out=0,
+    max_megapixels=1,
+)
 NOTHING_REFUSED = pd.DataFrame(columns=["set", "file", "group", "groups", "reason"])
 SETS = {"doubled": ("doubled/*",), "plain": ("plain/**/*.png",)}
 

@@ -13,7 +13,13 @@ from PIL import Image
 from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import sha256_of
 from semforensics.core.progress import track
-from semforensics.core.tables import CATALOGUE_COLUMNS, check_catalogue, number_text, write_table
+from semforensics.core.tables import (
+    CATALOGUE_COLUMNS,
+    FOLDER_COLUMNS,
+    check_catalogue,
+    number_text,
+    write_table,
+)
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -48,7 +54,23 @@ def describe_files(raw: Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def measure_file(path: Path) -> dict[str, str | int]:
-    """Return hash and size of an image file, from its header alone.
+    """Return hash, and size by its header, of an image file.
+
+    Raises:
+        InputError: Not a TIFF, PNG or JPEG file.
+    """
+    width, height, bits = measure_header(path)
+    return {
+        "sha256": sha256_of(path),
+        "size_bytes": path.stat().st_size,
+        "width_px": width,
+        "height_px": height,
+        "bit_depth": bits,
+    }
+
+
+def measure_header(path: Path) -> tuple[int, int, int]:
+    """Return width and height in pixels, and bits per sample, of an image file.
 
     Raises:
         InputError: Not a TIFF, PNG or JPEG file.
@@ -62,13 +84,7 @@ def measure_file(path: Path) -> dict[str, str | int]:
         raise InputError(f"{path}: {error or type(error).__name__}") from error
     if min(width, height, bits) < 1:
         raise InputError(f"{path}: {width} x {height} px of {bits} bits, expected more than none")
-    return {
-        "sha256": sha256_of(path),
-        "size_bytes": path.stat().st_size,
-        "width_px": width,
-        "height_px": height,
-        "bit_depth": bits,
-    }
+    return width, height, bits
 
 
 def _read_header(path: Path, start: bytes) -> tuple[int, int, int]:
@@ -102,7 +118,10 @@ def write_catalogue(rows: Iterable[Row], path: Path) -> int:
         {name: v if isinstance(v, str) else number_text(v) for name, v in row.items()}
         for row in rows
     ]
-    table = pd.DataFrame(texts, columns=list(CATALOGUE_COLUMNS), dtype=str).fillna("")
+    columns = CATALOGUE_COLUMNS + (
+        FOLDER_COLUMNS if any("collection" in row for row in texts) else ()
+    )
+    table = pd.DataFrame(texts, columns=list(columns), dtype=str).fillna("")
     table = table.sort_values("file", ignore_index=True)
     check_catalogue(table, path)
     write_table(table, path)

@@ -5,16 +5,90 @@ changed files are noticed.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
 
-from semforensics.core.errors import raise_problems
+from semforensics.acquire.catalogue import measure_header
+from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import sha256_of
 from semforensics.core.progress import track
 from semforensics.core.tables import LISTING_COLUMNS, is_below
+
+_PICTURE_SUFFIXES = (
+    ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif",
+    ".jp2", ".jpx", ".heic", ".dm3", ".dm4",
+)  # fmt: skip
+"""Files so named are pictures; one that cannot be read is named, not counted among the others."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files below a folder."""
+
+    pictures: list[str]
+    """Those that can be read, as sorted relative posix paths."""
+    left_out: dict[str, str]
+    """Pictures that cannot be read, and links and folders that are not followed, with the reason;
+    sorted."""
+    others: "Counter[str]"
+    """How many files are no pictures, by suffix."""
+    num_excluded: int
+    """Pictures that the patterns exclude."""
+
+
+def find_pictures(folder: Path, include: Sequence[str], exclude: Sequence[str]) -> Found:
+    """Find the TIFF, PNG and JPEG files below a folder by their content; hidden files are others.
+
+    Raises:
+        InputError: There are none that `include` matches.
+    """
+    problems: list[str] = []
+    pictures, left_out, others, num_excluded = [], dict[str, str](), Counter[str](), 0
+    for file in sorted(_walk(folder, problems)):
+        parts, suffix = file.split("/"), Path(file).suffix.lower()
+        is_named_so = suffix in _PICTURE_SUFFIXES
+        reason = _fault(folder, file) or _unreadable(folder / file)
+        if any(part.startswith(".") for part in parts) or (reason and not is_named_so):
+            others[suffix or "no suffix"] += 1
+        elif not _is_matched(parts, include) or _is_matched(parts, exclude):
+            num_excluded += 1
+        elif reason:
+            left_out[file] = reason
+        else:
+            pictures.append(file)
+    for problem in problems:
+        path, _, reason = problem.rpartition(": ")
+        left_out[Path(path).relative_to(folder).as_posix()] = reason
+    left_out = {file if is_below(file) else _printable(file): r for file, r in left_out.items()}
+    if not pictures and not left_out:
+        raise InputError(
+            f"{folder}: no TIFF, PNG or JPEG file that acquire.folder.include "
+            f"({', '.join(include)}) matches; {num_excluded} others, and {others.total()} files "
+            "that are no pictures"
+        )
+    return Found(pictures, dict(sorted(left_out.items())), others, num_excluded)
+
+
+def _printable(file: str) -> str:
+    return "".join(c if c.isprintable() and c != "\\" else "?" for c in file)
+
+
+def _is_matched(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(matches(parts, pattern.split("/")) for pattern in patterns)
+
+
+def _unreadable(path: Path) -> str | None:
+    """Say why a file is no picture that is read; None if its header is one."""
+    try:
+        measure_header(path)
+    except InputError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
 
 
 def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

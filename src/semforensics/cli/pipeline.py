@@ -91,21 +91,27 @@ def list_folder(
     folder: InDir,
     listing: OutPath,
     run: Run,
-    groups: Annotated[
+    manifest: Annotated[
         Path | None,
         typer.Option(
-            envvar="SEMFORENSICS_GROUPS",
+            envvar="SEMFORENSICS_MANIFEST",
             exists=True,
             dir_okay=False,
-            help="CSV of file and group; without it, groups come from the file names.",
+            help="CSV of file, group, ...; without it, each MANIFEST.csv in the folder is read.",
         ),
     ] = None,
 ) -> str:
     """List a folder of micrographs with their hashes, so that the pipeline notices new ones."""
     from semforensics.acquire.folder import list_folder
 
-    count = list_folder(folder, listing, run.params.acquire.folder, groups)
-    return f"{count} files of {folder} in {listing}"
+    p = run.params
+    return list_folder(
+        folder,
+        listing,
+        p.acquire.folder,
+        max_left_out=p.crop.max_left_out,
+        manifest=manifest,
+    )
 
 
 @PANEL.command
@@ -136,13 +142,13 @@ def acquire(
 
 
 @PANEL.command
-def crop(raw: InDir, catalogue: InFile, cropped: OutPath, crops: OutPath, run: Run) -> str:
+def crop(
+    raw: InDir, catalogue: InFile, cropped: OutPath, crops: OutPath, left_out: OutPath, run: Run
+) -> str:
     """Cut raw micrographs into square crops, without their info bars."""
     from semforensics.micrographs.crop import crop
 
-    count = crop(raw, catalogue, cropped, crops, run.params.crop)
-    what = f"{count.crops} crops in {cropped}"
-    return f"{what}; {count.left_out} left out: text or lines in them" if count.left_out else what
+    return crop(raw, catalogue, cropped, crops, left_out, run.params.crop)
 
 
 @PANEL.command

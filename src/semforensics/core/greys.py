@@ -1,12 +1,28 @@
-"""Grey samples of 16 bits → 8 bits; without torch, so that a process that decodes starts fast."""
+"""Decoded samples → upright 8-bit grey; without torch, so that decoding starts fast."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 Samples = UInt8[np.ndarray, "height width"] | UInt16[np.ndarray, "height width"]
 
 _PERCENTILES = (0.1, 99.9)  # become black and white when 16 bits become 8
 _FACTORS_OF_8_BIT = (257, 256, 16, 1)  # by which programs widen 8-bit samples to 16 bits
+_SEPARATE = 2  # planes of a TIFF file, one after the other
+_ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(np.transpose(x), 2),
+    8: np.rot90,
+}
+"""EXIF orientation → how stored pixels become the picture (EXIF 2.32, tag 0x0112)."""
 
 
 def to_8_bit(samples: Samples) -> UInt8[np.ndarray, "height width"]:
@@ -42,3 +58,41 @@ def narrowed(samples: Samples) -> UInt8[np.ndarray, "height width"] | None:
         if highest <= 255 * factor and not (samples % factor).any():
             return (samples // factor).astype(np.uint8)
     return None
+
+
+def deep_grey(page: Any) -> UInt16[np.ndarray, "height width"] | None:
+    """Return the grey of a page of 16-bit colour, which Pillow would cut to 8 bits.
+
+    Args:
+        page: A `tifffile.TiffPage`.
+
+    Returns:
+        None where the channels differ, or it is not opaque.
+    """
+    samples = page.asarray()
+    if page.planarconfig == _SEPARATE:
+        samples = np.moveaxis(samples, 0, -1)
+    colours, alpha = samples[..., :3], samples[..., 3:]
+    is_grey = samples.shape[-1] >= 3 and (colours == colours[..., :1]).all()
+    return samples[..., 0].astype(np.uint16) if is_grey and (alpha == 65535).all() else None
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of a picture; 1 where none is to be applied.
+
+    Pillow turns TIFF files by itself.
+    """
+    if isinstance(image, TiffImageFile):
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a broken EXIF block says nothing
+        return 1
+    return found if found in _ORIENTATIONS else 1
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored pixels to the picture that the EXIF orientation says; 1: as they are."""
+    if orientation == 1:
+        return pixels
+    return np.ascontiguousarray(_ORIENTATIONS[orientation](pixels))

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -17,7 +18,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.core.greys import Samples, to_8_bit
+from semforensics.core.greys import Samples, deep_grey, orientation, to_8_bit, upright
 
 MAX_MEGAPIXELS = 64.0
 """Of a file whose size no parameter bounds; a 6-inch micrograph scanned at 1200 dpi has 52."""
@@ -45,7 +46,8 @@ def read_samples(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Samples:
     """Read a TIFF, PNG or JPEG file as grey of the file's depth, 8 or 16 bits.
 
     Colour becomes grey by ITU-R BT.601 luma, 0.299 R + 0.587 G + 0.114 B, rounded; equal channels
-    are kept exactly. An opaque alpha channel is dropped.
+    are kept exactly, those of a TIFF file of 16 bits too. An opaque alpha channel is dropped. The
+    picture is turned as its EXIF orientation says.
 
     Images of more megapixels are refused by their header, before they are decoded. Pillow's limit,
     89 megapixels, holds too.
@@ -98,26 +100,39 @@ def _refuse_by_encoding(path: Path) -> None:
             page = tiff.pages.first
             if page.dtype not in (np.uint8, np.uint16):
                 raise _RefusedError(f"samples of type {page.dtype}, expected uint8 or uint16")
-            if page.dtype == np.uint16 and page.samplesperpixel > 1:
-                raise _RefusedError("16 bits per colour channel, expected 8")
 
 
 def _decode(path: Path, max_megapixels: float) -> Samples:
     with Image.open(path, formats=_FORMATS) as image:
         _refuse_by_header(image, max_megapixels)
-        image.load()
-        if image.mode.startswith("I;16"):
-            samples = np.asarray(image).astype(np.uint16)
-            # Pillow turns 8-bit samples round by itself, but not these.
-            tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-            white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
-            return np.invert(samples) if white_is_zero else samples
-        if image.has_transparency_data:
-            low, high = image.convert("RGBA").getchannel("A").getextrema()
-            if (low, high) != (255, 255):
-                raise _RefusedError(f"transparent: alpha from {low} to {high}, expected 255")
-        colours = image.convert("RGB") if image.mode in ("P", "PA") else image
-        return np.array(colours.convert("L"))
+        if isinstance(image, TiffImageFile):
+            with tifffile.TiffFile(path) as tiff:
+                page = tiff.pages.first
+                if page.dtype == np.uint16 and page.samplesperpixel > 1:
+                    return _deep_grey_of(page)
+        return upright(_samples_of(image), orientation(image))
+
+
+def _deep_grey_of(page: Any) -> Samples:
+    if (grey := deep_grey(page)) is None:
+        raise _RefusedError("16 bits per colour channel that differ, expected 8")
+    return grey
+
+
+def _samples_of(image: Image.Image) -> Samples:
+    image.load()
+    if image.mode.startswith("I;16"):
+        samples = np.asarray(image).astype(np.uint16)
+        # Pillow turns 8-bit samples round by itself, but not these.
+        tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+        white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+        return np.invert(samples) if white_is_zero else samples
+    if image.has_transparency_data:
+        low, high = image.convert("RGBA").getchannel("A").getextrema()
+        if (low, high) != (255, 255):
+            raise _RefusedError(f"transparent: alpha from {low} to {high}, expected 255")
+    colours = image.convert("RGB") if image.mode in ("P", "PA") else image
+    return np.array(colours.convert("L"))
 
 
 def _refuse_by_header(image: Image.Image, max_megapixels: float) -> None:

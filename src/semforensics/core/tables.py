@@ -28,6 +28,8 @@ CATALOGUE_COLUMNS = (
     "source",
     "licence",
 )
+FOLDER_COLUMNS = ("collection", "instrument", "pixels", "info_bar", "use")
+"""Of the catalogue of a folder: after the others."""
 LISTING_COLUMNS = ("file", "size_bytes", "sha256")
 CROP_COLUMNS = (
     "file",
@@ -39,6 +41,9 @@ CROP_COLUMNS = (
     "top_px",
     "left_px",
 )
+LEFT_OUT_COLUMNS = ("file", "num_tiles", "reason")
+MEASURE = "measure"
+"""In the column `use`: the image is for measuring, and no training or calibration sees it."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 _LEAST = {"size_bytes": 1, "width_px": 1, "height_px": 1, "bit_depth": 1, "top_px": 0, "left_px": 0}
 """Columns of whole numbers, with their least value."""
@@ -108,7 +113,7 @@ def read_catalogue(path: Path) -> pd.DataFrame:
 
 def check_catalogue(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Turn the texts of a catalogue into what `read_catalogue` returns; errors as there."""
-    check_columns(path, table.columns, [CATALOGUE_COLUMNS])
+    check_columns(path, table.columns, [CATALOGUE_COLUMNS, CATALOGUE_COLUMNS + FOLDER_COLUMNS])
     bad = ~table["sha256"].str.fullmatch("[0-9a-f]{64}")
     values = table.loc[bad, ["file", "sha256"]].to_numpy()
     return _with_numbers(table, path, [f"{file}: sha256 {value!r}" for file, value in values])

@@ -142,7 +142,10 @@ class Corpus:
             raise InputError(f"the classifier does not say its {min(missing)}; train it again")
         if name is not None and meta["detector"] != name:
             raise InputError(f"the classifier is {meta['detector']}, expected {name}")
-        for key, value in (("protocol", self.protocol), ("shares", self.shares.model_dump())):
+        for key, value in (
+            ("protocol", self.protocol),
+            ("shares", self.shares.model_dump(exclude={"by"})),
+        ):
             if meta[key] != value:
                 raise InputError(
                     f"the classifier was trained with {key} {meta[key]}, found {value}"

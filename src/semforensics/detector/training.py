@@ -133,7 +133,7 @@ def train_classifier(
         "protocol": corpus.protocol,
         "data": data,
         "seed": seed,
-        "shares": corpus.shares.model_dump(),
+        "shares": corpus.shares.model_dump(exclude={"by"}),
         "params": params.model_dump(),
         "epochs": params.epochs,
         "size_px": list(train.images.shape[-2:]),

@@ -7,11 +7,14 @@ would tell reals from fakes. `resize` and `squash` resample by Lanczos with anti
 the centre square, or the whole frame pressed into a square as the thesis does.
 """
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,17 +26,26 @@ from semforensics.core.files import atomic_folder
 from semforensics.core.greys import to_8_bit
 from semforensics.core.images import read_samples, write_grey_png
 from semforensics.core.progress import track
-from semforensics.core.tables import CROP_COLUMNS, number_text, read_catalogue, write_table
+from semforensics.core.tables import (
+    CROP_COLUMNS,
+    LEFT_OUT_COLUMNS,
+    number_text,
+    read_catalogue,
+    write_table,
+)
 from semforensics.micrographs.info_bar import UnsureError
 from semforensics.micrographs.text import find_drawn
 from semforensics.params import CropParams
 
 INHERITED = ("group", "label", "magnification_k", "kv")
+ALSO_INHERITED = ("collection", "use")
+"""Where the catalogue has them."""
 Grey = UInt8[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
 
 
-class ImageArea(NamedTuple):
+@dataclass(frozen=True)
+class ImageArea:
     """A micrograph without its info bar."""
 
     grey: Grey
@@ -41,61 +53,122 @@ class ImageArea(NamedTuple):
     """Pixels of text, scale bars and other things drawn over it, with a margin."""
 
 
-class Count(NamedTuple):
-    """How many crops there are."""
+@dataclass(frozen=True)
+class Tile:
+    """A crop of a micrograph."""
 
-    crops: int
-    left_out: int
-    """Tiles that hold something drawn."""
+    top_px: int
+    """Its first row, in pixels of the file."""
+    left_px: int
+    grey: Grey
 
 
-def crop(raw: Path, catalogue: Path, cropped: Path, crops: Path, params: CropParams) -> Count:
+def crop(
+    raw: Path, catalogue: Path, cropped: Path, crops: Path, left_out: Path, params: CropParams
+) -> str:
     """Cut every micrograph of the catalogue into crops, and list them.
 
     Args:
         raw: Folder of the micrographs.
-        catalogue: Lists them; the columns of INHERITED pass on to the crops.
+        catalogue: Lists them; the columns of INHERITED pass on to the crops. Its `info_bar`, rows
+            to cut from the bottom, counts before the parameter.
         cropped: Folder to write, one PNG per crop, named after its micrograph and position.
         crops: CSV to write, one row per crop.
-        params: Geometry, size and info bar.
+        left_out: CSV to write: micrographs that cannot be used and tiles that are not, with the
+            reason.
+        params: Geometry, size, info bar and which tiles are used.
 
     Returns:
-        The number of crops, and of tiles left out.
+        One line: how many crops, and what is left out.
 
     Raises:
-        InputError: Catalogue and folder disagree, two micrographs would share a name, or files
-            cannot be used, also because all of their tiles hold something drawn: one message lists
-            them all. Nothing is written then.
+        InputError: Catalogue and folder disagree, two micrographs would share a name, or too large
+            a share cannot be used: one message lists them all. Nothing is written then.
     """
     table = read_catalogue(catalogue).sort_values("file")
     for name in ("magnification_k", "kv"):
         table[name] = table[name].map(number_text)
-    micrographs = table[["file", *INHERITED]].to_dict("records")
+    also = [name for name in ALSO_INHERITED if name in table]
+    bars = table["info_bar"].tolist() if "info_bar" in table else [""] * len(table)
+    micrographs = table[["file", *INHERITED, *also]].to_dict("records")
     files = table["file"].tolist()
     _check_files(raw, catalogue, files)
-    bad: list[str] = []
-    left_out = 0
+    unusable: list[dict[Hashable, Any]] = []
+    unused: list[dict[Hashable, Any]] = []
     listed: list[dict[Hashable, Any]] = []
     with (
         atomic_folder(cropped) as folder,
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
     ):
-        for row, stem in zip(track(micrographs, "crop"), _crop_stems(files), strict=True):
+        rows = zip(track(micrographs, "crop"), _crop_stems(files), bars, strict=True)
+        for row, stem, bar in rows:
+            path = raw / row["file"]
             try:
-                parts, with_text = read_crops(raw / row["file"], params)
+                tiles, skipped = cut_micrograph(path, params, int(bar) if bar else None)
             except InputError as error:
-                bad.append(str(error))
+                reason = str(error).removeprefix(f"{path}: ")
+                unusable.append({"file": row["file"], "num_tiles": "", "reason": reason})
                 continue
-            left_out += with_text
-            names = [_crop_name(stem, top, left, params) for top, left, _ in parts]
+            unused += [{"file": row["file"], "num_tiles": n, "reason": r} for r, n in skipped]
+            names = [_crop_name(stem, tile, params) for tile in tiles]
             # Decoding stays in this thread: turning warnings into errors is not thread-safe.
-            list(pool.map(write_grey_png, [folder / n for n in names], [c for *_, c in parts]))
-            for name, (top, left, _) in zip(names, parts, strict=True):
-                position: dict[Hashable, Any] = {"top_px": top, "left_px": left}
+            list(pool.map(write_grey_png, [folder / n for n in names], [t.grey for t in tiles]))
+            for name, tile in zip(names, tiles, strict=True):
+                position: dict[Hashable, Any] = {"top_px": tile.top_px, "left_px": tile.left_px}
                 listed.append({**row, "micrograph": row["file"], "file": name, **position})
-        raise_problems(bad, f"of {len(files)} micrographs cannot be used")
-        write_table(pd.DataFrame(listed, columns=list(CROP_COLUMNS)).sort_values("file"), crops)
-    return Count(len(listed), left_out)
+        if not listed or len(unusable) > params.max_left_out * len(files):
+            problems = [f"{row['file']}: {row['reason']}" for row in unusable]
+            raise_problems(problems, f"of {len(files)} micrographs cannot be used")
+        kept = pd.DataFrame(listed, columns=[*CROP_COLUMNS, *also]).sort_values("file")
+        if params.max_tiles is not None:
+            kept, dropped = _draw_tiles(kept, params.max_tiles)
+            for name in dropped["file"]:
+                (folder / name).unlink()
+            counts = dropped.groupby("micrograph").size().items()
+            unused += [{"file": f, "num_tiles": n, "reason": "max_tiles"} for f, n in counts]
+        lost = pd.DataFrame(unusable + unused, columns=list(LEFT_OUT_COLUMNS))
+        write_table(lost.sort_values("file", kind="stable"), left_out)
+        write_table(kept, crops)
+    return f"{len(kept)} crops in {cropped}{_summary(unusable, unused, len(files), left_out)}"
+
+
+def _summary(
+    unusable: list[dict[Hashable, Any]],
+    unused: list[dict[Hashable, Any]],
+    num_files: int,
+    left_out: Path,
+) -> str:
+    """Say what is left out; nothing where nothing is."""
+    parts = [f"{len(unusable)} of {num_files} micrographs"] if unusable else []
+    counts = Counter[str]()
+    for row in unused:
+        counts[row["reason"]] += row["num_tiles"]
+    parts += [f"{count} tiles ({reason})" for reason, count in sorted(counts.items())]
+    lines = [f"\n  {row['file']}: {row['reason']}" for row in unusable]
+    return f"; left out: {', '.join(parts)}, listed in {left_out}{''.join(lines)}" if parts else ""
+
+
+def _draw_tiles(crops: pd.DataFrame, most: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Draw at most so many tiles of the largest collection, of others by the root of their size.
+
+    Groups of a collection, and micrographs of a group, take turns; which tile of a micrograph comes
+    first is drawn by a hash of its name.
+
+    Returns:
+        The tiles that are drawn and those that are not, in their order.
+    """
+    by = crops["collection"] if "collection" in crops else pd.Series("", index=crops.index)
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in crops["file"]]
+    table = crops.assign(by=by, hash=hashes).sort_values("hash")
+    table["turn"] = table.groupby("micrograph").cumcount()
+    table = table.sort_values(["turn", "hash"])
+    table["turn"] = table.groupby(["by", "group"]).cumcount()
+    table = table.sort_values(["turn", "hash"])
+    sizes = table.groupby("by").size()
+    quota = (most * (sizes / sizes.max()) ** 0.5).round().clip(lower=1)
+    is_drawn = table.groupby("by").cumcount() < table["by"].map(quota)
+    drawn = is_drawn.reindex(crops.index)
+    return crops[drawn], crops[~drawn]
 
 
 def _check_files(raw: Path, catalogue: Path, listed: list[str]) -> None:
@@ -118,36 +191,54 @@ def _crop_stems(files: list[str]) -> list[str]:
     return stems
 
 
-def _crop_name(stem: str, top: int, left: int, params: CropParams) -> str:
-    position = f"_y{top:04d}_x{left:04d}" if params.geometry == "tiles" else ""
+def _crop_name(stem: str, tile: Tile, params: CropParams) -> str:
+    position = f"_y{tile.top_px:04d}_x{tile.left_px:04d}" if params.geometry == "tiles" else ""
     return f"{stem}{position}.png"
 
 
-def read_crops(path: Path, params: CropParams) -> tuple[list[tuple[int, int, Grey]], int]:
-    """Read the crops of a micrograph as `cut` returns them, without tiles that hold text.
+def cut_micrograph(
+    path: Path, params: CropParams, info_bar: int | None = None
+) -> tuple[list[Tile], list[tuple[str, int]]]:
+    """Read a micrograph and cut it into those crops that are used.
 
     Returns:
-        The crops, and the number of tiles that were left out because of what is drawn over them. A
-        frame that is resampled stays whole.
+        The crops, row by row; and how many are left out, by reason.
 
     Raises:
-        InputError: The file cannot be used, or all of its tiles are left out.
+        InputError: As `read_image_area`; or no crop is left.
     """
-    grey, drawn = read_image_area(path, params)
-    crops = list(cut(grey, params))
-    if params.geometry != "tiles":
-        return crops, 0
-    size = params.size_px
-    kept = [one for one in crops if not drawn[one[0] : one[0] + size, one[1] : one[1] + size].any()]
-    if not kept:
-        raise InputError(f"{path}: all {len(crops)} tiles hold text or other things drawn over it")
-    return kept, len(crops) - len(kept)
+    area = read_image_area(path, params, info_bar)
+    tiles, skipped = [], Counter[str]()
+    for top, left, grey in cut(area.grey, params):
+        rows, columns = slice(top, top + params.size_px), slice(left, left + params.size_px)
+        if params.geometry == "tiles" and area.drawn[rows, columns].any():
+            skipped["text or lines"] += 1
+        elif params.max_flat_share is not None and flat_share(grey) > params.max_flat_share:
+            skipped["flat"] += 1
+        else:
+            tiles.append(Tile(top, left, grey))
+    if not tiles:
+        counts = ", ".join(f"{reason} in {count}" for reason, count in sorted(skipped.items()))
+        raise InputError(f"{path}: none of {skipped.total()} tiles can be used: {counts}")
+    return tiles, sorted(skipped.items())
 
 
-def read_image_area(path: Path, params: CropParams) -> ImageArea:
+def flat_share(grey: Grey) -> float:
+    """Return the share of pixels that are within one level of the commonest grey level."""
+    counts = np.bincount(grey.ravel(), minlength=256)
+    level = int(counts.argmax())
+    return float(counts[max(level - 1, 0) : level + 2].sum() / grey.size)
+
+
+def read_image_area(path: Path, params: CropParams, info_bar: int | None = None) -> ImageArea:
     """Read a micrograph as 8-bit grey without its info bar, and find what is drawn over it.
 
     Depth is reduced after the bar is off, so that its black and white do not set the scale.
+
+    Args:
+        path: The micrograph.
+        params: Info bar and size.
+        info_bar: Rows to cut from the bottom of this micrograph; None: as `params` says.
 
     Raises:
         InputError: The file cannot be read, its bar is not certain, or what is left is smaller than
@@ -155,9 +246,10 @@ def read_image_area(path: Path, params: CropParams) -> ImageArea:
     """
     samples = read_samples(path, params.max_megapixels)
     height, width = samples.shape
-    is_auto = params.info_bar == "auto"
-    rows = height if params.info_bar == "auto" else max(height - params.info_bar, 0)
-    found = find_drawn(to_8_bit(samples[:rows]), with_bar=is_auto) if rows else None
+    if info_bar is None and params.info_bar != "auto":
+        info_bar = params.info_bar
+    rows = max(height - (info_bar or 0), 0)
+    found = find_drawn(to_8_bit(samples[:rows]), with_bar=info_bar is None) if rows else None
     if found is not None and found.doubt is not None:
         raise InputError(f"{path}: {found.doubt}")
     if found is not None and found.info_bar is not None:
@@ -173,7 +265,7 @@ def read_image_area(path: Path, params: CropParams) -> ImageArea:
 
 
 def cut(image: Grey, params: CropParams) -> Iterator[tuple[int, int, Grey]]:
-    """Return the crops of an image and where they begin, as (top, left, crop), row by row.
+    """Yield the crops of an image and where they begin, as (top, left, crop), row by row.
 
     Args:
         image: At least as large as a crop.

@@ -1,8 +1,10 @@
 """Assign every crop to train, test or validation.
 
-Two protocols. `clean` keeps all crops of one sample and area in one split, since neighbours in two
-splits flatter any detector, and makes the splits alike in magnification, voltage and label as far
-as whole groups allow. `thesis` draws every crop by itself.
+Two protocols. `clean` keeps all crops of one group (sample and area), or of one collection, in one
+split, since neighbours in two splits flatter any detector, and makes the splits alike in
+magnification, voltage and label as far as whole groups allow. `thesis` draws every crop by itself.
+
+Under both, crops that are for measuring only are test crops, beside the shares.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from semforensics.core.errors import InputError
-from semforensics.core.tables import SPLITS, read_crops, read_text, write_table
+from semforensics.core.tables import MEASURE, SPLITS, read_crops, read_text, write_table
 from semforensics.params import Protocol, Split, SplitParams
 
 STRATA = ("magnification_k", "kv", "label")
@@ -26,26 +28,86 @@ MAX_PASSES = 20  # of the local search, which ends after 3 to 5 by itself
 def split(crops: Path, splits: Path, shares: SplitParams, protocol: Protocol, seed: int) -> str:
     """Write the table of crops again, with a column `split`, sorted by file.
 
+    Where single micrographs have to be split, each becomes a group.
+
     Returns:
-        One line: how many crops and groups are in each split.
+        How many crops and groups are in each split, which are for measuring only, and a warning if
+        there are too few collections or groups.
 
     Raises:
         InputError: The table is not one of crops, or too small for three splits.
     """
     table = read_crops(crops).sort_values("file", ignore_index=True)
-    match protocol:
-        case "clean":
-            table["split"] = split_by_group(table, shares, seed)
-        case "thesis":
-            table["split"] = split_by_file(table["file"].tolist(), shares, seed)
-    per_group = table.groupby("group")["split"].nunique()
-    assert protocol == "thesis" or per_group.max() == 1, "a group is in two splits"
-    assert set(table["split"]) == set(SPLITS), "a split is empty"
-
     # The rows are written as they were read: numbers through a float would change their digits.
     text = read_text(crops).sort_values("file", ignore_index=True)
+    notes = []
+    if protocol == "clean":
+        by, table["unit"], warning = _units(table, shares.by)
+        notes += warning
+        if by == "micrograph":
+            table["group"] = text["group"] = table["micrograph"]
+    else:
+        table["unit"] = table["file"]
+    is_measured = _is_measured(table)
+    table["split"] = "test"
+    rest = table[~is_measured].assign(group=table["unit"])
+    if protocol == "clean":
+        table.loc[~is_measured, "split"] = split_by_group(rest, shares, seed)
+    else:
+        table.loc[~is_measured, "split"] = split_by_file(rest["file"].tolist(), shares, seed)
+    for name in ("group", "unit"):
+        per_group = table.groupby(name)["split"].nunique()
+        assert protocol == "thesis" or per_group.max() == 1, f"a {name} is in two splits"
+    assert set(table["split"]) == set(SPLITS), "a split is empty"
+    if is_measured.any():
+        notes.append(_measured(table[is_measured]))
     write_table(text.assign(split=table["split"]), splits)
-    return f"{protocol} split of {crops}: {_summary(table)}"
+    return "\n".join([f"{protocol} split of {crops}: {_summary(table)}", *notes])
+
+
+def _units(table: pd.DataFrame, by: str) -> tuple[str, "pd.Series[str]", list[str]]:
+    """Return what is kept in one split: its kind, its name for each crop, and perhaps a warning."""
+    kinds = ["collection", "group", "micrograph"]
+    if "collection" not in table:
+        table = table.assign(collection="the only one")
+    for kind in kinds[kinds.index(by) :]:
+        units = _joined(table) if kind == "collection" else table[kind]
+        count = units[~_is_measured(table.assign(unit=units))].nunique()
+        if count >= len(SPLITS):
+            break
+    else:
+        return by, table[by], []
+    if kind == by:
+        return by, units, []
+    warning = f"warning: fewer than {len(SPLITS)} of each {by} to train on, split by {kind}"
+    if kind == "micrograph":
+        warning += ": images of one group are in several splits, which flatters every detector"
+    return kind, units, [warning]
+
+
+def _joined(table: pd.DataFrame) -> "pd.Series[str]":
+    """Return the collection of each crop; collections that share a group have one name."""
+    names = table["collection"]
+    while True:
+        joined = names.groupby(table["group"]).transform("min")
+        joined = joined.groupby(table["collection"]).transform("min")
+        if joined.equals(names):
+            return names
+        names = joined
+
+
+def _is_measured(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Say which crops are for measuring: what is kept with one of them is, too."""
+    if "use" not in table:
+        return pd.Series(False, index=table.index)
+    return table["unit"].isin(set(table.loc[table["use"] == MEASURE, "unit"]))
+
+
+def _measured(table: pd.DataFrame) -> str:
+    """Say which collections are for measuring only."""
+    by = table["collection"] if "collection" in table else table["group"]
+    counts = ", ".join(f"{name} {count}" for name, count in table.groupby(by).size().items())
+    return f"for measuring only, in no training and no calibration (crops): {counts}"
 
 
 def _summary(table: pd.DataFrame) -> str:

@@ -36,7 +36,7 @@ def read_benign_listing(
 ) -> list[tuple[str, str]]:
     """Check the folder against its listing, and return the files of all sets, as (set, file).
 
-    Without sets and with an empty listing there are none.
+    If nothing is listed and no folder is named, there are none.
 
     Raises:
         InputError: It is no such listing, or holds no file of the sets; files are new, missing or
@@ -44,7 +44,7 @@ def read_benign_listing(
     """
     table = read_listing(listing, BENIGN_COLUMNS)
     if table.empty:
-        if sets:
+        if sets and folder is not None:
             raise InputError(
                 f"{listing}: lists nothing, but count_false_alarms.sets names {', '.join(sets)}; "
                 f"to list their files, run `semforensics list-benign FOLDER {listing}` "

@@ -27,7 +27,7 @@ from semforensics.detector.tiling import Pooling, pool
 from semforensics.detector.verdict import decide
 from semforensics.figures.heatmaps import false_alarm_heatmap
 from semforensics.figures.style import save_figure, source_line
-from semforensics.micrographs.crop import read_crops
+from semforensics.micrographs.crop import cut_micrograph
 from semforensics.params import CropParams, FalseAlarmsParams
 from semforensics.trials.benign import read_benign_listing
 from semforensics.trials.robustness import classify, process, rate
@@ -131,7 +131,7 @@ def foreign_tiles(
     for name, file in track(files, "foreign"):
         about = {"set": name, "file": file, "group": describe_name(file)["group"]}
         try:
-            cuts = [tile for *_, tile in read_crops(folder / file, crop)[0]]
+            cuts = [tile.grey for tile in cut_micrograph(folder / file, crop)[0]]
         except InputError as error:
             refused.append(about | {"reason": str(error).removeprefix(f"{folder / file}: ")})
             continue

@@ -10,7 +10,7 @@ import hashlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from jaxtyping import UInt16
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from semforensics.core.errors import InputError
-from semforensics.core.greys import narrowed, to_8_bit
+from semforensics.core.greys import deep_grey, narrowed, orientation, to_8_bit, upright
 from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.read.bombs import refuse_bombs
 from semforensics.screening.read.documents import is_document, read_document
@@ -42,18 +42,7 @@ _PICTURE_ENDINGS = (
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # pixels do not depend on them
 _TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
-_PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 _GREY_16 = ("I;16", "I;16B", "I;16L")
-_ORIENTATIONS: dict[int, Callable[[Grey], Grey]] = {
-    2: np.fliplr,
-    3: lambda x: np.rot90(x, 2),
-    4: np.flipud,
-    5: np.transpose,
-    6: lambda x: np.rot90(x, -1),
-    7: lambda x: np.rot90(np.transpose(x), 2),
-    8: np.rot90,
-}
-"""EXIF orientation → how stored pixels become the picture (EXIF 2.32, tag 0x0112)."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
@@ -288,17 +277,10 @@ def _without_texts(data: bytes) -> bytes:
 
 
 def _turned(image: Image.Image, grey: Grey, notes: list[str]) -> Grey:
-    """Turn grey levels as the EXIF orientation of their file says; Pillow does so in TIFF files."""
-    if isinstance(image, TiffImageFile):
-        return grey
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # a broken EXIF block says nothing
-        return grey
-    if orientation not in _ORIENTATIONS:
-        return grey
-    notes.append(f"turned as its EXIF orientation {orientation} says")
-    return np.ascontiguousarray(_ORIENTATIONS[orientation](grey))
+    """Turn grey levels as the EXIF orientation of their file says."""
+    if (found := orientation(image)) != 1:
+        notes.append(f"turned as its EXIF orientation {found} says")
+    return upright(grey, found)
 
 
 def _wide_grey(
@@ -318,14 +300,10 @@ def _wide_grey(
     if set(bits) != {16} or len(bits) < 3:
         raise refusal
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        samples = tiff.pages[index].asarray()
-    if image.tag_v2.get(_PLANAR_CONFIGURATION) == _SEPARATE:
-        samples = np.moveaxis(samples, 0, -1)
-    grey = samples[..., 0]
-    opaque = samples.shape[-1] == 3 or (samples[..., 3:] == 65535).all()
-    if not opaque or any((samples[..., channel] != grey).any() for channel in (1, 2)):
+        grey = deep_grey(tiff.pages[index])
+    if grey is None:
         raise refusal
-    return grey.astype(np.uint16)
+    return grey
 
 
 def _check_samples(image: Image.Image) -> None:
