@@ -45,7 +45,7 @@ def server(pytestconfig: pytest.Config) -> Iterator[Page]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(pytestconfig.rootpath)
         with Page(screen, limits=limits, notice="A <notice>") as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+            thread = threading.Thread(target=server.serve_forever)
             thread.start()
             yield server
             server.shutdown()
@@ -125,7 +125,7 @@ def test_two_files_are_judged_by_keyboard_alone(
     with Image.open(tmp_path / "page.png") as image:
         assert image.height > 1500
         assert np.asarray(image.convert("L")).std() > 10
-    assert tab.hosts() == {f"127.0.0.1:{server.server_port}"}
+    assert tab.hosts() == {f"127.0.0.1:{server.port}"}
     assert tab.complaints == []
     assert not list(server.folder.iterdir())
 
@@ -168,7 +168,7 @@ def test_dropped_files_are_judged_and_the_reports_can_be_saved(tab: Tab, server:
     assert saved.value.suggested_filename == "report.json"
     written = json.loads(Path(saved.value.path()).read_text())
     assert [image["path"] for image in written["images"]] == ["dropped.png"]
-    assert tab.hosts() == {f"127.0.0.1:{server.server_port}"}
+    assert tab.hosts() == {f"127.0.0.1:{server.port}"}
     assert tab.complaints == []
 
 

@@ -36,7 +36,7 @@ def running(root: Path, limits: PageLimits = LIMITS) -> Iterator[Page]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root)  # the worker imports its job from the checkout
         with Page(screen, limits=limits) as page:
-            thread = threading.Thread(target=page.serve_forever, kwargs={"poll_interval": 0.05})
+            thread = threading.Thread(target=page.serve_forever)
             thread.start()
             yield page
             page.shutdown()
@@ -55,9 +55,7 @@ def talk(page: Page, *parts: bytes, pause_s: float = 0, close: bool = False) -> 
 
     The status is 0 where there is none: no answer, or that of the protocol's first version.
     """
-    with socket.create_connection(
-        (page.server_address[0], page.server_port), timeout=60
-    ) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
         try:
             for part in parts:
                 connection.sendall(part)
@@ -78,8 +76,8 @@ def talk(page: Page, *parts: bytes, pause_s: float = 0, close: bool = False) -> 
 def request(page: Page, body: bytes, **headers: str | None) -> bytes:
     """A submission as our own page sends it, but for the headers given; None leaves one out."""
     known: dict[str, str | None] = {
-        "Host": f"127.0.0.1:{page.server_port}",
-        "Origin": f"http://127.0.0.1:{page.server_port}",
+        "Host": f"127.0.0.1:{page.port}",
+        "Origin": f"http://127.0.0.1:{page.port}",
         "X-Semforensics-Token": page.token,
         "Content-Type": "application/octet-stream",
         "Content-Length": str(len(body)),
@@ -103,7 +101,7 @@ def submit(page: Page, *named: tuple[str, bytes]) -> tuple[int, dict[str, str]]:
 
 def get(page: Page, path: str = "/", host: str | None = None, method: str = "GET") -> bytes:
     """A request for a page."""
-    host = host or f"127.0.0.1:{page.server_port}"
+    host = host or f"127.0.0.1:{page.port}"
     return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 
 
@@ -151,27 +149,25 @@ def test_files_of_one_name_are_both_judged(page: Page) -> None:
 
 def test_it_listens_on_this_computer_alone(page: Page) -> None:
     """The address is the loopback's; from the network interface nobody answers."""
-    assert page.server_address[0] == "127.0.0.1"
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", page.server_port), timeout=2)
+        socket.create_connection(("127.0.0.2", page.port), timeout=2)
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js"])
 def test_pages_carry_a_policy_that_lets_nothing_out(page: Page, path: str) -> None:
     """Every answer forbids other sources, framing, sniffing and storing."""
-    with socket.create_connection(
-        (page.server_address[0], page.server_port), timeout=60
-    ) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
         connection.sendall(get(page, path))
         answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
 
     assert answer.startswith("HTTP/1.1 200")
+    answer = answer.lower()
     for words in (
         "Content-Security-Policy: default-src 'none'; script-src 'self'; connect-src 'self'",
         "frame-ancestors 'none'", "X-Content-Type-Options: nosniff", "Cache-Control: no-store",
         "Referrer-Policy: no-referrer", "Cross-Origin-Resource-Policy: same-origin",
     ):  # fmt: skip
-        assert words in answer
+        assert words.lower() in answer
     assert "http://" not in answer
     assert "https://" not in answer
 
@@ -188,7 +184,7 @@ def test_another_host_name_is_refused(page: Page, host: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"Host": None}, 403),
+        ({"Host": None}, 400),
         ({"Host": "evil.example"}, 403),
         ({"Origin": None}, 403),
         ({"Origin": "null"}, 403),
@@ -202,7 +198,8 @@ def test_another_host_name_is_refused(page: Page, host: str) -> None:
         ({"Content_Length": "-5"}, 400),
         ({"Content_Length": "1e9"}, 400),
         ({"Content_Length": "٣"}, 400),
-        ({"Content_Length": "9" * 30}, 413),
+        ({"Content_Length": "9" * 30}, 400),
+        ({"Content_Length": "9" * 20}, 413),
         ({"Content_Length": "3000000"}, 413),
     ],
 )
@@ -213,7 +210,17 @@ def test_submissions_from_elsewhere_or_of_no_length_are_refused(
     found, answer = talk(page, request(page, body_of(("a.png", PNG)), **headers))
 
     assert found == status
-    assert json.loads(answer)["error"]
+    assert status == 400 or json.loads(answer)["error"]  # 400: not even HTTP
+    assert not list(page.folder.iterdir())
+
+
+def test_two_hosts_or_lengths_are_refused(page: Page) -> None:
+    """A header that is there twice, which two readers could read differently, is refused."""
+    whole = request(page, body_of(("a.png", PNG)))
+    host = b"Host: 127.0.0.1:%d\r\n" % page.port
+
+    for more in (host, b"Content-Length: 12\r\n"):
+        assert talk(page, whole.replace(host, host + more))[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -255,14 +262,16 @@ def test_too_much_is_answered_while_it_is_sent(page: Page) -> None:
     assert "at most 2 MB" in answer
 
 
-def test_a_body_that_ends_early_is_refused(page: Page) -> None:
-    """A connection that closes before the last file is complete leaves nothing behind."""
+def test_a_body_that_ends_early_leaves_nothing_behind(page: Page) -> None:
+    """A browser that closes its connection before the last file is complete hears nothing."""
     whole = request(page, body_of(("a.png", PNG * 100)))
 
-    status, answer = talk(page, whole[:-50], close=True)
+    status, _ = talk(page, whole[:-50], close=True)
 
-    assert status == 400
-    assert "ended before" in answer
+    end = time.monotonic() + 10
+    while [*page.folder.iterdir()] and time.monotonic() < end:
+        time.sleep(0.02)
+    assert status == 0
     assert not list(page.folder.iterdir())
 
 
@@ -328,11 +337,11 @@ def test_a_file_that_breaks_the_judge_breaks_nothing_else(page: Page) -> None:
 
 def test_a_second_submission_is_told_to_wait_and_a_gone_browser_makes_room(page: Page) -> None:
     """While one is judged the next hears "busy"; when its browser leaves, its files go at once."""
-    address = (page.server_address[0], page.server_port)
+    address = ("127.0.0.1", page.port)
     with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
         end = time.monotonic() + 30
-        while not [*page.folder.glob("*/files/000.tif")] and time.monotonic() < end:
+        while not [*page.folder.glob("*/000.tif")] and time.monotonic() < end:
             time.sleep(0.02)
 
         status, answer = submit(page, ("b.png", PNG))
@@ -346,12 +355,12 @@ def test_a_second_submission_is_told_to_wait_and_a_gone_browser_makes_room(page:
 
 
 def test_more_connections_than_allowed_are_closed(page: Page) -> None:
-    """Idle connections cannot use up the threads: beyond the bound each is turned away."""
-    address = (page.server_address[0], page.server_port)
+    """Idle connections cannot use up the server: beyond the bound each is turned away."""
+    address = ("127.0.0.1", page.port)
     idle = [socket.create_connection(address, timeout=60) for _ in range(16)]
     time.sleep(0.3)
 
-    status, _ = talk(page, b"")
+    status, _ = talk(page, get(page))
     for connection in idle:
         connection.close()
 
@@ -382,7 +391,8 @@ def test_a_signal_removes_files_that_are_being_judged(
     script.write_text(code)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(root), "TMPDIR": str(temporary)}
+    path = os.pathsep.join([str(root), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(temporary)}
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -391,15 +401,13 @@ def test_a_signal_removes_files_that_are_being_judged(
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
             answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
-        page = type(
-            "Known", (), {"server_port": port, "token": answer.split('token" content="')[1][:43]}
-        )
+        page = type("Known", (), {"port": port, "token": answer.split('token" content="')[1][:43]})
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
             end = time.monotonic() + 60
             file = None
             while time.monotonic() < end and (file is None or b"do" in file.read_bytes()):
-                file = next(temporary.glob("*/*/files/000.tif"), None)
+                file = next(temporary.glob("*/*/000.tif"), None)
                 time.sleep(0.02)
             assert file is not None
             worker = int(file.read_text())  # it has written which process it is
@@ -413,4 +421,4 @@ def test_a_signal_removes_files_that_are_being_judged(
 def test_a_taken_port_is_said(page: Page) -> None:
     """A second page on one port is an error, with nothing left behind."""
     with pytest.raises(OSError, match="in use"):
-        serve_page(screen, port=page.server_port)
+        serve_page(screen, port=page.port)

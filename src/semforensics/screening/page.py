@@ -1,48 +1,73 @@
 """The screening report as a page of this computer: drop files, read the report, nothing is kept.
 
-The server answers on the loopback interface alone, and only to its own page (`page_checks`). Files
-lie in a temporary folder until the answer is sent.
+The server answers on the loopback interface alone, and only to requests that name it (against DNS
+rebinding). Files lie in a temporary folder until the answer is sent.
 """
 
-import io
-import json
+import asyncio
+import base64
+import hashlib
 import secrets
-import select
 import shutil
 import signal
 import socket
-import socketserver
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from semforensics.core.errors import InputError
 from semforensics.core.worker import Worker
-from semforensics.screening.page_checks import HOST, SECURITY_HEADERS, check_host, check_submission
-from semforensics.screening.upload import PageLimits, RefusedError, receive_files, screened_paths
-from semforensics.screening.write.rendering import TEMPLATES
+from semforensics.screening.upload import (
+    PageLimits,
+    RefusedError,
+    check_submission,
+    receive_files,
+    screened_paths,
+)
+from semforensics.screening.write.rendering import REPORT_CSS, TEMPLATES
 
-_ASSETS = files(__package__)
-_PAGE = TEMPLATES.from_string(_ASSETS.joinpath("page.html").read_text(encoding="utf-8"))
-_KINDS = {"/page.css": "text/css", "/page.js": "text/javascript"}
+HOST = "127.0.0.1"
+_KINDS = {"page.css": "text/css", "page.js": "text/javascript"}
+_DRAIN_S = 2.0
+"""To read what a browser still sends before it is told why it is refused, or it never listens."""
+
+_STYLE_HASH = base64.b64encode(hashlib.sha256(REPORT_CSS.encode()).digest()).decode()
+SECURITY_HEADERS = {
+    # Our own script and style, the style of a report, and pictures inside of it.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self';"
+    f" img-src data:; style-src 'self' 'sha256-{_STYLE_HASH}'; frame-ancestors 'none';"
+    " base-uri 'none'; form-action 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer."""
 
 Screen = Callable[[Sequence[Path], Path, Path, Mapping[Path, str]], None]
 """Files, folder to write the report to, scratch folder, names to show → None."""
 
 
-class Page(ThreadingHTTPServer):
+class Page:
     """The server of the local page; `with` ends its worker and removes its folder at the end."""
-
-    daemon_threads = True
-    request_queue_size = 16
 
     def __init__(
         self, screen: Screen, *, port: int = 0, limits: PageLimits | None = None, notice: str = ""
@@ -60,51 +85,58 @@ class Page(ThreadingHTTPServer):
             OSError: The port is taken.
         """
         self.limits = limits or PageLimits()
-        self.notice = notice
         self.token = secrets.token_urlsafe(32)
-        self.slots = threading.BoundedSemaphore(1 + self.limits.max_waiting)
-        self._connections = threading.BoundedSemaphore(self.limits.max_connections)
-        super().__init__((HOST, port), _Handler)
+        page = TEMPLATES.from_string(_asset("page.html")).render(
+            token=self.token, notice=notice, limits=self.limits
+        )
+        self._socket = socket.create_server((HOST, port))
+        self.port = self._socket.getsockname()[1]
+        self._n_submissions = 0
+        routes = [
+            Route("/", _fixed(page, "text/html")),
+            *(Route(f"/{name}", _fixed(_asset(name), kind)) for name, kind in _KINDS.items()),
+            Route("/screen", self._submit, methods=["POST"]),
+        ]
+        self._app = Starlette(routes=routes, exception_handlers={HTTPException: _as_json})
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._answer,
+                interface="asgi3",
+                http=_timed(self.limits),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,  # no record of who sent what
+                proxy_headers=False,
+                server_header=False,
+                headers=[*SECURITY_HEADERS.items(), ("Connection", "close")],
+                limit_concurrency=self.limits.max_connections + 1,
+                timeout_graceful_shutdown=1,
+            )
+        )
         self.folder = Path(mkdtemp(prefix="semforensics-page-"))  # for its owner alone
         self.worker = Worker(screen)
 
     @property
     def url(self) -> str:
         """What to open in a browser."""
-        return f"http://{HOST}:{self.server_port}/"
+        return f"http://{HOST}:{self.port}/"
 
-    def server_bind(self) -> None:
-        """Bind without asking any name server who we are, as the base class would."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = HOST, self.server_address[1]
+    def serve_forever(self) -> None:
+        """Answer until `shutdown`; in the main thread also until SIGINT or SIGTERM."""
+        self._server.run(sockets=[self._socket])
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Refuse a connection where too many are open; the base class closes it."""
-        del client_address
-        if self._connections.acquire(blocking=False):
-            return True
-        request.settimeout(1)
-        with suppress(OSError):  # it may be gone
-            request.sendall(b"HTTP/1.1 503 Too many connections\r\nConnection: close\r\n\r\n")
-        return False
+    def shutdown(self) -> None:
+        """Have `serve_forever` end; a submission that is being screened is given up."""
+        self._server.should_exit = True
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer a request, then free its connection."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._connections.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print an error as one line, unless it is that the browser closed the connection."""
-        del request, client_address
-        error = sys.exception()
-        if not isinstance(error, ConnectionError | TimeoutError):
-            print(f"page: {type(error).__name__}: {error}", file=sys.stderr)
+    def __enter__(self) -> "Page":
+        return self
 
     def __exit__(self, *error: object) -> None:
         """Stop screening, and remove all files."""
-        self.server_close()
+        self._socket.close()
         self.worker.close()
         for _ in range(20):  # a thread may be writing to it still
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -113,108 +145,65 @@ class Page(ThreadingHTTPServer):
             time.sleep(0.05)
         raise OSError(f"{self.folder}: cannot be removed")
 
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse what does not name this page, whatever else it asks for."""
+        app: Any = self._app
+        own = ([f"{HOST}:{self.port}"], [f"localhost:{self.port}"])
+        if Headers(scope=scope).getlist("Host") not in own:
+            app = _refusal(HTTPStatus.FORBIDDEN, "this page answers to its own address alone")
+        elif scope["method"] not in ("GET", "POST"):
+            app = _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "neither GET nor POST")
+        elif scope["query_string"]:
+            app = _refusal(HTTPStatus.NOT_FOUND, "there is nothing at this address")
+        await app(scope, receive, send)
 
-def serve_page(
-    screen: Screen, *, port: int, notice: str = "", announce: Callable[[str], None] = print
-) -> None:
-    """Answer until Ctrl-C or SIGTERM; then remove all files.
-
-    `announce` is told the address once the page answers; the other arguments are those of `Page`.
-    """
-    with Page(screen, port=port, notice=notice) as page:
-
-        def stop(_number: int, _frame: object) -> None:
-            # In a thread: `shutdown` waits for the loop that this very thread is in.
-            threading.Thread(target=page.shutdown).start()
-
-        for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # the last: terminal closed; not on Windows
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), stop)
-        announce(page.url)
-        page.serve_forever(poll_interval=0.2)
-
-
-class _TimedReader(io.RawIOBase):
-    """Reads a connection up to a moment, however slowly its bytes come."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self.end = float("inf")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self.end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("too slow")
-        self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Page
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "semforensics", ""
-
-    def setup(self) -> None:
-        super().setup()
-        self._reader = _TimedReader(self.connection)
-        self._reader.end = time.monotonic() + self.server.limits.header_s
-        self.rfile = io.BufferedReader(self._reader)
-
-    def do_GET(self) -> None:
-        self._answer(self._get)
-
-    def do_POST(self) -> None:
-        self._answer(self._post)
-
-    def _answer(self, respond: Callable[[], tuple[str, bytes]]) -> None:
+    async def _submit(self, request: Request) -> Response:
         try:
-            check_host(self.headers, self.server.server_port)
-            kind, body = respond()
+            return JSONResponse(await self._report(request))
+        except ClientDisconnect:
+            return Response()  # nobody reads it
         except RefusedError as error:
-            self._send_refusal(error.status, str(error))
-        except TimeoutError:
-            self._send_refusal(HTTPStatus.REQUEST_TIMEOUT, "the files came too slowly")
-        else:
-            self._send(HTTPStatus.OK, kind, body)
+            with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # the last: all is read
+                async with asyncio.timeout(_DRAIN_S):
+                    async for _ in request.stream():
+                        pass
+            return _refusal(error.status, str(error))
 
-    def _get(self) -> tuple[str, bytes]:
-        if self.path == "/":
-            server = self.server
-            page = _PAGE.render(token=server.token, notice=server.notice, limits=server.limits)
-            return "text/html; charset=utf-8", page.encode()
-        if self.path not in _KINDS:
-            raise RefusedError(HTTPStatus.NOT_FOUND, "there is nothing at this address")
-        return f"{_KINDS[self.path]}; charset=utf-8", _ASSETS.joinpath(self.path[1:]).read_bytes()
-
-    def _post(self) -> tuple[str, bytes]:
-        if self.path != "/screen":
-            raise RefusedError(HTTPStatus.NOT_FOUND, "there is nothing at this address")
-        length = check_submission(self.headers, self.server.token, self.server.limits)
-        if not self.server.slots.acquire(blocking=False):
+    async def _report(self, request: Request) -> dict[str, str]:
+        """Store the files of a request, screen them, and return the three reports."""
+        length = check_submission(request.headers, self.token, self.limits)
+        if self._n_submissions > self.limits.max_waiting:
             raise RefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "busy: other submissions are waiting already; try again in a minute",
             )
+        self._n_submissions += 1
+        seconds = self.limits.stall_s + length / self.limits.slowest_bytes_per_s
+        folder = Path(mkdtemp(dir=self.folder))
         try:
-            with TemporaryDirectory(dir=self.server.folder, ignore_cleanup_errors=True) as folder:
-                return "application/json", json.dumps(self._screen(length, Path(folder))).encode()
+            async with asyncio.timeout(seconds):
+                stored = await receive_files(request.stream(), length, self.limits, folder)
+            # Nothing but the end of the connection follows a body.
+            gone = asyncio.ensure_future(request.receive())
+            try:
+                return await run_in_threadpool(self._screen, stored, folder, gone.done)
+            finally:
+                gone.cancel()
+        except TimeoutError as error:
+            raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the files came too slowly") from error
         finally:
-            self.server.slots.release()
+            shutil.rmtree(folder, ignore_errors=True)
+            self._n_submissions -= 1
 
-    def _screen(self, length: int, folder: Path) -> dict[str, str]:
-        """Store the files of a request, screen them, and return the three reports."""
-        limits = self.server.limits
-        self._reader.end = time.monotonic() + limits.stall_s + length / limits.slowest_bytes_per_s
-        inputs, out, scratch = (folder / name for name in ("files", "report", "scratch"))
-        inputs.mkdir()
-        stored = receive_files(self.rfile, length, limits, inputs)
+    def _screen(
+        self, stored: Mapping[Path, str], folder: Path, is_gone: Callable[[], bool]
+    ) -> dict[str, str]:
+        out, scratch = folder / "report", folder / "scratch"
         try:
-            self.server.worker.run(
+            self.worker.run(
                 screened_paths([*stored]), out, scratch, stored,
-                timeout_s=limits.screening_s, cancelled=self._is_gone,
+                timeout_s=self.limits.screening_s,
+                cancelled=lambda: is_gone() or self._server.should_exit,
             )  # fmt: skip
             return {k: (out / f"report.{k}").read_text("utf-8") for k in ("html", "json", "csv")}
         except InputError as error:
@@ -225,47 +214,60 @@ class _Handler(BaseHTTPRequestHandler):
         except TimeoutError as error:
             raise RefusedError(HTTPStatus.GATEWAY_TIMEOUT, f"given up: {error}") from error
         except InterruptedError as error:
-            raise ConnectionAbortedError(str(error)) from error
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the page was closed") from error
         except (RuntimeError, OSError) as error:
             raise RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, f"failed: {error}") from error
 
-    def _is_gone(self) -> bool:
-        """Tell whether the browser has closed the connection: it sends nothing after its body."""
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        try:
-            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
-        except OSError:
-            return True
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what the base class refuses, such as another method or broken headers, alike."""
-        del explain
-        status = HTTPStatus.METHOD_NOT_ALLOWED if code == 501 else HTTPStatus(code)
-        self._send_refusal(status, message or status.phrase)
+def serve_page(
+    screen: Screen, *, port: int, notice: str = "", announce: Callable[[str], None] = print
+) -> None:
+    """Answer until Ctrl-C or SIGTERM; then remove all files.
 
-    def _send_refusal(self, status: HTTPStatus, message: str) -> None:
-        self._send(status, "application/json", json.dumps({"error": message}).encode())
-        # Read what the browser still sends, for a moment, or it never reads our answer.
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_WR)
-        self._reader.end = time.monotonic() + 2
-        with suppress(OSError):  # too slow, or gone
-            while self._reader.readinto(bytearray(1 << 16)):
-                pass
+    `announce` is told the address once the page answers; the other arguments are those of `Page`.
+    """
+    with Page(screen, port=port, notice=notice) as page:
+        # The last: terminal closed; not on Windows. uvicorn passes the first two on when it ends.
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: page.shutdown())
+        announce(page.url)
+        page.serve_forever()
 
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-        self.connection.settimeout(self.server.limits.stall_s)
-        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close"}
-        if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = "GET, POST"
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers["Retry-After"] = "60"
-        self.send_response(status)
-        for name, value in (headers | SECURITY_HEADERS).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep no record of who sent what."""
+def _timed(limits: PageLimits) -> type[H11Protocol]:
+    """Make a protocol with limits of time that uvicorn does not know."""
+
+    class Timed(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(limits.header_s, self._close_without_request)
+
+        def _close_without_request(self) -> None:
+            if self.scope is None:  # its headers are not complete
+                self.transport.abort()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self.loop.call_later(limits.stall_s, self.transport.abort)  # a reader that stalls
+
+    return Timed
+
+
+def _asset(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _fixed(text: str, kind: str) -> Callable[[Request], Response]:
+    return lambda _request: Response(text, media_type=kind)
+
+
+def _refusal(status: int, message: str) -> Response:
+    wait = {"Retry-After": "60"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return JSONResponse({"error": message}, status, headers=wait)
+
+
+def _as_json(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    words = {404: "there is nothing at this address"}
+    return _refusal(error.status_code, words.get(error.status_code, error.detail))

@@ -1,23 +1,23 @@
 """Files that a browser sends to the local page: checked before they are read, stored safely.
 
-The body of a request is one line of JSON, `[{"name": …, "size": …}, …]`, then the bytes of the
-files in that order. There is no boundary to search for, and every size is known before the first
-byte of a file arrives.
+A page from elsewhere that the same browser has open must not send any, so a submission has to name
+our page as its origin, and a secret that only our page knows. Its body is one line of JSON,
+`[{"name": …, "size": …}, …]`, then the bytes of the files in that order. There is no boundary to
+search for, and every size is known before the first byte of a file arrives.
 """
 
 import json
-from collections.abc import Sequence
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pdf", ".zip", ".txt",
              ".avif", ".gif", ".jp2", ".docx", ".pptx"}  # fmt: skip
 """Kept in the names of stored files. Others are dropped: a file is read by what it holds."""
 _LIST_BYTES = 64 * 1024
-_CHUNK_BYTES = 1 << 20
 _LONGEST_NAME = 1024
 
 
@@ -57,8 +57,40 @@ _malformed = partial(RefusedError, HTTPStatus.BAD_REQUEST)
 _too_much = partial(RefusedError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
-def receive_files(
-    body: BufferedIOBase, length: int, limits: PageLimits, folder: Path
+def check_submission(headers: Mapping[str, str], token: str, limits: PageLimits) -> int:
+    """Refuse a submission that does not come from our own page, or of no length or a wrong one.
+
+    Args:
+        headers: Of a request whose host is checked already; names without regard to case.
+        token: The secret of our own page.
+        limits: On the length of the body.
+
+    Returns:
+        The length of the body, in bytes.
+
+    Raises:
+        RefusedError: 403, 415, 411 or 413.
+    """
+    if headers.get("Origin") != f"http://{headers['Host']}":
+        raise RefusedError(HTTPStatus.FORBIDDEN, "sent from another page")
+    sent = headers.get("X-Semforensics-Token", "")
+    if not secrets.compare_digest(sent.encode(), token.encode()):
+        raise RefusedError(HTTPStatus.FORBIDDEN, "out of date: load the page again")
+    if headers.get("Content-Type") != "application/octet-stream":
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not sent by this page's script")
+    if "Transfer-Encoding" in headers or "Content-Length" not in headers:
+        raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "its length has to be given")
+    length = int(headers["Content-Length"])  # one number: the server refuses all else
+    if length > limits.max_body_bytes:
+        raise RefusedError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"too much at once; at most {limits.max_total_mb} MB are taken",
+        )
+    return length
+
+
+async def receive_files(
+    chunks: AsyncIterator[bytes], length: int, limits: PageLimits, folder: Path
 ) -> dict[Path, str]:
     """Write the files of a request to a folder, under names made here.
 
@@ -66,8 +98,8 @@ def receive_files(
     may be a microscope's side-car.
 
     Args:
-        body: At its beginning.
-        length: Of the whole body, in bytes, as its header says.
+        chunks: The body, of `length` bytes.
+        length: As the header says; the server sees to it that no byte is missing.
         limits: On the number of files and the bytes of each.
         folder: Exists and is empty.
 
@@ -78,9 +110,13 @@ def receive_files(
     Raises:
         RefusedError: 413 where there is too much of something, else 400.
     """
+    held = b""
+    while b"\n" not in held and len(held) < _LIST_BYTES and (chunk := await anext(chunks, b"")):
+        held += chunk
+    line, newline, held = held.partition(b"\n")
     stored: dict[Path, str] = {}
     numbers: dict[str, int] = {}
-    for sent_name, size in _read_list(body, length, limits):
+    for sent_name, size in _read_list(line + newline, length, limits):
         name = PurePosixPath(sent_name.replace("\\", "/")).name
         suffix = PurePosixPath(name.lower()).suffix
         suffix = suffix if suffix in _SUFFIXES else ""
@@ -90,20 +126,15 @@ def receive_files(
             numbers[stem] = len(stored)
             path = folder / f"{numbers[stem]:03d}{suffix}"
         with path.open("xb") as file:
-            left = size
-            while left:
-                chunk = body.read(min(left, _CHUNK_BYTES))
-                if not chunk:
-                    raise _malformed("the connection ended before the last file did")
-                file.write(chunk)
-                left -= len(chunk)
+            while left := size - file.tell():
+                held = held or await anext(chunks)
+                held = held[file.write(held[:left]) :]
         stored[path] = sent_name
     return stored
 
 
-def _read_list(body: BufferedIOBase, length: int, limits: PageLimits) -> list[tuple[str, int]]:
+def _read_list(line: bytes, length: int, limits: PageLimits) -> list[tuple[str, int]]:
     """Read the first line of a body, names and sizes in bytes, and check what it announces."""
-    line = body.readline(min(length, _LIST_BYTES))
     try:
         listed = json.loads(line)
     except (ValueError, RecursionError) as error:
