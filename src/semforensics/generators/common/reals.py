@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semforensics.core.errors import InputError
 from semforensics.core.images import stack_crops, to_unit_range
-from semforensics.core.tables import read_splits
+from semforensics.core.tables import MEASURE, read_splits
 from semforensics.params import Protocol
 
 
@@ -20,13 +20,15 @@ class RealCrops:
     cropped: Path
     splits: Path
     protocol: Protocol
-    """`clean`: the train split; `thesis`: all reals."""
+    """`clean`: the train split; `thesis`: all reals but those for measuring."""
 
     def files(self) -> list[Path]:
         """List the files."""
         table = read_splits(self.splits)
         if self.protocol == "clean":
             table = table[table["split"] == "train"]
+        elif "use" in table:
+            table = table[table["use"] != MEASURE]
         return [self.cropped / name for name in sorted(table["file"])]
 
     def load(self) -> UInt8[Tensor, "n_real 1 side side"]:
