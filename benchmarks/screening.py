@@ -1,6 +1,7 @@
 """Time screening and test the search for reuse; write benchmarks/results/screening.md.
 
-    python benchmarks/screening.py [--micrographs FOLDER] [--only reuse|speed]
+    python benchmarks/screening.py [--micrographs FOLDER] [--only reuse|speed|panels]
+        [--panels FOLDER...] [--before FILE]
 
 Speed: `semforensics screen` in processes of their own, as a user runs it. Start: one TIFF file of
 1280x890 px, the best of three. Bulk: 1000 PNG files of 512x512 px, without maps; the resident
@@ -11,9 +12,15 @@ two parts share a known area; one of them is flipped or turned, sent through JPE
 gamma. Then all whole micrographs are compared with each other with the limits off, for the
 agreement that different areas reach by chance. Micrographs that do show one place would appear in
 that list: look at them. Last, the time to compare 100 and 1000 panels.
+
+Panels: squares of 512x512 px of the pictures in folders of real ones, and copies of them that were
+turned, cropped, resized or saved as JPEG, 465 in all. Pairs of different pictures are printed: look
+at them. `--before` takes an older `src/semforensics/screening/judge/reuse.py`, which is measured
+beside the present one in the same run.
 """
 
 import argparse
+import importlib.util
 import itertools
 import json
 import os
@@ -23,9 +30,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,6 +42,11 @@ TABLE = Path(__file__).parent / "results" / "screening.md"
 NUM_FILES = 1000
 CUTS = 20
 """Pairs of parts for each row of the table of reuse."""
+NUM_PANELS, BEFORE_PANELS = 465, 116
+"""Panels of a large submission, and those of them that an older search is measured on."""
+Search = Callable[[Sequence[Any]], Any]
+Change = tuple[int, float, float]
+"""JPEG quality, gamma, scale."""
 
 
 def simulate(count: int, width: int, height: int) -> list[np.ndarray]:
@@ -78,12 +91,37 @@ def turn(grey: np.ndarray, transform: int) -> np.ndarray:
     return np.rot90(grey[:, ::-1] if transform >= 4 else grey, transform % 4)
 
 
-def found_share(
-    frames: Sequence[np.ndarray], size: int, shared: float, quality: int, gamma: float
-) -> int:
-    """Count the pairs of parts, of `CUTS`, whose shared area is found to the pixel."""
-    from semforensics.screening.judge.reuse import find_reuse
+def search(before: Path | None = None) -> Search:
+    """Return the search for reuse, or that of an older file."""
+    from semforensics.screening.judge import reuse
+    from semforensics.screening.records import Reuse
 
+    if before is None:
+        return reuse.find_reuse
+    spec = importlib.util.spec_from_file_location("reuse_before", before)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reuse_before"] = module
+    spec.loader.exec_module(module)
+    # It knew no scale.
+    module.Reuse = lambda first, second, how, *rest: Reuse(first, second, how, 1.0, *rest)
+    return module.find_reuse
+
+
+def resized(grey: np.ndarray, scale: float) -> np.ndarray:
+    size = round(grey.shape[1] * scale), round(grey.shape[0] * scale)
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC))
+
+
+def found_share(
+    find: Search, frames: Sequence[np.ndarray], size: int, shared: float, change: Change
+) -> int:
+    """Count the pairs of parts, of `CUTS`, whose shared area is found.
+
+    To the pixel; within 3 px where the second part is resized.
+    """
+    quality, gamma, scale = change
     rng = np.random.default_rng(size)
     count = 0
     for cut in range(CUTS):
@@ -92,10 +130,17 @@ def found_share(
         top, left = (int(rng.integers(0, side - size - away + 1)) for side in frame.shape)
         first = frame[top : top + size, left : left + size]
         second = frame[top + away : top + away + size, left + away : left + away + size]
+        if scale != 1:
+            second = resized(second, scale)
         second = jpeg(turn(second, int(rng.integers(8))), quality)
         second = (255 * (second / 255) ** gamma).round().astype(np.uint8)
-        found = find_reuse([(("a", "", ""), first), (("b", "", ""), second)]).reuses
-        count += bool(found) and (found[0].overlap.top, found[0].overlap.left) == (away, away)
+        found = find([(("a", "", ""), first), (("b", "", ""), second)]).reuses
+        off = (
+            [abs(side - away) for side in (found[0].overlap.top, found[0].overlap.left)]
+            if found
+            else [size]
+        )
+        count += max(off) <= (0 if scale == 1 else 3)
     return count
 
 
@@ -103,20 +148,19 @@ def chance(frames: Sequence[np.ndarray]) -> tuple[int, list[float]]:
     """Compare different areas with no limit; give the number of pairs and what they reach."""
     from semforensics.screening.judge import reuse
 
-    landmarks = [reuse.find_landmarks(frame, reuse._MOST_LANDMARKS) for frame in frames]
-    details = [reuse._high_passed(frame) for frame in frames]
-    reached = [
-        max(
-            reuse._lay(one, details[one.first], details[one.second])[-1]
-            for one in hypotheses[: reuse._HYPOTHESES]
-        )
-        for pairs in reuse._propose(landmarks, [frame.shape for frame in frames])
-        for hypotheses in pairs
-    ]
-    return len(frames) * (len(frames) - 1) // 2, sorted(-value for value in reached)
+    features = [reuse.find_features(frame, reuse._FEATURES) for frame in frames]
+    levels = [reuse._without_shading(frame) for frame in frames]
+    reached: dict[tuple[int, int], float] = {}
+    for first, second, is_mirrored, fit in reuse._fits(features):
+        other = levels[second][:, ::-1].copy() if is_mirrored else levels[second]
+        for matrix in reuse._improved(fit, levels[first], other):
+            laid, box = reuse._lay(matrix, other, levels[first].shape)
+            value = reuse._agreement(levels[first], laid, box)
+            reached[first, second] = max(value, reached.get((first, second), -1.0))
+    return len(frames) * (len(frames) - 1) // 2, sorted(-value for value in reached.values())
 
 
-def reuse_table(micrographs: Path | None) -> list[str]:
+def reuse_table(micrographs: Path | None, before: Path | None) -> list[str]:
     """Write what is found of planted reuse, and what of different areas."""
     from semforensics.core.markdown import markdown_table
     from semforensics.screening.judge.reuse import LEAST_CORRELATION, find_reuse
@@ -124,27 +168,35 @@ def reuse_table(micrographs: Path | None) -> list[str]:
     sets = {"simulated": simulate(36, 1280, 890)}
     if micrographs:
         sets["real"] = read_real(micrographs)
+    searches = {"": search()} | ({" before": search(before)} if before else {})
     lines = [
-        f"Found to the pixel, of {CUTS} pairs of parts: "
+        f"Found to the pixel (within 3 px where it was resized), of {CUTS} pairs of parts: "
         + ", ".join(f"{len(frames)} {name} frames" for name, frames in sets.items())
         + ".",
         "",
     ]
     rows = []
-    changes = ((95, 1.0), (50, 1.0), (75, 1.6), (75, 0.6))
-    for size, shared, (quality, gamma) in itertools.product((512, 256), (1.0, 0.25), changes):
-        counts = [found_share(frames, size, shared, quality, gamma) for frames in sets.values()]
-        found = [f"{count / CUTS:.0%}" for count in counts]
-        rows.append([str(size), f"{shared:.0%}", str(quality), str(gamma), *found])
+    changes = [(95, 1.0, 1.0), (50, 1.0, 1.0), (75, 1.6, 1.0), (75, 0.6, 1.0)]
+    sizes = [(75, 1.0, scale) for scale in (0.7, 0.85, 1.2, 1.4)]
+    cases = [*itertools.product((512, 256), (1.0, 0.25), changes)]
+    cases += itertools.product((512,), (1.0, 0.25), sizes)
+    for size, shared, change in cases:
+        found = [
+            f"{found_share(find, frames, size, shared, change) / CUTS:.0%}"
+            for frames in sets.values()
+            for find in searches.values()
+        ]
+        rows.append([str(size), f"{shared:.0%}", *map(str, change), *found])
         print(*rows[-1], flush=True)
-    names = ["part, px", "shared area", "JPEG quality", "gamma", *sets]
+    names = ["part, px", "shared area", "JPEG quality", "gamma", "scale"]
+    names += [f"{name}{when}" for name in sets for when in searches]
     lines.append(markdown_table(names, rows))
     for name, frames in sets.items():
         pairs, reached = chance(frames)
         above = sum(-value >= LEAST_CORRELATION for value in reached)
         lines.append(
-            f"Different areas, {name}: of {pairs} pairs {len(reached)} have landmarks that agree on"
-            f" a shift; the correlation there is {-reached[0] if reached else float('nan'):.3f} at"
+            f"Different areas, {name}: of {pairs} pairs {len(reached)} have features that agree"
+            f" on a place; the correlation there is {-reached[0] if reached else float('nan'):.3f} at"
             f" most, and {above} pairs reach the limit of {LEAST_CORRELATION}."
         )
     lines += ["", *recurring_structures(), ""]
@@ -211,6 +263,64 @@ def recurring_structures() -> list[str]:
         f" of one lattice: {len(many.reuses)} entries in {time.perf_counter() - start:.1f} s"
         f" ({many.note()}).",
     ]
+
+
+def panels_of(folders: Sequence[Path], seed: int) -> tuple[list[np.ndarray], list[str]]:
+    """Cut panels out of the pictures of folders, and make copies; the picture that each is of."""
+    rng = np.random.default_rng(seed)
+    panels, pictures = [], []
+    for file in sorted(file for folder in folders for file in folder.rglob("*")):
+        if file.suffix.lower() not in (".tif", ".tiff", ".png", ".jpg"):
+            continue
+        with Image.open(file) as image:
+            grey = np.asarray(image.convert("L"))
+        grey = grey[: round(0.86 * grey.shape[0])]  # without most info bars
+        if min(grey.shape) < 512 and min(grey.shape) >= 256:
+            grey = resized(grey, 512 / min(grey.shape))
+        if min(grey.shape) >= 512:
+            panels.append(grey[:512, :512])
+            pictures.append(file.stem)
+    for _ in range(NUM_PANELS - len(panels)):
+        index = int(rng.integers(len(pictures)))
+        if index >= len(panels):
+            continue
+        top, left = rng.integers(0, 200, 2) if rng.random() < 0.5 else (0, 0)
+        copy = panels[index][top:, left:]
+        if rng.random() < 0.5:
+            copy = resized(np.ascontiguousarray(copy), rng.uniform(0.7, 1.4))
+        panels.append(jpeg(turn(copy, int(rng.integers(8))), int(rng.integers(60, 96))))
+        pictures.append(pictures[index])
+    return panels[:NUM_PANELS], pictures[:NUM_PANELS]
+
+
+def panels_table(folders: Sequence[Path], before: Path | None) -> list[str]:
+    """Write how long the search takes for the panels of a large submission, and what it finds."""
+    panels, pictures = panels_of(folders, seed=0)
+    lines = []
+    for count, when in (
+        (len(panels), ""),
+        *(((BEFORE_PANELS, ""), (BEFORE_PANELS, " before")) if before else ()),
+    ):
+        find = search(before if when else None)
+        chosen = np.linspace(0, len(panels) - 1, count).astype(int)
+        names = {(str(i), "", ""): pictures[i] for i in chosen}
+        start, cpu_start = time.perf_counter(), time.process_time()
+        found = find([((str(i), "", ""), panels[i]) for i in chosen])
+        wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
+        pairs = [(names[one.first], names[one.second], one) for one in found.reuses]
+        right = sum(a == b for a, b, _ in pairs)
+        # A group of copies of one picture is listed whole where all but one are second.
+        groups = len(names) - len({*names.values()})
+        lines.append(
+            f"{count} panels of {len({*names.values()})} pictures{when}: {cpu_s:.0f} s of CPU time"
+            f" ({wall_s:.0f} s on the clock); {right} of {groups} copies found, and"
+            f" {len(pairs) - right} pairs of different pictures."
+        )
+        print(lines[-1], flush=True)
+        for a, b, one in pairs:
+            if a != b:
+                print(" ", a, b, one.transform, one.scale, one.overlap, one.correlation, flush=True)
+    return ["\n\n".join(lines)]
 
 
 def shuffled(frame: np.ndarray, seed: int) -> np.ndarray:
@@ -314,12 +424,18 @@ def speed_table(micrographs: Path | None) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--micrographs", type=Path, help="folder of real micrographs")
-    parser.add_argument("--only", choices=("reuse", "speed"))
+    parser.add_argument("--only", choices=("reuse", "speed", "panels"))
+    parser.add_argument("--panels", type=Path, nargs="*", help="folders of pictures")
+    parser.add_argument("--before", type=Path, help="an older reuse.py, to compare with")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     made_by = "python benchmarks/screening.py" + (
         " --micrographs FOLDER" if arguments.micrographs else ""
     )
+    if arguments.panels:
+        made_by += " --panels " + " ".join(folder.name for folder in arguments.panels)
+    if arguments.before:
+        made_by += " --before reuse.py"
     if arguments.only:
         made_by += f" --only {arguments.only}"
     import torch
@@ -331,11 +447,15 @@ def main() -> None:
     )
     sections = TABLE.read_text().split("\n## ")[1:] if TABLE.is_file() else []
     parts = {section.split("\n")[0]: f"## {section.strip()}" for section in sections}
-    if arguments.only != "reuse":
-        parts["Speed"] = "\n".join(["## Speed", "", made, "", *speed_table(arguments.micrographs)])
-    if arguments.only != "speed":
-        parts["Reuse"] = "\n".join(["## Reuse", "", made, "", *reuse_table(arguments.micrographs)])
-    kept = [parts[name] for name in ("Speed", "Reuse") if name in parts]
+    makers = {
+        "Speed": lambda: speed_table(arguments.micrographs),
+        "Reuse": lambda: reuse_table(arguments.micrographs, arguments.before),
+        "Panels": lambda: panels_table(arguments.panels, arguments.before),
+    }
+    for name, make in makers.items():
+        if arguments.only in (None, name.lower()) and (name != "Panels" or arguments.panels):
+            parts[name] = "\n".join([f"## {name}", "", made, "", *make()])
+    kept = [parts[name] for name in makers if name in parts]
     TABLE.write_text("\n\n".join(["# Screening: speed and reuse", *kept]) + "\n")
 
 

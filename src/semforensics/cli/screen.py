@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from semforensics.cli.frame import Device, Panel, Threads
+from semforensics.core.allocator import wait_asleep
 from semforensics.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ScreenerOptions:
             InputError: A setting does not fit the model, or the file is no screening model.
             FileNotFoundError: There is no such model.
         """
+        wait_asleep()
         from semforensics.core.device import choose_device, set_threads
         from semforensics.screening.screener import Screener
 
@@ -141,6 +143,7 @@ def screen(
     Exit code 0: done. 1: done, and what --fail-on names was found. 2: bad input or option, no
     report. 3: out of memory, or a mistake of this program; no report.
     """
+    wait_asleep()
     from semforensics.screening.read.apart import start_reader
 
     if report.reads_here:

@@ -1,10 +1,11 @@
-"""Tell the C library to keep freed memory; import nothing heavy, so that it comes before torch.
+"""What is set before torch is imported, so this module imports nothing heavy.
 
 glibc hands every large tensor back to the kernel and faults it in again at the next step, which
 costs a fifth and more of a training step on a CPU. Kept memory stays at its high-water mark.
 """
 
 import ctypes
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -24,3 +25,12 @@ def keep_memory() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**27))
     return all(mallopt(option, value) == 1 for option, value in settings)
+
+
+def wait_asleep() -> None:
+    """Let threads that wait for each other sleep, unless the user has chosen otherwise.
+
+    torch's threads (OpenMP) wait for each other many times a second. By default they keep their
+    cores busy meanwhile, and where another process needs these cores all of them stall.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import brentq
 
 from semforensics.core.errors import InputError
 
@@ -104,6 +103,9 @@ def fit_temperature(logits: Scores, is_fake: Labels) -> float:
         return _MAX_TEMPERATURE
     if slope(high) <= 0:
         return 1 / _MAX_TEMPERATURE
+    # Imported here: screening needs none of it, and loading it takes a tenth of a start.
+    from scipy.optimize import brentq
+
     return 1 / float(brentq(slope, low, high, xtol=1e-12))
 
 
