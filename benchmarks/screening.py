@@ -196,8 +196,8 @@ def reuse_table(micrographs: Path | None, before: Path | None) -> list[str]:
         above = sum(-value >= LEAST_CORRELATION for value in reached)
         lines.append(
             f"Different areas, {name}: of {pairs} pairs {len(reached)} have features that agree"
-            f" on a place; the correlation there is {-reached[0] if reached else float('nan'):.3f} at"
-            f" most, and {above} pairs reach the limit of {LEAST_CORRELATION}."
+            f" on a place; the correlation there is {-reached[0] if reached else float('nan'):.3f}"
+            f" at most, and {above} pairs reach the limit of {LEAST_CORRELATION}."
         )
     lines += ["", *recurring_structures(), ""]
     base = simulate(100, 512, 512)
@@ -280,10 +280,9 @@ def panels_of(folders: Sequence[Path], seed: int) -> tuple[list[np.ndarray], lis
         if min(grey.shape) >= 512:
             panels.append(grey[:512, :512])
             pictures.append(file.stem)
-    for _ in range(NUM_PANELS - len(panels)):
-        index = int(rng.integers(len(pictures)))
-        if index >= len(panels):
-            continue
+    originals = len(panels)
+    for _ in range(NUM_PANELS - originals):
+        index = int(rng.integers(originals))
         top, left = rng.integers(0, 200, 2) if rng.random() < 0.5 else (0, 0)
         copy = panels[index][top:, left:]
         if rng.random() < 0.5:

@@ -38,6 +38,19 @@ def test_help_answers_without_torch(root: Path) -> None:
     assert "heavy: []" in done.stdout
 
 
+def test_screening_loads_only_what_it_needs(root: Path) -> None:
+    """Libraries of the pipeline and of the comparison of panels take no time at the start."""
+    code = (
+        "import sys, semforensics.screening.screener, semforensics.screening.submission\n"
+        "heavy = {'cv2', 'matplotlib', 'pandas', 'sklearn', 'scipy.optimize', 'torchvision'}\n"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+
+    assert done.stdout == "heavy: []\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -27,7 +27,7 @@ LEAST_OVERLAP_PX = 96
 LEAST_CORRELATION = 0.5
 """Of the median block: see benchmarks/results/screening.md for what other areas reach."""
 
-_FEATURES, _ALL_FEATURES = 500, 250_000  # at most, of a panel and of a submission
+_FEATURES, _ALL_FEATURES = 500, 160_000  # at most, of a panel and of a submission
 _FEW = 100  # where a panel has fewer, straight lines count as features
 _LARGE_PX = 400  # panels from this height and width on are searched at half the size
 _NEIGHBOURS, _FAR = 6, 0.3  # of a feature, and the squared distance (0 ... 2) of unlike ones
