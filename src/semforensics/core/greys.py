@@ -72,9 +72,19 @@ def deep_grey(page: Any) -> UInt16[np.ndarray, "height width"] | None:
     samples = page.asarray()
     if page.planarconfig == _SEPARATE:
         samples = np.moveaxis(samples, 0, -1)
-    colours, alpha = samples[..., :3], samples[..., 3:]
-    is_grey = samples.shape[-1] >= 3 and (colours == colours[..., :1]).all()
-    return samples[..., 0].astype(np.uint16) if is_grey and (alpha == 65535).all() else None
+    grey = equal_grey(samples) if samples.shape[-1] >= 3 else None
+    turned = page.tags.valueof(ExifTags.Base.Orientation, 1)
+    return grey if grey is None else upright(grey, turned if turned in _ORIENTATIONS else 1)
+
+
+def equal_grey(
+    samples: UInt16[np.ndarray, "height width channels"],
+) -> UInt16[np.ndarray, "height width"] | None:
+    """Return the grey of 16-bit colours, or of grey and alpha; None unless equal and opaque."""
+    n_colours = 1 if samples.shape[-1] == 2 else 3
+    grey, alpha = samples[..., 0], samples[..., n_colours:]
+    is_grey = all((samples[..., channel] == grey).all() for channel in range(1, n_colours))
+    return grey.astype(np.uint16) if is_grey and (alpha == 65535).all() else None
 
 
 def orientation(image: Image.Image) -> int:

@@ -9,6 +9,7 @@ another one. `apart` does all this in a child process.
 import hashlib
 import io
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from semforensics.core.errors import InputError
-from semforensics.core.greys import deep_grey, narrowed, orientation, to_8_bit, upright
+from semforensics.core.greys import deep_grey, equal_grey, narrowed, orientation, to_8_bit, upright
 from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.read.bombs import refuse_bombs
 from semforensics.screening.read.documents import is_document, read_document
@@ -44,6 +45,7 @@ _TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
 _GREY_16 = ("I;16", "I;16B", "I;16L")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY, _PNG_GREY_ALPHA, _PNG_RGBA = 0, 4, 6  # colour types
 
 
 def list_inputs(paths: Sequence[Path]) -> list[Path]:
@@ -257,8 +259,8 @@ def _verified(data: bytes) -> bytes:
     """
     if not data.startswith(_PNG_START):
         return data
-    if data[24:25] == b"\x10" and data[25:26] not in (b"\0", b""):
-        raise InputError("16 bits per colour channel, expected 8")
+    if data[12:16] != b"IHDR":
+        raise InputError("cannot be decoded: a PNG that does not begin with its header")
     data = _without_texts(data)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         image.verify()  # the checksums of all other chunks
@@ -286,24 +288,45 @@ def _turned(image: Image.Image, grey: Grey, notes: list[str]) -> Grey:
 def _wide_grey(
     image: Image.Image, data: bytes, index: int
 ) -> UInt16[np.ndarray, "height width"] | None:
-    """Return the grey of a colour TIFF of 16 bits with equal channels, which Pillow would cut.
+    """Return the grey of a TIFF or PNG of equal 16-bit colours, which Pillow would cut.
 
     Raises:
-        InputError: The channels differ, or the compression is not known.
+        InputError: The channels differ, or pixels are transparent.
     """
-    if not isinstance(image, TiffImageFile):
-        return None
-    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+    bits: tuple[int, ...] = (1,)
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, bits)
+    elif image.format == "PNG" and data[25] != _PNG_GREY:
+        bits = (data[24],) * 3
     if len(bits) == 1 or max(bits) <= 8:
         return None
-    refusal = InputError(f"{max(bits)} bits per colour channel that differ, expected 8")
-    if set(bits) != {16} or len(bits) < 3:
+    refusal = InputError(f"{max(bits)} bits per colour channel that differ or are not opaque")
+    if set(bits) != {16} or len(bits) < 3 or "transparency" in image.info:
         raise refusal
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        grey = deep_grey(tiff.pages[index])
+    if image.format == "PNG":
+        grey = equal_grey(_wide_png(data))
+    else:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            grey = deep_grey(tiff.pages[index])
     if grey is None:
         raise refusal
     return grey
+
+
+def _wide_png(data: bytes) -> UInt16[np.ndarray, "height width channels"]:
+    """Decode a PNG of 16-bit colours, of which Pillow keeps one byte, once for each byte."""
+    if data[25] == _PNG_GREY_ALPHA:  # two samples of two bytes: read as four of one byte
+        header = b"IHDR" + data[16:24] + b"\x08" + bytes([_PNG_RGBA]) + data[26:29]
+        data = data[:12] + header + zlib.crc32(header).to_bytes(4) + data[33:]
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            pairs = np.asarray(image).astype(np.uint16)
+        return pairs[..., ::2] << 8 | pairs[..., 1::2]
+    halves = []
+    for order in ("16B", "16L"):  # the first byte of each pair, then the second
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.tile = [tile._replace(args=f"{image.mode};{order}") for tile in image.tile]
+            halves.append(np.asarray(image).astype(np.uint16))
+    return halves[0] << 8 | halves[1]
 
 
 def _check_samples(image: Image.Image) -> None:
