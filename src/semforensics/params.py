@@ -466,7 +466,8 @@ class FalseAlarmsParams(Section):
     pooling: Literal["mean", "median", "max"]
     """How the logits of an image's tiles become its own."""
     sets: dict[str, tuple[str, ...]]
-    """Folders of micrographs from outside: a name, and glob patterns below the folder given."""
+    """Micrographs from outside, of one instrument each: a name, and glob patterns below the folder
+    given."""
 
 
 class AuditShortcutsParams(Section):

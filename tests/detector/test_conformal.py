@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from semforensics.detector.conformal import check_alpha, conformal_p_values, largest_p_values
+from semforensics.detector.conformal import (
+    LEAST_GROUPS,
+    calibration_groups,
+    calibration_sizes,
+    check_alpha,
+    conformal_p_values,
+    largest_p_values,
+)
 
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=12).map(
     lambda values: np.array(values, dtype=np.float32)
@@ -56,6 +63,63 @@ def test_crops_of_few_areas_promise_less_for_other_areas(
     ]
 
     assert low <= np.mean(excluded) <= high
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_areas_as_units_keep_the_promise_for_other_areas(share: float) -> None:
+    """At most 5 % of reals of new areas are excluded, however much areas differ; more are by crops.
+
+    30 crops of each of 22 areas calibrate. `share` of the variance of a score lies between areas.
+    """
+    rng = np.random.default_rng(0)
+
+    def scores(areas: int, crops: int) -> np.ndarray:
+        between, within = rng.normal(size=(areas, 1)), rng.normal(size=(areas, crops))
+        return (share**0.5 * between + (1 - share) ** 0.5 * within).ravel()
+
+    groups = np.repeat(np.arange(LEAST_GROUPS), 30)
+    excluded = {"areas": [], "crops": []}
+    for _ in range(400):
+        new, calibration = scores(50, 1), scores(LEAST_GROUPS, 30)
+        for unit, of in (("areas", groups), ("crops", None)):
+            p_real, _ = conformal_p_values(new, calibration, np.zeros(1), of)
+            excluded[unit].append((p_real <= 0.05).mean())
+
+    error = 3 * np.std(excluded["areas"]) / 20
+    assert np.mean(excluded["areas"]) <= 0.05 + error
+    if share > 0.5:
+        error = 3 * np.std(excluded["crops"]) / 20
+        assert np.mean(excluded["crops"]) - error > 0.05
+
+
+@given(SCORES, SCORES)
+def test_every_area_has_one_vote(scores: np.ndarray, reals: np.ndarray) -> None:
+    """The p-value is the mean share of an area's reals at least as high, one area more."""
+    groups = np.arange(len(reals)) % 3
+    p_real, _ = conformal_p_values(scores, reals, np.zeros(1), groups)
+
+    areas = [reals[groups == group] for group in np.unique(groups)]
+    for score, found in zip(scores, p_real, strict=True):
+        expected = (1 + sum((area >= score).mean() for area in areas)) / (len(areas) + 1)
+        assert found == pytest.approx(expected)
+    repeated, _ = conformal_p_values(scores, np.tile(reals, 4), np.zeros(1), np.tile(groups, 4))
+    np.testing.assert_allclose(repeated, p_real)
+
+
+def test_areas_count_where_there_are_enough_of_them() -> None:
+    """From 22 areas on the calibration counts areas; with fewer, or without names, crops."""
+    calibration = {"real": [0.0] * 100, "generators": {"a": [1.0] * 40, "b": [1.0] * 60}}
+    assert calibration_sizes(calibration) == (100, 40)
+
+    few = calibration | {"groups": [number % 21 for number in range(100)]}
+    enough = calibration | {"groups": [number % 22 for number in range(100)]}
+    assert calibration_groups(few) is None
+    assert calibration_sizes(few) == (100, 40)
+    assert calibration_groups(enough) is not None
+    assert calibration_sizes(enough) == (22, 40)
+    check_alpha(0.05, *calibration_sizes(enough), "areas")
+    with pytest.raises(ValueError, match=r"alpha 0\.04 needs 24 calibration areas, found 22"):
+        check_alpha(0.04, *calibration_sizes(enough), "areas")
 
 
 def test_fakes_are_excluded_as_seldom_as_promised() -> None:

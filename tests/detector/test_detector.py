@@ -101,6 +101,27 @@ def test_models_without_calibration_are_refused(model: Path, tmp_path: Path) -> 
         load(tmp_path / "model", name="seed_1.safetensors")
 
 
+def test_areas_are_the_units_where_the_calibration_names_enough(
+    model: Path, tmp_path: Path
+) -> None:
+    """p_real gives each area one vote, and an alpha that the areas cannot resolve is refused."""
+    shutil.copytree(model, tmp_path / "model")
+    state, meta = load_checkpoint(tmp_path / "model/model.safetensors")
+    sides, rng = meta["calibration"]["4"], np.random.default_rng(0)
+    sides["real"], sides["groups"] = rng.normal(size=44).tolist(), [n // 2 for n in range(44)]
+    sides["generators"] = {"fastgan": rng.normal(3, 1, 40).tolist()}
+    save_checkpoint(tmp_path / "model/model.safetensors", state, meta)
+    detector, logits = load(tmp_path / "model"), np.linspace(-2, 5, 15)
+
+    expected, _ = conformal_p_values(
+        logits, np.array(sides["real"]), np.zeros(1), np.array(sides["groups"])
+    )
+    np.testing.assert_array_equal(detector.p_values(logits)[0], expected)
+    detector.check_alpha(0.05)
+    with pytest.raises(ValueError, match="needs 24 calibration areas, found 22"):
+        detector.check_alpha(0.04)
+
+
 def test_p_values_are_the_largest_over_kinds_of_reals_and_generators(
     model: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from semforensics.detector.inference import FoldedNetwork
+from semforensics.core.images import to_unit_range
+from semforensics.detector.inference import FoldedNetwork, window_logits
 from semforensics.detector.networks import NetworkName, NPRNetwork, build_network, to_device
 from semforensics.detector.scoring import score_images
 
@@ -59,3 +60,34 @@ def test_folding_leaves_the_network_alone() -> None:
     FoldedNetwork(network)
 
     np.testing.assert_array_equal(score_images(network, images, phases=1, device=CPU), before)
+
+
+def test_the_mean_of_a_logit_map_is_the_logit() -> None:
+    """The last layer is linear, so it can be applied before the mean over positions."""
+    folded, images = FoldedNetwork(trained("npr_tiny", 1)), to_unit_range(noise(3, 48, 64))
+
+    cells = folded.logit_map(images)
+
+    assert cells.shape == (3, 6, 8)
+    torch.testing.assert_close(cells.mean(dim=(1, 2)), folded(images))
+
+
+@pytest.mark.parametrize("phases", [1, 4])
+def test_windows_are_scored_as_tiles_are(phases: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window's logit is its tile's, but for the edges; bands of a large image do not show."""
+    folded = FoldedNetwork(trained("npr_tiny", 1))
+    image = noise(1, 203, 330)[0, 0].numpy()
+    sizes = {"size_px": 128, "step_px": 32, "phases": phases, "device": CPU}
+
+    found = window_logits(folded, image, **sizes)
+
+    places = [(y, x) for y in (0, 32, 64) for x in (0, 32, 64, 96, 128, 160, 192)]
+    tiles = np.stack([image[y : y + 128, x : x + 128] for y, x in places])[:, None]
+    expected = score_images(folded, torch.from_numpy(tiles), phases=phases, device=CPU)
+    assert found.shape == (3, 7)
+    scale = np.abs(expected).max()
+    assert np.abs(found.ravel() - expected).max() < 0.3 * scale
+    monkeypatch.setattr("semforensics.detector.inference._BAND_PX", 64 * 328)
+    np.testing.assert_allclose(window_logits(folded, image, **sizes), found, atol=1e-4 * scale)
+    with pytest.raises(ValueError, match="not multiples of 8"):
+        window_logits(folded, image, **sizes | {"step_px": 12})

@@ -168,7 +168,7 @@ def test_the_second_seed_is_another_training_of_the_same_images(
 
 
 def test_the_validation_side_calibrates() -> None:
-    """Threshold, temperature and sorted logits are those of the validation images."""
+    """Threshold, temperature and logits are those of the validation images, with their areas."""
     data, network = labelled(12, 3), fresh_network().eval()
 
     processed = process_reals(data, ["geometry rotate 90", "resize x0.5 bicubic"], seed=0)
@@ -179,11 +179,13 @@ def test_the_validation_side_calibrates() -> None:
         logits = score_images(network, data.images, phases=phases, device=CPU)
         is_fake = data.is_fake.numpy()
         sides = found["calibration"][str(phases)]
-        assert sides["real"] == sorted(logits[~is_fake].tolist())
+        assert sides["real"] == logits[~is_fake].tolist()
+        areas = data.table.loc[~is_fake, "group"].tolist()
+        assert [sorted(set(areas))[number] for number in sides["groups"]] == areas
         assert sides["generators"] == {"fastgan": sorted(logits[is_fake].tolist())}
         turned = data.images[~data.is_fake].rot90(1, (2, 3))
         expected_logits = score_images(network, turned, phases=phases, device=CPU)
-        assert sides["processed"]["geometry rotate 90"] == sorted(expected_logits.tolist())
+        assert sides["processed"]["geometry rotate 90"] == expected_logits.tolist()
         assert len(sides["processed"]["resize x0.5 bicubic"]) == 12
         assert found["temperature"][str(phases)] == fit_temperature(logits, is_fake)
         expected = choose_threshold(logits[~is_fake], logits[is_fake], 0.05)

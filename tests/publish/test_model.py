@@ -7,9 +7,10 @@ import torch
 from typer.testing import CliRunner
 
 from semforensics.cli.main import app
+from semforensics.detector.corpus import Corpus
 from semforensics.publish.model import package_model
 from semforensics.screening.judge.model import ScreeningModel
-from tests.screening.small_model import PARAMS, write_classifier
+from tests.screening.small_model import PARAMS, corpus_of, write_classifier
 
 CPU = torch.device("cpu")
 
@@ -27,7 +28,8 @@ def test_the_command_makes_the_same_file(tmp_path: Path, pipeline: Path, root: P
     text = (root / "params.yaml").read_text().replace("phases: 4", "phases: 1")
     assert "phases: 1" in text
     (tmp_path / "params.yaml").write_text(text)
-    inputs = [str(pipeline / name) for name in ("classifier", "cropped", "splits.csv")]
+    names = ("classifier", "cropped", "splits.csv", "fakes", "false_alarms.json")
+    inputs = [str(pipeline / name) for name in names]
     out = tmp_path / "model"
 
     ran = CliRunner().invoke(
@@ -44,13 +46,21 @@ def test_other_data_or_sides_than_the_classifiers_are_refused(
     tmp_path: Path, pipeline: Path
 ) -> None:
     """A classifier is not packed with references of micrographs that it does not know."""
-    inputs = pipeline / "classifier", pipeline / "cropped"
     settings = {"params": PARAMS, "phases": 1}
     splits = tmp_path / "splits.csv"
     splits.write_text((pipeline / "splits.csv").read_text().replace(",A4,", ",A5,"))
 
+    def package(corpus: Corpus, false_alarms: Path, data: str) -> None:
+        out = tmp_path / "out"
+        package_model(pipeline / "classifier", corpus, false_alarms, out, data=data, **settings)
+
+    good = pipeline / "false_alarms.json"
     with pytest.raises(ValueError, match="n_validation_groups 1, the classifier's are 2"):
-        package_model(*inputs, splits, tmp_path / "out", data="simulated", **settings)
+        package(corpus_of(pipeline, splits), good, "simulated")
     with pytest.raises(ValueError, match="trained on data 'simulated', expected 'folder'"):
-        package_model(*inputs, pipeline / "splits.csv", tmp_path / "out", data="folder", **settings)
+        package(corpus_of(pipeline), good, "folder")
+    other = tmp_path / "other.json"
+    other.write_text(good.read_text().replace("both", "fastgan"))
+    with pytest.raises(ValueError, match="not the false alarms of detector both"):
+        package(corpus_of(pipeline), other, "simulated")
     assert not (tmp_path / "out").exists()

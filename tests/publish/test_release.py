@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semforensics.core.checkpoints import save_checkpoint
+from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.files import sha256_of
 from semforensics.detector.domain import DOMAIN_FILE
 from semforensics.detector.scoring import MODEL_FILE
@@ -37,6 +37,18 @@ def write_audit(path: Path, classifier: Path, **gates: object) -> Path:
     }
     path.write_text(json.dumps(audit))
     return path
+
+
+def test_a_calibration_by_areas_is_counted_in_areas(tmp_path: Path) -> None:
+    """Of 100 reals of 22 areas, areas are what resolves an alpha of 5 %."""
+    model = write_model(tmp_path / "model", calibration=100)
+    state, meta = load_checkpoint(model / MODEL_FILE)
+    meta["calibration"]["4"]["groups"] = [number % 22 for number in range(100)]
+    save_checkpoint(model / MODEL_FILE, state, meta)
+
+    green, _ = check_release(write_audit(tmp_path / "audit.json", model), model)
+
+    assert green[-1] == "calibration: 22 areas and 100 fakes resolve alpha 0.05"
 
 
 def test_a_green_audit_of_this_model_lets_it_go(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from semforensics.publish.model import package_model
 from semforensics.screening.judge.model import ScreeningModel
 from semforensics.screening.screener import Screener
-from tests.screening.small_model import PARAMS, write_classifier
+from tests.screening.small_model import PARAMS, corpus_of, write_classifier
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_classifier(root)
     package_model(
         root / "classifier",
-        root / "cropped",
-        root / "splits.csv",
+        corpus_of(root),
+        root / "false_alarms.json",
         root / "model",
         params=PARAMS,
         phases=1,

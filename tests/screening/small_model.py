@@ -5,6 +5,7 @@ with fresh weights tells it from an original; its sign is turned so that doubled
 """
 
 import csv
+import json
 from functools import cache
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from PIL import Image
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.processing import gaussian_blur
 from semforensics.detector.calibration import fit_temperature
+from semforensics.detector.corpus import Corpus
 from semforensics.detector.domain import DOMAIN_FILE, Domain
 from semforensics.detector.networks import build_network
 from semforensics.detector.scoring import MODEL_FILE, score_images
-from semforensics.params import PackageModelParams
+from semforensics.params import PackageModelParams, SplitParams
 from semforensics.screening.records import Grey
 from tests.screening.samples import micrograph
 
@@ -65,8 +67,15 @@ def _stack(areas: tuple[int, ...], *, is_doubled: bool) -> torch.Tensor:
     return torch.from_numpy(np.stack([c for g in greys for *_, c in crops(g)]))[:, None]
 
 
+def corpus_of(root: Path, splits: Path | None = None) -> Corpus:
+    """Return the images that `write_classifier` wrote."""
+    shares = SplitParams(train=0.25, test=0.25, validation=0.5)
+    splits = splits or root / "splits.csv"
+    return Corpus(root / "cropped", splits, root / "fakes", "clean", shares, 0)
+
+
 def write_classifier(root: Path) -> None:
-    """Write classifier/, cropped/ and splits.csv as the pipeline would."""
+    """Write classifier, crops, fakes, splits and metrics of false alarms as the pipeline would."""
     torch.manual_seed(0)
     network = build_network("npr_tiny", 1).eval()
     cpu = torch.device("cpu")
@@ -95,6 +104,13 @@ def write_classifier(root: Path) -> None:
     Domain.fit(torch.cat(train), torch.cat(held_out), 0.99, rng).save(
         root / "classifier" / DOMAIN_FILE
     )
+    fakes = root / "fakes/doubler"
+    fakes.mkdir(parents=True)
+    for number, fake in enumerate(_stack(VALIDATION, is_doubled=True)[:24, 0].numpy()):
+        Image.fromarray(fake).save(fakes / f"{number:06}.png")
+    counted = {"of": "the test split", "panels": 2, "areas": 2, "instruments": 1, "suspected": 0}
+    metrics = {"detector": "both", "alpha": 0.1, "panels": [counted]}
+    (root / "false_alarms.json").write_text(json.dumps(metrics))
     (root / "cropped").mkdir()
     with (root / "splits.csv").open("w", newline="") as file:
         file.write("file,micrograph,group,label,magnification_k,kv,top_px,left_px,split\n")

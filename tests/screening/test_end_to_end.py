@@ -13,6 +13,7 @@ from semforensics.core.images import read_grey
 from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.generate_fakes import load_generator
 from semforensics.screening.records import Grey
+from semforensics.screening.screener import Screener
 from tests.screening.documents import encoded, figure, pdf_with
 
 GENERATORS = ("fastgan", "stylegan2_ada_best")  # whose fakes the model has learned
@@ -99,3 +100,27 @@ def test_a_document_is_judged_picture_by_picture(
 
     assert len(images) == len(panels)
     check(images)
+
+
+@pytest.mark.parametrize("first", [2, 2 + NUM_FAKES], ids=GENERATORS)
+def test_a_generated_part_of_a_real_micrograph_is_boxed(
+    panels: list[Grey], root: Path, first: int
+) -> None:
+    """Four fakes laid edge to edge in a real micrograph: it is suspected in part, never consistent.
+
+    Without them it is consistent.
+    """
+    screener = Screener.load(root / "data/released/screening_model", evidence=False)
+    real, tiles = panels[0], panels[first : first + NUM_FAKES]
+    composite = real.copy()
+    composite[90:346, 150:406] = np.block([tiles[:2], tiles[2:]])
+
+    before, after = screener.judge([real, composite])
+
+    assert before.verdict == "consistent"
+    assert before.part_box is None
+    assert after.verdict == "ai-suspected"
+    box = after.part_box
+    found = np.array([box.top, box.left, box.bottom, box.right])
+    assert np.abs(found - [90, 150, 346, 406]).max() <= 64
+    assert f"A part of it (rows {box.top} to {box.bottom}" in after.reason

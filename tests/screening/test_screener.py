@@ -21,8 +21,9 @@ from semforensics.detector.tiling import cut_tiles
 from semforensics.micrographs.drawn import DrawnBox
 from semforensics.screening.judge.evidence import RESIDUAL_GAIN, residual
 from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.parts import Part
 from semforensics.screening.judge.verdict import LEAST_JUDGED, Rule
-from semforensics.screening.records import Grey, Panel, Picture, Provenance
+from semforensics.screening.records import Box, Grey, Panel, Picture, Provenance
 from semforensics.screening.screener import Screener
 from semforensics.screening.submission import Options, screen_submission
 from tests.screening.small_model import SIZE_PX, TEST, doubled, original
@@ -46,6 +47,48 @@ def test_native_panels_are_told_apart(screener: Screener, area: int) -> None:
     assert real.probability < 0.9 < generated.probability
     assert generated.p_real <= 0.1 < generated.p_fake
     assert "unusual for real micrographs (p = 0.0" in generated.reason
+
+
+PART = Part(Box(0, 0, 64, 64), np.ones((1, 1), bool), 9.0, 0.001, 0.001, 0.5, 1.0)
+"""Of a high score, as those of composites, inside the training domain."""
+
+
+@pytest.mark.parametrize(
+    ("part", "verdict", "words"),
+    [
+        (PART, "ai-suspected", "unusual for real micrographs and not those of the rest"),
+        (replace(PART, share_inside=0.3), "inconclusive", "disagrees with the rest"),
+        (replace(PART, logit=-9.0), "inconclusive", "disagrees with the rest"),
+        (replace(PART, p_real=0.03, p_native=0.002), "inconclusive", "disagrees with the rest"),
+        (replace(PART, p_real=0.9, p_native=0.9, p_composite=0.01), "consistent", "usual for real"),
+        (replace(PART, p_real=0.9, p_native=0.9), "inconclusive", "disagrees with the rest"),
+    ],
+)
+def test_what_a_part_changes(screener: Screener, part: Part, verdict: str, words: str) -> None:
+    """A part is suspected that reals rarely have, inside the domain; a weaker one is doubted."""
+    tiles = cut_tiles(REAL, SIZE_PX)
+    logits, inside = screener.tile_logits(tiles.pixels), np.ones(len(tiles), bool)
+
+    found = screener.decide(
+        Panel.of(REAL), tiles, logits, inside, part, is_lossy=False, is_resampled=False
+    )
+
+    assert found.verdict == verdict
+    assert words in found.reason
+    assert (found.part_box == part.box) == (verdict != "consistent")
+
+
+def test_a_part_suspected_at_a_low_prevalence_warns(screener: Screener) -> None:
+    """If fewer panels are generated than reals suspected by chance, most suspected are real."""
+    tiles = cut_tiles(REAL, SIZE_PX)
+    logits, inside = screener.tile_logits(tiles.pixels), np.ones(len(tiles), bool)
+    rare = replace(screener, prevalence=0.001)
+
+    found = rare.decide(
+        Panel.of(REAL), tiles, logits, inside, PART, is_lossy=False, is_resampled=False
+    )
+
+    assert "most panels that are suspected in part are real" in found.reason
 
 
 @pytest.mark.parametrize(("prevalence", "warns"), [(0.9, False), (1e-6, True)])
@@ -300,7 +343,7 @@ def test_files_without_exactly_one_picture_are_refused(screener: Screener, tmp_p
     [
         ({"alpha": 0.0}, "alpha 0.0"),
         ({"alpha": 1.0}, "alpha 1.0"),
-        ({"alpha": 0.001}, "alpha 0.001 needs 999 calibration reals, found 70"),
+        ({"alpha": 0.001}, "alpha 0.001, for whole panels alpha 0.0009 needs 1111"),
         ({"prevalence": 1.0}, "prevalence 1.0"),
         ({"pooling": "sum"}, "pooling 'sum': expected one of mean, median, max"),
     ],

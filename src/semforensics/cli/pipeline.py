@@ -520,16 +520,23 @@ def headline_trials(metrics: InDir, trials: OutPath) -> str:
 
 @PANEL.command
 def package_model(
-    classifier: InDir, cropped: InDir, splits: InFile, folder: OutPath, run: Run
+    classifier: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: InDir,
+    false_alarms: InFile,
+    folder: OutPath,
+    run: Run,
 ) -> str:
     """Put classifier, calibration and references into the file that `screen` loads."""
+    from semforensics.detector.corpus import Corpus
     from semforensics.publish.model import package_model
 
     p = run.params
     return package_model(
         classifier,
-        cropped,
-        splits,
+        Corpus(cropped, splits, fakes, p.protocol, p.split, p.seed),
+        false_alarms,
         folder,
         params=p.package_model,
         phases=p.evaluate_classifier.phases,

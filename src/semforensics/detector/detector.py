@@ -12,6 +12,7 @@ from torch import Tensor
 from semforensics.core.errors import InputError
 from semforensics.detector.conformal import (
     PValues,
+    calibration_groups,
     calibration_sizes,
     check_alpha,
     largest_p_values,
@@ -77,7 +78,10 @@ class Detector:
 
     @property
     def calibration(self) -> dict[str, Any]:
-        """Logits of the calibration images: `real`, `processed` by kind, `generators` by name."""
+        """Logits of the calibration images: `real`, `processed` by kind, `generators` by name.
+
+        `groups` is the area of each real, where the training stored it.
+        """
         calibration: dict[str, Any] = self.meta["calibration"][str(self.phases)]
         return calibration
 
@@ -86,19 +90,21 @@ class Detector:
 
         p_real is the largest over the calibration reals as they are and after each kind of benign
         processing that the training names, p_fake the largest over the generators: so they hold
-        for each of these.
+        for each of these. The calibration says whether crops or areas are the units of p_real.
         """
         reals = [self.calibration["real"], *self.calibration["processed"].values()]
         fakes = [*self.calibration["generators"].values()]
-        return largest_p_values(logits, *([np.array(k, float) for k in c] for c in (reals, fakes)))
+        real, fake = ([np.array(kind, float) for kind in kinds] for kinds in (reals, fakes))
+        return largest_p_values(logits, real, fake, calibration_groups(self.calibration))
 
     def check_alpha(self, alpha: float) -> None:
         """Refuse an error rate that the calibration cannot resolve.
 
         Raises:
-            InputError: It cannot; the message says how many images it needs.
+            InputError: It cannot; the message says how many crops or areas it needs.
         """
-        check_alpha(alpha, *calibration_sizes(self.calibration))
+        unit = "reals" if calibration_groups(self.calibration) is None else "areas"
+        check_alpha(alpha, *calibration_sizes(self.calibration), unit)
 
     def verdicts(
         self,

@@ -319,27 +319,30 @@ def calibrate(
 
     Returns:
         `thresholds`: logits above which an image is called fake; `temperature`; `calibration`: the
-        logits, in rising order, of reals (`real`), of reals after each kind of processing
-        (`processed`) and of the fakes of each generator (`generators`), for conformal p-values;
-        each under the number of phases that a test averages, "1" and "4".
+        logits of reals (`real`) and of reals after each kind of processing (`processed`), both in
+        the order of `groups`, the number of each real's area; and of the fakes of each generator
+        (`generators`), in rising order, for conformal p-values; each under the number of phases
+        that a test averages, "1" and "4".
     """
     is_fake = validation.is_fake.numpy()
     found: dict[str, Any] = {"thresholds": {}, "temperature": {}, "calibration": {}}
+    groups, _ = pd.factorize(validation.table.loc[~is_fake, "group"], sort=True)
     for phases in (1, 4):
         logits = score_images(network, validation.images, phases=phases, device=device)
-        real, fake = np.sort(logits[~is_fake]), np.sort(logits[is_fake])
+        real, fake = logits[~is_fake], logits[is_fake]
         key = str(phases)
         found["thresholds"][key] = choose_threshold(real, fake, params.max_false_positive_rate)
         found["temperature"][key] = fit_temperature(logits, is_fake)
         # float32 to the last digit: a test image of the same logit is a tie.
         found["calibration"][key] = {
             "real": real.tolist(),
+            "groups": groups.tolist(),
             "generators": {
                 name: np.sort(logits[(validation.table["generator"] == name).to_numpy()]).tolist()
                 for name in sorted(set(validation.table.loc[is_fake, "generator"]))
             },
             "processed": {
-                name: np.sort(score_images(network, x, phases=phases, device=device)).tolist()
+                name: score_images(network, x, phases=phases, device=device).tolist()
                 for name, x in processed.items()
             },
         }

@@ -5,6 +5,7 @@ it was trained on and what it cannot tell. It holds weights and statistics, no p
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,20 +14,24 @@ from jaxtyping import UInt8
 
 from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_folder, sha256_of
+from semforensics.core.files import atomic_folder, read_json, sha256_of
 from semforensics.core.images import read_crop, stack_crops
 from semforensics.core.tables import read_splits
+from semforensics.detector.corpus import PSEUDO, Corpus
 from semforensics.detector.domain import DOMAIN_ARRAYS, DOMAIN_FILE, Domain, feature_names
+from semforensics.detector.inference import FoldedNetwork
 from semforensics.detector.scoring import MODEL_FILE, load_classifier
 from semforensics.params import PackageModelParams
+from semforensics.publish.part_rule import measure_part_rule
 from semforensics.screening.judge.model import KIND
 from semforensics.screening.judge.references import References
+from semforensics.screening.records import GreyOfAnySize
 
 
 def package_model(
     classifier: Path,
-    cropped: Path,
-    splits: Path,
+    corpus: Corpus,
+    false_alarms: Path,
     folder: Path,
     *,
     params: PackageModelParams,
@@ -35,11 +40,14 @@ def package_model(
 ) -> str:
     """Put a classifier and statistics of its reals into `model.safetensors`; return a summary.
 
-    The crops of the training split become references. When the model scores it averages `phases`;
-    `data` says where the reals come from: "simulated", "boiko" or "folder".
+    The crops of the training split become references, those of the validation split calibrate the
+    search for generated parts. `false_alarms` holds the metrics of `count_false_alarms` on this
+    classifier. When the model scores it averages `phases`; `data` says where the reals come from:
+    "simulated", "boiko" or "folder".
 
     Raises:
-        InputError: The classifier knows other data, another number of groups or other sizes.
+        InputError: The classifier knows other data, another number of groups or other sizes; or
+            the metrics are of another classifier.
         FileNotFoundError: A file is missing.
     """
     network, meta = load_classifier(classifier, torch.device("cpu"))
@@ -48,6 +56,7 @@ def package_model(
     if meta["data"] != data:
         raise InputError(f"{classifier}: trained on data {meta['data']!r}, expected {data!r}")
     domain = Domain.load(classifier / DOMAIN_FILE)
+    cropped, splits = corpus.cropped, corpus.splits
     table = read_splits(splits)
     size_px = int(meta["size_px"][0])
     train, held_out = (table[table["split"] == split] for split in ("train", "validation"))
@@ -57,7 +66,16 @@ def package_model(
                 f"{splits}: {key} {part['group'].nunique()}, the classifier's are {meta[key]}; "
                 "not the splits it was trained on"
             )
-    references = _measure_references(cropped, train, held_out, size_px)
+    panels = [_join_crops(cropped, part, size_px) for _, part in held_out.groupby("micrograph")]
+    references = _measure_references(cropped, train, panels, size_px)
+    parts = measure_part_rule(
+        FoldedNetwork(network),
+        panels,
+        _held_out_fakes(corpus, meta),
+        phases=phases,
+        kinds=meta["params"]["calibrate_on"],
+        seed=corpus.seed,
+    )
     state = {f"network.{n}": t for n, t in network.state_dict().items()}
     state |= {f"domain.{n}": torch.from_numpy(getattr(domain, n)).float() for n in DOMAIN_ARRAYS}
     state |= {f"references.{n}": tensor for n, tensor in references.tensors().items()}
@@ -80,8 +98,11 @@ def package_model(
         "limits": list(params.limits),
         "domain": {"features": feature_names(), "limits": domain.limits},
         "references": references.numbers(),
+        "false_alarms": _read_false_alarms(false_alarms, meta),
         "classifier_sha256": sha256_of(classifier / MODEL_FILE),
     }
+    if parts is not None:
+        about["parts"] = parts.numbers()
     with atomic_folder(folder) as temporary:
         save_checkpoint(temporary / MODEL_FILE, state, {**meta, **about})
         size = (temporary / MODEL_FILE).stat().st_size
@@ -91,8 +112,28 @@ def package_model(
     )
 
 
+def _read_false_alarms(path: Path, meta: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return on how many new real panels the classifier was measured, and how many it suspects."""
+    metrics = read_json(path)
+    if not isinstance(metrics.get("panels"), list) or metrics.get("detector") != meta["detector"]:
+        raise InputError(
+            f"{path}: not the false alarms of detector {meta['detector']}; run count_false_alarms"
+        )
+    return [{**counted, "alpha": metrics["alpha"]} for counted in metrics["panels"]]
+
+
+def _held_out_fakes(
+    corpus: Corpus, meta: dict[str, Any]
+) -> list[UInt8[np.ndarray, "n size_px size_px"]]:
+    """Read the fakes of the validation split, by generator."""
+    names = tuple(name for name in meta["generators"] if name != PSEUDO)
+    listed = corpus.list_images(names)
+    held_out = listed[(listed["class"] == "fake") & (listed["split"] == "validation")]
+    return [stack_crops(part["path"]) for _, part in held_out.groupby("generator")]
+
+
 def _measure_references(
-    cropped: Path, train: pd.DataFrame, held_out: pd.DataFrame, size_px: int
+    cropped: Path, train: pd.DataFrame, others: list[GreyOfAnySize], size_px: int
 ) -> References:
     """Fingerprint the training crops; whole held-out micrographs show how near others come."""
     reals = stack_crops(cropped / file for file in train["file"])
@@ -100,7 +141,6 @@ def _measure_references(
         raise InputError(
             f"{cropped}: crops of {reals.shape[1:]} px, the classifier's have {size_px}"
         )
-    others = [_join_crops(cropped, part, size_px) for _, part in held_out.groupby("micrograph")]
     return References.measure(reals, tuple(train["file"]), others)
 
 

@@ -6,7 +6,11 @@ from typing import Any
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.files import read_json, sha256_of
-from semforensics.detector.conformal import calibration_sizes, check_alpha
+from semforensics.detector.conformal import (
+    calibration_groups,
+    calibration_sizes,
+    check_alpha,
+)
 from semforensics.detector.domain import DOMAIN_FILE
 from semforensics.detector.scoring import MODEL_FILE
 
@@ -52,13 +56,15 @@ def check_release(metrics: Path, classifier: Path) -> tuple[list[str], list[str]
     _, meta = load_checkpoint(model)
     calibration = meta.get("calibration", {}).get(str(audit["phases"]))
     counts = calibration_sizes(calibration) if calibration else (0, 0)
+    unit = "areas" if calibration and calibration_groups(calibration) is not None else "reals"
     try:
-        check_alpha(audit["alpha"], *counts)
+        check_alpha(audit["alpha"], *counts, unit)
     except InputError as error:
         red.append(f"calibration: {error}")
     else:
         green.append(
-            f"calibration: {counts[0]} reals and {counts[1]} fakes resolve alpha {audit['alpha']:g}"
+            f"calibration: {counts[0]} {unit} and {counts[1]} fakes resolve alpha "
+            f"{audit['alpha']:g}"
         )
     return green, red
 

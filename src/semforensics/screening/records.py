@@ -180,6 +180,11 @@ class Finding:
     """Of the area of its tiles, inside the training domain."""
     share_judged: float | None = None
     """Of the panel's area, text and lines left out, that lies in a tile."""
+    p_part: float | None = None
+    """How unusual the part that disagrees most with the rest would be for a real panel of this
+    size; None where no part was searched for."""
+    part_box: Box | None = None
+    """That part, in pixels of the panel, where the verdict rests on it."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from PIL import Image
 
 from semforensics.core.errors import InputError
 from semforensics.core.greys import to_8_bit
-from semforensics.detector.inference import FoldedNetwork
+from semforensics.detector.inference import FoldedNetwork, window_logits
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
 from semforensics.screening.judge.model import ScreeningModel, find_model
+from semforensics.screening.judge.parts import WINDOWS, Part
 from semforensics.screening.judge.verdict import Rule
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.read.intake import LOSSY, to_grey
@@ -130,6 +131,7 @@ class Screener(Rule):
         *,
         is_lossy: bool = False,
         is_resampled: bool = False,
+        parts: bool = True,
     ) -> list[Finding]:
         """Judge panels, each by itself.
 
@@ -137,6 +139,7 @@ class Screener(Rule):
             panels: Or their grey levels without info bar. One smaller than a tile is refused.
             is_lossy: They are known to have gone through a lossy codec.
             is_resampled: They are known to have been brought to another size.
+            parts: Whether to search for parts that disagree with the rest.
         """
         given = [panel if isinstance(panel, Panel) else Panel.of(panel) for panel in panels]
         large = {i: p for i, p in enumerate(given) if min(p.grey.shape) >= self.size_px}
@@ -148,11 +151,14 @@ class Screener(Rule):
             scores = np.split(self.tile_logits(stack), ends)
             inside = np.split(self.model.detector.domain.is_inside(stack), ends)
             for i, of_tiles, is_inside in zip(tiles, scores, inside, strict=True):
+                # A panel that is mostly unknown gets no verdict, whatever its parts are like.
+                known = len(is_inside) and np.average(is_inside, weights=tiles[i].areas) > 0.5
                 findings[i] = self.decide(
                     given[i],
                     tiles[i],
                     of_tiles,
                     is_inside,
+                    self._part_of(given[i]) if parts and known else None,
                     is_lossy=is_lossy,
                     is_resampled=is_resampled,
                 )
@@ -164,6 +170,35 @@ class Screener(Rule):
             return np.empty(0, dtype=np.float32)
         detector = self.model.detector
         return score_images(self._network, tiles, phases=detector.phases, device=detector.device)
+
+    def _part_of(self, panel: Panel) -> Part | None:
+        """Find the part of a panel that disagrees most with the rest."""
+        rule, detector, size = self.model.parts, self.model.detector, self.size_px
+        if rule is None or min(panel.grey.shape) < size:
+            return None
+        step = size // WINDOWS
+        windows = window_logits(
+            self._network,
+            panel.grey,
+            size_px=size,
+            step_px=step,
+            phases=detector.phases,
+            device=detector.device,
+        )
+        corners = np.moveaxis(np.indices(windows.shape), 0, -1) * step
+        if panel.drawn:
+            mask = panel.mask
+            held = [mask[y : y + size, x : x + size].any() for y, x in corners.reshape(-1, 2)]
+            windows[np.reshape(held, windows.shape)] = np.nan
+        part = rule.find(windows, size)
+        if part is None:
+            return None
+        cut = [panel.grey[y : y + size, x : x + size] for y, x in corners[part.windows]]
+        pixels = torch.from_numpy(np.stack(cut))[:, None]
+        # As tiles, since the calibration of tiles reads it: a window sees its neighbours.
+        highest = float(self.tile_logits(pixels).max())
+        inside = float(detector.domain.is_inside(pixels).mean())
+        return replace(part, logit=highest, share_inside=inside)
 
     def _refusal(self, panel: GreyOfAnySize) -> Finding:
         height, width = panel.shape
@@ -179,7 +214,7 @@ class Screener(Rule):
         from semforensics.screening.judge.evidence import collect_evidence, processed_copies
 
         copies = {
-            name: self.judge([copy], is_lossy=lossy, is_resampled=resampled)[0]
+            name: self.judge([copy], is_lossy=lossy, is_resampled=resampled, parts=False)[0]
             for name, copy, lossy, resampled in processed_copies(panel, is_lossy)
         }
         tiles = cut_tiles(panel.grey, self.size_px, panel.mask)

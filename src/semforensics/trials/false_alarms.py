@@ -236,7 +236,33 @@ def summarise(counted: pd.DataFrame, tested: DetectorUnderTest, pooling: Pooling
         "processed_calibrated": _over_kinds(changed[changed["calibrated"]]) if len(tiles) else {},
         "processed_others": _over_kinds(changed[~changed["calibrated"]]) if len(tiles) else {},
         "foreign": {part["set"]: _numbers(part) for _, part in foreign.iterrows()},
+        "panels": _panels(counted, foreign, pooling),
     }
+
+
+def _panels(
+    counted: pd.DataFrame, foreign: pd.DataFrame, pooling: Pooling
+) -> list[dict[str, str | int | None]]:
+    """Count whole micrographs of new groups, and the suspected ones, as a report states them.
+
+    Where every micrograph is a group of its own, its area is not known.
+    """
+    own = counted[
+        (counted["groups"] == _NEW)
+        & (counted["kind"] == "processed")
+        & (counted["set"] == counted["set"].iloc[0])
+        & (counted["pooling"] == pooling)
+    ]
+    return [
+        {
+            "of": f"the set {part['set']!r}" if part["kind"] == "foreign" else "the test split",
+            "panels": int(part["n"]),
+            "areas": int(part["n_groups"]) if part["n_groups"] < part["n"] else None,
+            "instruments": 1,
+            "suspected": round(part["false_alarms"] * part["n"]),
+        }
+        for _, part in pd.concat([own, foreign]).iterrows()
+    ]
 
 
 def _numbers(part: "pd.Series[Any]") -> dict[str, float | int]:

@@ -20,6 +20,7 @@ from semforensics.screening.judge.model import (
     ScreeningModel,
     find_model,
 )
+from semforensics.screening.screener import Screener
 from semforensics.screening.write.report import is_simulated
 
 CPU = torch.device("cpu")
@@ -65,6 +66,9 @@ def test_the_file_holds_no_pixels(model_file: Path) -> None:
     assert model_file.stat().st_size < 100_000
 
 
+LOGITS = {"real": [-1.0], "processed": {}, "generators": {"doubler": [1.0]}}
+
+
 def damage(path: Path, target: Path, **changes: object) -> Path:
     """Copy a model with other values in its header; None takes one out."""
     state, meta = load_checkpoint(path)
@@ -90,7 +94,25 @@ def damage(path: Path, target: Path, **changes: object) -> Path:
         ({"temperature": None}, "not the model it says it is: no 'temperature' in it"),
         ({"temperature": {"1": 0}}, r"temperature 0\.0, expected a positive number"),
         ({"temperature": {"1": -1.5}}, r"temperature -1\.5, expected a positive number"),
+        ({"temperature": {"1": float("nan")}}, "temperature nan, expected a positive number"),
+        ({"temperature": {"1": float("inf")}}, "temperature inf, expected a positive number"),
+        ({"temperature": {"1": None}}, "not the model it says it is"),
         ({"temperature": 1.5}, "not the model it says it is"),
+        ({"n_validation_groups": 0}, "n_validation_groups 0, expected a number of areas"),
+        ({"n_validation_groups": -1}, "n_validation_groups -1, expected a number of areas"),
+        ({"n_validation_groups": float("nan")}, "n_validation_groups nan, expected a number"),
+        ({"n_validation_groups": "two"}, "n_validation_groups 'two', expected a number"),
+        ({"params": {"calibrate_on": 3}}, "not the model it says it is"),
+        ({"params": [1]}, "not the model it says it is"),
+        ({"phases": 2}, "no '2' in it"),
+        ({"phases": -1}, "no '-1' in it"),
+        ({"calibration": {"1": LOGITS | {"real": []}}}, "logits that are missing or not finite"),
+        ({"calibration": {"1": LOGITS | {"real": [float("nan")]}}}, "missing or not finite"),
+        ({"calibration": {"1": LOGITS | {"generators": {}}}}, "not the model it says it is"),
+        ({"calibration": {"1": LOGITS | {"groups": [0, 0]}}}, "not one for each real"),
+        ({"parts": {"version": 9}}, "calibration of parts of version 9"),
+        ({"parts": {}}, "not the model it says it is: no 'version' in it"),
+        ({"parts": [1]}, "not the model it says it is"),
         ({"calibration": {"1": {"real": [0]}}}, "not the model it says it is: no 'generators'"),
     ],
     ids=str,
@@ -104,6 +126,20 @@ def test_a_damaged_model_is_refused(
     with pytest.raises(InputError, match=message) as raised:
         ScreeningModel.load(path, CPU)
     assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_a_file_from_before_the_search_for_parts_is_read(tmp_path: Path, model_file: Path) -> None:
+    """It judges whole panels at all of alpha, and nothing is known of its false alarms."""
+    gone = {"parts": None, "false_alarms": None}
+    old = ScreeningModel.load(damage(model_file, tmp_path / "model.safetensors", **gone), CPU)
+    new = ScreeningModel.load(model_file, CPU)
+
+    assert old.parts is None
+    assert (old.share_for_whole, new.share_for_whole) == (1, 0.9)
+    assert old.describe()["false_alarms"] == []
+    assert new.describe()["false_alarms"][0]["of"] == "the test split"
+    assert Screener(old).judge([original(6)])[0].p_part is None
+    assert Screener(new).judge([original(6)])[0].p_part is not None
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path, pipeline: Path) -> None:

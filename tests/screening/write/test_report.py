@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from tests.screening.samples import HEAD, composite, reuse
 
-from semforensics.screening.records import WORDING, Evidence, Refusal
+from semforensics.screening.records import WORDING, Box, Evidence, Refusal
 from semforensics.screening.write import report
 from semforensics.screening.write.fragment import picture_fragment
 from semforensics.screening.write.report import COLUMNS, FULL_DETAIL, MOST_DETAILED, write_report
@@ -277,10 +277,11 @@ def test_the_promise_names_what_it_rests_on(
 ) -> None:
     """The page counts images and areas of the calibration, and what false alarms were measured on.
 
-    A calibration of fewer areas than alpha needs promises nothing for other areas.
+    A calibration that counts crops promises nothing for other areas, one that counts areas does.
     """
     few, _, _ = write(tmp_path / "few", fragments)
-    many_areas = HEAD["model"]["calibration"] | {"groups": 19}
+    shares = {"counted by": "areas", "share for the whole": 0.9}
+    many_areas = HEAD["model"]["calibration"] | {"groups": 22} | shares
     model = HEAD["model"] | {"calibration": many_areas, "false_alarms": []}
     enough, _, _ = write(tmp_path / "enough", fragments, HEAD | {"model": model})
 
@@ -293,9 +294,31 @@ def test_the_promise_names_what_it_rests_on(
         "2 of 27 real panels suspected, of another one (1 instrument, areas not recorded).",
     ):  # fmt: skip
         assert words in few.text, words
+    assert "Measured at alpha 0.05, for whole panels:" in few.text
     assert "would need" not in enough.text
+    assert "in areas like the 22 of the calibration, about 5 % or fewer end here" in enough.text
+    assert "A tenth of these may be suspected in part" in enough.text
     assert "has not been measured." in enough.text
     assert "has not been measured with this pooling." in largest.text
+
+
+def test_a_panel_suspected_in_part_says_so_and_has_a_box(tmp_path: Path) -> None:
+    """The words of the verdict, a box inside of the panel, and both numbers in report.json."""
+    result = composite("a.tif", ("ai-suspected",), maps=False)
+    panel = result.panels[0]
+    finding = dataclasses.replace(panel.finding, p_part=0.002, part_box=Box(10, 20, 74, 90))
+    result = dataclasses.replace(result, panels=(dataclasses.replace(panel, finding=finding),))
+
+    page, written, _ = write(tmp_path, [picture_fragment(result)])
+
+    assert "AI-suspected in part: ask for the instrument files" in page.text
+    assert "A solid box inside of a panel: the part that disagrees" in page.text
+    box = panel.panel.box
+    place = {"x": str(box.left + 20), "y": str(box.top + 10), "width": "70", "height": "64"}
+    assert sum(tag == "rect" and place.items() <= found.items() for tag, found in page.tags) == 2
+    (entry,) = written["images"][0]["panels"]
+    assert entry["part_box"] == {"top": 10, "left": 20, "bottom": 74, "right": 90}
+    assert entry["p_part"] == 0.002
 
 
 def test_numbers_are_never_certainties(tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ import torch
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import INSTALL_PIPELINE, InputError
 from semforensics.core.files import sha256_of
-from semforensics.detector.conformal import calibration_sizes
+from semforensics.detector.conformal import calibration_groups, calibration_sizes
 from semforensics.detector.detector import Detector
 from semforensics.detector.domain import DOMAIN_ARRAYS, Domain, feature_names
 from semforensics.detector.networks import NetworkName, build_network, to_device
 from semforensics.detector.scoring import MODEL_FILE
+from semforensics.screening.judge.parts import IN_PART, PartRule
 from semforensics.screening.judge.references import References
 
 ENVIRONMENT = "SEMFORENSICS_MODEL"
@@ -32,17 +33,6 @@ RELEASED = Path("data/released/screening_model")
 PACKED = "models"
 """Folder of the released model in an installed package; setup.py puts it there."""
 KIND = "semforensics screening model"
-_NEW_AREAS = {"panels": 9, "areas": 7, "instruments": 1, "suspected": 0}
-_NEW_INSTRUMENT = {"panels": 27, "areas": None, "instruments": 1, "suspected": 2}
-FALSE_ALARMS: dict[str, list[dict[str, str | int | None]]] = {
-    "32b031a2753d0d6a0b58471bfb652c2524e34c93afcc16b316937071c9cf078f": [
-        {"of": "the instrument of the calibration", **_NEW_AREAS},
-        {"of": "another instrument and material", **_NEW_INSTRUMENT},
-    ],
-}
-"""By SHA-256 of a model: real panels that it was not trained or calibrated on, and how many of them
-it suspects at alpha 0.05, tiles pooled by their mean (docs/results/screening.md: raw micrographs of
-the test split, and those of Bai et al. 2022, whose areas are not recorded)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +41,8 @@ class ScreeningModel:
 
     detector: Detector
     references: References
+    parts: PartRule | None
+    """How generated parts are searched for; None: the file is older than that search."""
     about: dict[str, Any]
     """`name`, `data`, `training_domain`, `limits`, and `size_px`, the side of a tile."""
     sha256: str
@@ -82,38 +74,69 @@ class ScreeningModel:
             low, high = meta["domain"]["limits"]
             domain = Domain(**arrays, limits=(float(low), float(high)))
             references = References.restore(parts["references"], meta["references"])
+            part_rule = PartRule.restore(meta["parts"]) if "parts" in meta else None
             detector = Detector(
                 to_device(network, device).eval(), meta, domain, int(meta["phases"]), device
             )
             about = {k: meta[k] for k in ("name", "data", "training_domain", "limits")}
             about["size_px"] = references.size_px
-            model = cls(detector, references, about, sha256_of(path))
+            about["false_alarms"] = list(meta.get("false_alarms", []))
+            model = cls(detector, references, part_rule, about, sha256_of(path))
             model.describe()
-            detector.p_values(np.zeros(1, dtype=np.float32))
-            if not 0 < detector.temperature < math.inf:
-                raise InputError(f"temperature {detector.temperature}, expected a positive number")
+            _check_numbers(detector)
         except KeyError as error:
             raise InputError(f"{path}: not the model it says it is: no {error} in it") from error
-        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not the model it says it is: {error}") from error
         return model
+
+    @property
+    def share_for_whole(self) -> float:
+        """Share of alpha for the suspicion of a whole panel; the rest is for that of a part."""
+        return 1.0 if self.parts is None else 1 - IN_PART
 
     def describe(self) -> dict[str, Any]:
         """Say what a report says of the model."""
         meta = self.detector.meta
         n_real, n_fake = calibration_sizes(self.detector.calibration)
+        groups, least = calibration_groups(self.detector.calibration), 1 / (n_real + 1)
         return {
             **{k: self.about[k] for k in ("name", "data", "training_domain", "limits")},
             "sha256": self.sha256,
-            "false_alarms": FALSE_ALARMS.get(self.sha256, []),
+            "false_alarms": self.about["false_alarms"],
             "calibration": {
-                "reals": n_real,
+                "reals": len(self.detector.calibration["real"]),
                 "generated": n_fake,
+                "counted by": "crops" if groups is None else "areas",
+                "share for the whole": self.share_for_whole,
                 "groups": meta["n_validation_groups"],
                 "benign processing": list(meta["params"]["calibrate_on"]),
-                "least alpha": round(max(1 / (n_real + 1), 1 / (n_fake + 1)), 4),
+                "least alpha": round(max(least / self.share_for_whole, 1 / (n_fake + 1)), 4),
             },
         }
+
+
+def _check_numbers(detector: Detector) -> None:
+    """Refuse a header whose numbers would fail, or turn a probability round, on every panel.
+
+    Raises:
+        InputError: A number is not what it should be.
+    """
+    if not 0 < detector.temperature < math.inf:
+        raise InputError(f"temperature {detector.temperature}, expected a positive number")
+    if detector.phases not in (1, 4):
+        raise InputError(f"phases {detector.phases}, expected 1 or 4")
+    groups = detector.meta["n_validation_groups"]
+    if type(groups) is not int or groups < 1:
+        raise InputError(f"n_validation_groups {groups!r}, expected a number of areas")
+    logits = detector.calibration
+    every = [logits["real"], *logits["processed"].values(), *logits["generators"].values()]
+    if not all(len(kind) and np.isfinite(np.array(kind, float)).all() for kind in every):
+        raise InputError("calibration with logits that are missing or not finite")
+    counts = {len(kind) for kind in every[: 1 + len(logits["processed"])]}
+    if "groups" in logits and counts != {len(logits["groups"])}:
+        raise InputError("calibration with areas that are not one for each real")
+    detector.p_values(np.zeros(1, dtype=np.float32))
 
 
 def find_model(name: str | Path | None) -> Path:

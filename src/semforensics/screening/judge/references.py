@@ -9,6 +9,7 @@ panel, against all crops in all eight positions; then all 255 bits around the be
 pixel around the very best.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ _ROUNDING = 1 / 12  # grey levels squared: what whole grey levels add to every s
 _SAFETY = 0.9  # of the smallest distance of a picture of another group
 _WINDOWS = 4096  # at a time
 _HIGH, _MIDDLE = (0.55, 0.7), (0.3, 0.4)  # cycles per pixel
+_SHOULDER, _OBJECTS = (0.15, 0.3), (0.04, 0.1)
 
 _TURNS = (
     "as it is",
@@ -64,6 +66,8 @@ class References:
     """Their power, 10 log10 of grey levels squared times pixels squared, at `PERCENTILES`."""
     fineness_db: float
     """The fifth percentile of their `fineness`: of twenty training reals one is below."""
+    reach_db: float
+    """The 95th percentile of their `reach`; infinite in files from before it was measured."""
     fingerprints: Fingerprints
     """Of their crops, each bit -1 or 1, by frequency down and across."""
     names: tuple[str, ...]
@@ -111,6 +115,7 @@ class References:
             frequencies.astype(np.float32),
             np.percentile(spectra, PERCENTILES, axis=0).astype(np.float32),
             float(np.percentile(fineness(frequencies, spectra), 5)),
+            float(np.percentile(reach(frequencies, spectra), 95)),
             fingerprints,
             tuple(names),
             _SAFETY * min(distances),
@@ -155,7 +160,7 @@ class References:
 
     def numbers(self) -> dict[str, Any]:
         """Return the rest, for the header."""
-        names = ("fineness_db", "names", "nearest", "size_px")
+        names = ("fineness_db", "reach_db", "names", "nearest", "size_px")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
@@ -176,6 +181,7 @@ class References:
             tensors["frequencies"].numpy(),
             tensors["spectra_db"].numpy(),
             float(numbers["fineness_db"]),
+            float(numbers.get("reach_db", math.inf)),
             np.insert(signs, 0, 1, axis=1).reshape(n_crops, FREQUENCIES, FREQUENCIES),
             tuple(numbers["names"]),
             float(numbers["nearest"]),
@@ -196,11 +202,31 @@ def fineness(
     The corners are what resampling loses first: noise of the instrument is about as strong there as
     anywhere, pixels that were interpolated have less.
     """
-    high, middle = (
+    return _power_over(frequencies, spectra_db, _HIGH, _MIDDLE)
+
+
+def reach(
+    frequencies: Float[np.ndarray, " rings"], spectra_db: Float[np.ndarray, "*n rings"]
+) -> Float[np.ndarray, "*n"]:
+    """Return how much power there is in details of 3 to 7 pixels, in dB over those of 10 to 25.
+
+    Where pixels are left out and nothing is smoothed, objects become smaller and their edges
+    harder, so more of their power lies there.
+    """
+    return _power_over(frequencies, spectra_db, _SHOULDER, _OBJECTS)
+
+
+def _power_over(
+    frequencies: Float[np.ndarray, " rings"],
+    spectra_db: Float[np.ndarray, "*n rings"],
+    *bands: tuple[float, float],
+) -> Float[np.ndarray, "*n"]:
+    """Return the mean power of the first band over that of the second, in dB."""
+    one, other = (
         spectra_db[..., (frequencies >= low) & (frequencies < stop)].mean(axis=-1)
-        for low, stop in (_HIGH, _MIDDLE)
+        for low, stop in bands
     )
-    return np.asarray(high - middle)
+    return np.asarray(one - other)
 
 
 def _shrink(grey: GreyOfAnySize, step: int) -> Float[np.ndarray, "rows columns"]:

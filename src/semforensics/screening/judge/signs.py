@@ -1,7 +1,7 @@
 """Signs that pixels are not those of the instrument: then "consistent" means nothing.
 
 The trace of a generator is in neighbouring pixels and does not survive JPEG or resampling: most
-generated images look real afterwards (docs/results/detector.md). Four tests, each
+generated images look real afterwards (docs/results/detector.md). Five tests, each
 on the panel alone, from strong to weak:
 
 - JPEG: decoded coefficients lie at multiples of a quantisation step, on one of the 64 places of the
@@ -16,6 +16,8 @@ on the panel alone, from strong to weak:
   0 far more often than by 1. In raw pixels both are about as frequent.
 - Lack of fine detail: less power in the corners of the spectrum than 19 of 20 training crops have.
   What is left then: soft images, resampled or not.
+- Too much detail of a few pixels: more power in it, over that in larger objects, than 19 of 20
+  training crops have, as where every third or fourth pixel was kept. Every second is not found so.
 
 How often they are right: docs/results/screening.md. None of them proves anything of an image, and
 an image without such signs may still have been processed.
@@ -26,7 +28,7 @@ from jaxtyping import Bool, Float
 from scipy.fft import dct
 
 from semforensics.detector.tiling import Tiles, cut_tiles
-from semforensics.screening.judge.references import References, fineness
+from semforensics.screening.judge.references import References, fineness, reach
 from semforensics.screening.records import Grey
 
 JPEG_LIMIT = 8.0
@@ -87,6 +89,11 @@ def why_not_native(
         return (
             "it has less fine detail than native pixels of the training domain, as after resampling"
         )
+    if signs["reach_db"] > references.reach_db:
+        return (
+            "it has more detail of a few pixels than native pixels of the training domain, as where"
+            " pixels were left out"
+        )
     return None
 
 
@@ -97,12 +104,14 @@ def measure(
     drawn = None if drawn is None or not drawn.any() else drawn
     tiles = cut_tiles(panel, references.size_px, drawn) if tiles is None else tiles
     peak, grid_peak = periodicity(panel, drawn)
+    spectrum = references.spectrum_of(tiles)
     return {
         "jpeg": jpeg_steps(panel),
         "peak": peak,
         "grid_peak": grid_peak,
         "equal": equal_neighbours(panel, drawn),
-        "fineness_db": float(fineness(references.frequencies, references.spectrum_of(tiles))),
+        "fineness_db": float(fineness(references.frequencies, spectrum)),
+        "reach_db": float(reach(references.frequencies, spectrum)),
     }
 
 

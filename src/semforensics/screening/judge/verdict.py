@@ -12,6 +12,11 @@ resampling, as far as is known or shows (`signs`), is inconclusive too: after th
 images look real. "AI-suspected" stays: processing makes hardly any real suspect. Where the
 predictive value of a suspicion is below one half, its reason says that most panels with such a
 score are real.
+
+A panel is suspected in part where a group of neighbouring windows disagrees with the rest (`parts`)
+and its score would be unusual for a real tile, inside the training domain. The two ways to a
+suspicion share alpha: nine tenths for the whole, one tenth for a part. A panel with a part that
+native reals rarely have, or that is as high as those of composites, is not called consistent.
 """
 
 import math
@@ -26,6 +31,7 @@ from semforensics.detector.calibration import at_prevalence
 from semforensics.detector.tiling import Pooling, Tiles, pool
 from semforensics.detector.verdict import decide
 from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.parts import IN_PART, Part
 from semforensics.screening.judge.signs import why_not_native
 from semforensics.screening.records import Finding, Panel, Verdict
 
@@ -58,7 +64,15 @@ class Rule:
         if not 0 < self.alpha < 1:
             raise InputError(f"alpha {self.alpha}: expected between 0 and 1, both left out")
         at_prevalence(0.0, self.prevalence)
-        self.model.detector.check_alpha(self.alpha)
+        try:
+            self.model.detector.check_alpha(self.alpha_of_whole)
+        except InputError as error:
+            raise InputError(f"alpha {self.alpha:g}, for whole panels {error}") from error
+
+    @property
+    def alpha_of_whole(self) -> float:
+        """Share of reals that may be suspected as a whole."""
+        return self.alpha * self.model.share_for_whole
 
     def decide(
         self,
@@ -66,6 +80,7 @@ class Rule:
         tiles: Tiles,
         logits: Float[np.ndarray, " tiles"],
         inside: Bool[np.ndarray, " tiles"],
+        part: Part | None = None,
         *,
         is_lossy: bool,
         is_resampled: bool,
@@ -77,6 +92,7 @@ class Rule:
             tiles: Of the panel; there are none where too much is drawn into it.
             logits: Of the tiles, positive for generated.
             inside: Which tiles are inside the training domain.
+            part: That disagrees most with the rest; None: none was searched for.
             is_lossy: The panel is known to have gone through a lossy codec.
             is_resampled: It is known to have been brought to another size.
         """
@@ -94,9 +110,9 @@ class Rule:
         )
         share = float(np.average(inside, weights=areas))
         share_judged = min(float(areas.sum()) / max(panel.micrograph_px, 1), 1.0)
-        decided = decide(
-            np.array([p_real]), np.array([p_fake]), self.alpha, np.array([share > 0.5])
-        )
+        known = np.array([share > 0.5])
+        corrected = p_real * self.alpha / self.alpha_of_whole
+        decided = decide(np.array([corrected]), np.array([p_fake]), self.alpha, known)
         verdict: Verdict = str(decided[0])  # type: ignore[assignment]
         reason = _what_p_values_say(verdict, p_real, p_fake, self.alpha)
         if share <= 0.5:
@@ -119,9 +135,14 @@ class Rule:
                     f"Its score is that of a real micrograph, but {sign}, and then generated images"
                     " get such scores, too."
                 )
+        part_box = None
+        if part is not None and share > 0.5 and verdict != "ai-suspected":
+            found = self._what_the_part_says(part, verdict)
+            if found is not None:
+                (verdict, reason), part_box = found, part.box
         calibrated = logit / detector.temperature
         predictive_value = _probability(at_prevalence(calibrated, self.prevalence))
-        if verdict == "ai-suspected" and predictive_value < 0.5:
+        if verdict == "ai-suspected" and part_box is None and predictive_value < 0.5:
             reason += (
                 f" But at this prevalence ({self.prevalence:g}) most suspected panels with such a"
                 f" score are real: the chance that this one is generated is {predictive_value:.2g}."
@@ -137,7 +158,37 @@ class Rule:
             p_fake=p_fake,
             share_inside=share,
             share_judged=share_judged,
+            p_part=None if part is None else part.p_real,
+            part_box=part_box,
         )
+
+    def _what_the_part_says(self, part: Part, verdict: Verdict) -> tuple[Verdict, str] | None:
+        """Return the verdict on a panel that is not suspected as a whole; None: it stays."""
+        box = part.box
+        where = f"A part of it (rows {box.top} to {box.bottom}, columns {box.left} to {box.right})"
+        p_tile, _ = self.model.detector.p_values(np.array([part.logit], dtype=np.float32))
+        is_rare = part.p_real <= IN_PART * self.alpha and part.p_composite > self.alpha
+        if is_rare and p_tile[0] <= self.alpha and part.share_inside > 0.5:
+            reason = (
+                f"{where} has scores that are unusual for real micrographs and not those of the"
+                f" rest: so high a part is expected in {part.p_real:.2g} of real panels of this"
+                " size. It may be generated, or pasted from another picture; real structures that"
+                " differ much from their surroundings can cause it, too."
+            )
+            if self.prevalence < IN_PART * self.alpha * (1 - self.prevalence):
+                reason += (
+                    f" But at this prevalence ({self.prevalence:g}) most panels that are suspected"
+                    " in part are real."
+                )
+            return "ai-suspected", reason
+        if verdict == "consistent" and (
+            part.p_native <= self.alpha or part.p_composite > self.alpha
+        ):
+            return "inconclusive", (
+                f"Its mean score is that of a real micrograph, but {where[0].lower()}{where[1:]}"
+                " disagrees with the rest, as a generated part can."
+            )
+        return None
 
 
 def _probability(logit: float) -> float:
