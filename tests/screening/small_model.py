@@ -69,7 +69,7 @@ def _stack(areas: tuple[int, ...], *, is_doubled: bool) -> torch.Tensor:
 
 def corpus_of(root: Path, splits: Path | None = None) -> Corpus:
     """Return the images that `write_classifier` wrote."""
-    shares = SplitParams(train=0.25, test=0.25, validation=0.5)
+    shares = SplitParams(train=0.25, test=0.25, validation=0.5, by="group")
     splits = splits or root / "splits.csv"
     return Corpus(root / "cropped", splits, root / "fakes", "clean", shares, 0)
 
