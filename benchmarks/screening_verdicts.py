@@ -180,8 +180,9 @@ def main() -> None:
     training = reals["raw (Boiko et al.), train split"]
     hidden = planted(screener, training, np.random.default_rng(0))
     border = screener.model.references.nearest
-    # What `screening_parts.py` wrote stays.
-    others = re.search(r"^## Generated parts\n.*", TABLE.read_text(), re.MULTILINE | re.DOTALL)
+    # What `screening_parts.py` and `composites.py` wrote stays.
+    kept = r"^## (Generated parts|Composite figures)\n.*"
+    others = re.search(kept, TABLE.read_text(), re.MULTILINE | re.DOTALL)
     written = page(screener, verdicts, signs, near, hidden, border)
     TABLE.write_text(f"{written}\n{others.group()}" if others else written)
 

@@ -202,6 +202,16 @@ def test_consistent_is_said_of_what_was_looked_at(screener: Screener) -> None:
     assert suspected.verdict == "ai-suspected"
 
 
+def test_a_panel_that_may_be_composite_is_never_consistent(screener: Screener) -> None:
+    """One score says nothing of several pictures; a suspicion stays."""
+    real, suspected = screener.judge(
+        [replace(Panel.of(grey), may_be_composite=True) for grey in (REAL, DOUBLED)]
+    )
+
+    assert (real.verdict, suspected.verdict) == ("inconclusive", "ai-suspected")
+    assert "it may be a composite of several pictures" in real.reason
+
+
 def test_a_panel_without_a_free_square_is_inconclusive(screener: Screener) -> None:
     """It has no score."""
     (finding,) = screener.judge(

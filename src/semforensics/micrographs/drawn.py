@@ -18,9 +18,9 @@ class DrawnBox(NamedTuple):
     Bottom and right are outside.
     """
 
-    kind: Literal["bar", "text", "line"]
+    kind: Literal["bar", "text", "line", "inset"]
     """bar: an info bar over the whole width; text: letters, arrows and the legend that holds them;
-    line: a scale bar or a frame."""
+    line: a scale bar or a frame; inset: another picture, which `find_drawn` does not look for."""
     top: int
     left: int
     bottom: int

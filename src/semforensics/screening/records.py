@@ -140,6 +140,8 @@ class Panel:
     drawn: tuple[DrawnBox, ...] = ()
     """Text and lines over the micrograph, in pixels of the panel, without a margin. Of kind "bar":
     rows that may be an info bar."""
+    may_be_composite: bool = False
+    """It may hold more than one picture; a note says where they may meet."""
 
     @classmethod
     def of(cls, grey: GreyOfAnySize) -> "Panel":

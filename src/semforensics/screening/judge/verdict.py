@@ -7,7 +7,8 @@ most alpha, generated when p_fake is, and "AI-suspected" and "consistent" need e
 excluded. A panel of which half of the tiles or more are outside the training domain is
 inconclusive, and "consistent" is said only where at least `LEAST_JUDGED` of the panel's area lies
 in its tiles: text and lines drawn over it do not count as area, but what lies too near to them for
-a tile does, and so does what may be an info bar. A "consistent" where pixels went through JPEG or
+a tile does, and so does what may be an info bar. A panel that may be a composite is never called
+consistent. A "consistent" where pixels went through JPEG or
 resampling, as far as is known or shows (`signs`), is inconclusive too: after these most generated
 images look real. "AI-suspected" stays: processing makes hardly any real suspect. Where the
 predictive value of a suspicion is below one half, its reason says that most panels with such a
@@ -123,7 +124,13 @@ class Rule:
         elif verdict == "consistent":
             sign = _known_history(is_lossy, is_resampled)
             sign = sign or why_not_native(panel.grey, self.model.references, panel.mask, tiles)
-            if share_judged < LEAST_JUDGED:
+            if panel.may_be_composite:
+                verdict = "inconclusive"
+                reason = (
+                    "Its score is that of a real micrograph, but it may be a composite of several"
+                    " pictures, and then one score says nothing of each of them."
+                )
+            elif share_judged < LEAST_JUDGED:
                 verdict = "inconclusive"
                 reason = (
                     f"Its score is that of a real micrograph, but only {share_judged:.0%} of its"

@@ -1,40 +1,22 @@
-"""Composite figures → panels, by a plain rule.
+"""Composite figures → panels.
 
-Rule: a gutter is a strip of at least 4 rows (or columns) across the whole part, all of one grey
-level that is white, black or exactly constant, and on one side at least a part begins abruptly. A
-figure is cut along its gutters, again and again, until no part has one. Margins of the same kind
-are cut off. Parts that are mostly of one grey level are drawings or text and are not judged. A
-micrograph has noise in every row, so it has no gutters; where its background is clipped to black or
-white, things rise from it little by little. One with an info bar below it is one part,
-whatever the bar looks like.
+`parts` finds the parts of a figure. Parts that are mostly of one grey level are drawings or text
+and are not judged. Of the others the info bar is taken off, and what is drawn over them is found.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool
 
 from semforensics.core.errors import InputError
 from semforensics.micrographs.drawn import DrawnBox
 from semforensics.micrographs.text import find_bar, find_drawn
 from semforensics.screening.records import Box, Grey, Panel, Picture, Refusal
+from semforensics.screening.split.parts import BLACK, WHITE, Part, find_parts
 
-GUTTER_PX = 4
-"""Least thickness of a gutter."""
-PART_PX = 24
-"""Least side of a part: a cut that leaves less is a label or a rule."""
 FLAT = 0.75
 """Share of one grey level from which on a part is no micrograph; of white and black, give or take
 two, because JPEG leaves them a little off. Denoised real micrographs: up to 0.69 of 128x128 px."""
-ABRUPT = 0.2
-"""Least share of the line beside a gutter that is of another level."""
-MAX_PARTS = 200
-
-_WHITE, _BLACK = 248, 7  # JPEG leaves gutters a few levels off
-_NOISE = 6.0  # range of grey levels in a line of a gutter, most of it
-_WHITE_NOISE = 28.0  # the same in a white one: JPEG rings beside a picture
-_LINE_SHARE = 0.98  # of a line's pixels within that range: specks of JPEG or a scan are let pass
 
 
 def split_panels(
@@ -55,26 +37,59 @@ def split_panels(
     grey = picture.grey
     height = len(grey)
     frame, note = _without_bar(grey, info_bar)
-    boxes = [box.moved(frame.top, 0) for box in _parts(frame.cut(grey))]
-    if info_bar and len(boxes) > 1:  # each panel has one
-        frame, note = Box(0, 0, *grey.shape), f"{info_bar} rows cut off at the bottom, as asked"
-        boxes = [replace(box, bottom=max(box.bottom - info_bar, box.top)) for box in _parts(grey)]
+    parts = find_parts(grey, frame)
+    if info_bar and len(parts) > 1:  # each panel has one
+        whole = Box(0, 0, *grey.shape)
+        note = f"{info_bar} rows cut off at the bottom, as asked"
+        parts = [
+            replace(p, box=replace(p.box, bottom=max(p.box.bottom - info_bar, p.box.top)))
+            for p in find_parts(grey, whole)
+        ]
     panels: list[Panel] = []
     refusals: list[Refusal] = []
-    is_alone = len(boxes) == 1
-    for index, box in enumerate(boxes):
-        name = "" if is_alone else _letter(index)
+    is_alone = len(parts) == 1
+    all_parts = [one for part in parts for one in (part, *(Part(box) for box, _ in part.insets))]
+    for index, part in enumerate(all_parts):
+        name = "" if len(all_parts) == 1 else _letter(index)
         try:
-            looks_for_bar = info_bar is None and not (is_alone and note)
-            end = height if is_alone else box.bottom
-            panel = _panel(name, box, grey, least_px, end if looks_for_bar else None)
-            panels.append(replace(panel, notes=((note,) if note else ()) + panel.notes))
+            is_inset = part not in parts
+            looks_for_bar = info_bar is None and not (is_alone and note) and not is_inset
+            end = height if is_alone else part.box.bottom
+            panel = _panel(name, part.box, grey, least_px, end if looks_for_bar else None)
+            panel = replace(panel, notes=((note,) if note else ()) + panel.notes)
+            panels.append(_with_what_parts_says(panel, part, is_inset))
         except ValueError as error:
             where = f"{picture.location}, panel {name}".removeprefix(", ") if name else ""
             refusals.append(
                 Refusal(picture.path, where or picture.location, picture.sha256, str(error))
             )
     return panels, refusals
+
+
+def _with_what_parts_says(panel: Panel, part: Part, is_inset: bool) -> Panel:
+    """Add what is known of a panel from where it was found: insets, and doubt."""
+    notes, drawn = list(panel.notes), list(panel.drawn)
+    if is_inset:
+        notes.append("lies in another panel as an inset")
+    for _, frame in part.insets:
+        inner = frame.moved(-panel.box.top, -panel.box.left)
+        height, width = panel.box.size_px
+        if inner.top < height and inner.bottom > 0:
+            drawn.append(
+                DrawnBox(
+                    "inset",
+                    max(inner.top, 0),
+                    max(inner.left, 0),
+                    min(inner.bottom, height),
+                    min(inner.right, width),
+                )
+            )
+    if part.insets:
+        count = len(part.insets)
+        notes.append("an inset is left out" if count == 1 else f"{count} insets are left out")
+    if part.doubt:
+        notes.append(f"may be composite: {part.doubt}")
+    return replace(panel, notes=tuple(notes), drawn=tuple(drawn), may_be_composite=bool(part.doubt))
 
 
 def _without_bar(grey: Grey, info_bar: int | None) -> tuple[Box, str]:
@@ -121,7 +136,7 @@ def _panel(name: str, box: Box, picture: Grey, least_px: int, bar_end: int | Non
         raise InputError(_too_small(width, height, least_px))
     counts = np.bincount(grey.ravel(), minlength=260)
     level = int(counts[:256].argmax())
-    spread = 0 if _BLACK < level < _WHITE else 2
+    spread = 0 if BLACK < level < WHITE else 2
     share = counts[max(level - spread, 0) : level + spread + 1].sum() / grey.size
     if share > FLAT:
         raise InputError(f"not a micrograph: {share:.0%} of it is of grey level {level}")
@@ -148,103 +163,6 @@ def _panel(name: str, box: Box, picture: Grey, least_px: int, bar_end: int | Non
 
 def _too_small(width: int, height: int, least_px: int) -> str:
     return f"too small: {width}x{height} px, need at least {least_px}x{least_px}"
-
-
-def _parts(grey: Grey) -> Iterator[Box]:
-    """Cut along gutters until there are none, in reading order."""
-    waiting = [_trimmed(grey, Box(0, 0, *grey.shape))]
-    found: list[Box] = []
-    while waiting and len(found) + len(waiting) <= MAX_PARTS:
-        box = waiting.pop(0)
-        pieces = _cut(grey, box)
-        if len(pieces) == 1 or _is_one_with_bar(grey, box):
-            found.append(box)
-        else:
-            waiting = pieces + waiting
-    found += waiting
-    # Reading order: rows of panels that overlap in height, from left to right.
-    found.sort(key=lambda b: b.top)
-    while found:
-        first = found[0]
-        row = [b for b in found if b.top < (first.top + first.bottom) / 2]
-        yield from sorted(row, key=lambda b: b.left)
-        found = [b for b in found if b not in row]
-
-
-def _is_one_with_bar(grey: Grey, box: Box) -> bool:
-    """Say whether a part is one image with an info bar, whose black rows are no gutters."""
-    rest, note = _rest(box, find_bar(box.cut(grey)), box.bottom)
-    return bool(note) and rest.size_px[0] >= PART_PX and len(_cut(grey, rest)) == 1
-
-
-def _cut(grey: Grey, box: Box) -> list[Box]:
-    """Cut a part along its gutters of one direction, rows first; margins of the pieces go too."""
-    part = box.cut(grey)
-    for axis in (0, 1):
-        lines = part if axis == 0 else part.T
-        between = _runs(~_abrupt(lines, _is_gutter(lines)))
-        spans = [(a, b) for a, b in between if b - a >= PART_PX]
-        if len(spans) > 1:
-            pieces = [
-                Box(box.top + a, box.left, box.top + b, box.right)
-                if axis == 0
-                else Box(box.top, box.left + a, box.bottom, box.left + b)
-                for a, b in spans
-            ]
-            return [_trimmed(grey, piece) for piece in pieces]
-    return [box]
-
-
-def _trimmed(grey: Grey, box: Box) -> Box:
-    """Cut off margins."""
-    part = box.cut(grey)
-    top, bottom = _ends(_is_gutter(part))
-    left, right = _ends(_is_gutter(part.T))
-    if bottom - top < PART_PX or right - left < PART_PX:
-        return box
-    return Box(box.top + top, box.left + left, box.top + bottom, box.left + right)
-
-
-def _is_gutter(part: Grey) -> Bool[np.ndarray, " lines"]:
-    """Say which rows of a part are of one level that micrographs do not fill whole rows with."""
-    is_line = part.max(axis=1) == part.min(axis=1)
-    white, black = part >= _WHITE - _WHITE_NOISE / 2, part <= _BLACK + _NOISE / 2
-    near = (white.mean(axis=1) >= _LINE_SHARE) | (black.mean(axis=1) >= _LINE_SHARE)
-    for index in np.flatnonzero(near & ~is_line):  # hardly ever one, so no more is asked of others
-        line = part[index].astype(np.int16)
-        middle = np.median(line)
-        noise = _WHITE_NOISE if middle >= _WHITE else _NOISE
-        is_flat = (np.abs(line - middle) <= noise / 2).mean() >= _LINE_SHARE
-        is_line[index] = is_flat and not _BLACK < middle < _WHITE
-    # Lines that belong to no strip of the least thickness are of the image.
-    for start, stop in _runs(is_line):
-        if stop - start < GUTTER_PX:
-            is_line[start:stop] = False
-    return np.asarray(is_line)
-
-
-def _abrupt(part: Grey, is_gutter: Bool[np.ndarray, " lines"]) -> Bool[np.ndarray, " lines"]:
-    """Keep the gutters inside a part from which a picture begins at once, on one side at least."""
-    kept = is_gutter.copy()
-    for start, stop in _runs(is_gutter):
-        level = np.median(part[start:stop])
-        beside = [line for line in (start - 1, stop) if 0 <= line < len(part)]
-        away = [(np.abs(part[line] - level) > _NOISE).mean() for line in beside]
-        if len(beside) == 2 and max(away) < ABRUPT:
-            kept[start:stop] = False
-    return kept
-
-
-def _ends(is_gutter: Bool[np.ndarray, " lines"]) -> tuple[int, int]:
-    """First and last line, the last one left out, between the margins."""
-    inside = np.flatnonzero(~is_gutter)
-    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
-
-
-def _runs(mask: Bool[np.ndarray, " lines"]) -> list[tuple[int, int]]:
-    """List the stretches of lines for which a mask is true: begin, and end left out."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _letter(index: int) -> str:

@@ -68,6 +68,7 @@ def _panel(result: PanelResult) -> dict[str, Any]:
         "name": result.panel.name,
         "box": asdict(result.panel.box),
         **_plain(result.finding),
+        "may_be_composite": result.panel.may_be_composite,
         "drawn": [box._asdict() for box in result.panel.drawn],
         "notes": list(result.panel.notes),
         "evidence": _plain(_numbers(result.evidence, result.panel.grey.shape)),
