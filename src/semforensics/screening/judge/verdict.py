@@ -15,7 +15,7 @@ predictive value of a suspicion is below one half, its reason says that most pan
 score are real.
 
 A panel is suspected in part where a group of neighbouring windows disagrees with the rest (`parts`)
-and its score would be unusual for a real tile, inside the training domain. The two ways to a
+and its highest tile would be suspected by itself. The two ways to a
 suspicion share alpha: nine tenths for the whole, one tenth for a part. A panel with a part that
 native reals rarely have, or that is as high as those of composites, is not called consistent.
 """
@@ -173,9 +173,10 @@ class Rule:
         """Return the verdict on a panel that is not suspected as a whole; None: it stays."""
         box = part.box
         where = f"A part of it (rows {box.top} to {box.bottom}, columns {box.left} to {box.right})"
-        p_tile, _ = self.model.detector.p_values(np.array([part.logit], dtype=np.float32))
-        is_rare = part.p_real <= IN_PART * self.alpha and part.p_composite > self.alpha
-        if is_rare and p_tile[0] <= self.alpha and part.share_inside > 0.5:
+        p_tile = self.model.detector.p_values(np.array([part.logit], dtype=np.float32))
+        is_known = np.array([part.share_inside > 0.5])
+        of_tile = decide(*p_tile, self.alpha, is_known)[0]
+        if part.p_real <= IN_PART * self.alpha and of_tile == "ai-suspected":
             reason = (
                 f"{where} has scores that are unusual for real micrographs and not those of the"
                 f" rest: so high a part is expected in {part.p_real:.2g} of real panels of this"
