@@ -35,6 +35,7 @@ _VOTES, _NEAR_PX = 3, 3.0  # features that agree on the place of the second pane
 _SCALES = (0.5, 2.0)  # of a copy
 _IN_VAIN = 10  # pairs of a panel whose pixels disagree, after which no more are looked at
 _BLOCK, _TEMPLATE, _AROUND = 64, 128, 256  # px: of a correlation; of what is sought elsewhere
+_ROUGH = 0.1  # correlation of a fit that is worth improving; chance reaches less
 _OFF = 3  # px that a fit may be off
 _MARGIN = 8  # px around what is printed
 _FLAT = 1.0  # grey levels of spread below which a block says nothing
@@ -240,6 +241,8 @@ def _improved(fit: np.ndarray, first: np.ndarray, other: np.ndarray) -> Iterator
             likeness = cv2.matchTemplate(box.cut(first), inner.cut(laid), cv2.TM_CCOEFF_NORMED)
             matrix[:, 2] += np.array(cv2.minMaxLoc(likeness)[3]) - _OFF
             yield matrix
+    if _agreement(first, *_lay(fit, other, first.shape)) < _ROUGH:
+        return
     back = cv2.invertAffineTransform(fit).astype(np.float32)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-4)
     with suppress(cv2.error):  # it does not converge
@@ -277,9 +280,11 @@ def _correlation(first: np.ndarray, laid: np.ndarray, block: Box) -> float | Non
     """Correlate what is seen of both in a block; None where that is little or flat."""
     a, b = block.cut(first), block.cut(laid)
     seen = (a != 0) & (b != 0)
-    if seen.mean() < 0.25 or min(a[seen].std(), b[seen].std()) < _FLAT:
+    if seen.mean() < 0.25:
         return None
-    return float(np.corrcoef(a[seen], b[seen])[0, 1])
+    a, b = a[seen] - a[seen].mean(), b[seen] - b[seen].mean()
+    spreads = np.sqrt([a @ a, b @ b]) / len(a) ** 0.5
+    return float(a @ b / len(a) / spreads.prod()) if spreads.min() >= _FLAT else None
 
 
 def _agrees_elsewhere(first: np.ndarray, laid: np.ndarray, box: Box) -> bool:
