@@ -64,7 +64,8 @@ def read_panels(screener: Screener, folder: Path) -> dict[str, list[Panel]]:
     with (RELEASED / "splits.csv").open() as file:
         splits = {row["group"]: row["split"] for row in csv.DictReader(file)}
     found: dict[str, list[Panel]] = defaultdict(list)
-    for picture in track(list(read_inputs([folder], Limits())), "reading"):
+    folders = [folder / name for name in ("boiko-pdc-partial", "bai2022-nanocomposite")]
+    for picture in track(list(read_inputs(folders, Limits())), "reading"):
         if isinstance(picture, Refusal):
             continue
         path = Path(picture.path).relative_to(folder)
@@ -180,8 +181,8 @@ def main() -> None:
     training = reals["raw (Boiko et al.), train split"]
     hidden = planted(screener, training, np.random.default_rng(0))
     border = screener.model.references.nearest
-    # What `screening_parts.py` and `composites.py` wrote stays.
-    kept = r"^## (Generated parts|Composite figures)\n.*"
+    # What other programs wrote stays.
+    kept = r"^## (?!Verdicts\n|Signs of |Near to ).*"
     others = re.search(kept, TABLE.read_text(), re.MULTILINE | re.DOTALL)
     written = page(screener, verdicts, signs, near, hidden, border)
     TABLE.write_text(f"{written}\n{others.group()}" if others else written)
