@@ -18,7 +18,16 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from composite_figures import GUTTERS_PX, JPEG_QUALITY, LEVELS, Figure, Grey, Part, draw_figure
+from composite_figures import (
+    GUTTERS_PX,
+    JPEG_QUALITY,
+    LEVELS,
+    SIDES_PX,
+    Figure,
+    Grey,
+    Part,
+    draw_figure,
+)
 from semforensics.core.markdown import markdown_table
 from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.generate_fakes import load_generator
@@ -57,10 +66,14 @@ def read_micrographs(folder: Path) -> dict[str, list[Picture]]:
 
 
 def without_text(pictures: Iterable[Picture]) -> list[Grey]:
-    """Return the largest panel of each picture, without info bar; none with anything drawn in."""
+    """Return the largest panel of each picture without info bar.
+
+    Left out are those with anything drawn in, and small ones, of which mirror images would have to
+    fill a panel.
+    """
     panels = [split_panels(picture, 128)[0] for picture in pictures]
     largest = [max(found, key=lambda panel: panel.grey.size) for found in panels if found]
-    return [panel.grey for panel in largest if not panel.drawn]
+    return [p.grey for p in largest if not p.drawn and min(p.grey.shape) >= SIDES_PX[1]]
 
 
 def generate() -> list[Grey]:

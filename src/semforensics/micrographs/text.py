@@ -46,6 +46,9 @@ MAX_LEGEND = 8.0
 BAR_SHARE = 0.3
 """Largest share of a frame's rows in an info bar."""
 MIN_BAR_ROWS = 12
+BAR_LEVEL = 0.45
+"""Least share of a bar that is nearly of one grey level; 72 real ones: 0.56 and more. Panels in a
+row at the edge of a figure have less."""
 LEAST_STEP, LEAST_RISE = 0.15, 0.25
 """Of the share of pixels of few grey levels, where a bar may begin: over three rows, and over as
 many rows as are below."""
@@ -519,9 +522,15 @@ def _info_bar(grey: Grey) -> tuple[tuple[int, int] | None, UnsureError | None]:
         top, doubt = _ask(image)
         doubts.append(doubt)
         top = _strip(image) if top is None else top
-        if top is not None:
+        if top is not None and _level_share(image[top:]) >= BAR_LEVEL:
             return ((top, last) if image is grey else (0, last - top)), None
     return None, doubts[0]
+
+
+def _level_share(rows: Grey) -> float:
+    """Return the largest share of pixels that are within 8 grey levels of one level."""
+    counts = np.bincount(rows.ravel(), minlength=256)
+    return float(np.convolve(counts, np.ones(17), "same").max() / rows.size)
 
 
 def _doubt_left(grey: Grey) -> UnsureError | None:

@@ -40,6 +40,7 @@ GUTTER_PX = 4
 
 _MOST_GUTTER_PX = 16
 _BLURRED_PX = 3
+_FLAT_BRIDGED = -0.5  # least score of a flat line in doubt, with the line left out
 _CHANGE = 1.0  # least score of a stretch at which the picture changes
 _STRETCH_PX = 24
 _STRETCHES = (4, 24)  # at least and at most along a line
@@ -147,9 +148,10 @@ def _judged(between: Lines, score: float, bridged: float, along: float) -> tuple
         is_like_seam = len(between) <= _BLURRED_PX and along >= ALONG_BLURRED
         certain = score >= GUTTER and bridged >= BLURRED_BRIDGED
         return is_like_seam and certain, is_like_seam and bridged >= SEAM_BRIDGED
-    is_constant = len(between) > 1 and bool((between == between[0, 0]).all())
-    certain = score >= GUTTER and bridged >= (0 if is_constant else GUTTER_BRIDGED)
-    return certain and along >= ALONG, is_constant or bridged >= 0
+    is_constant = bool((between == between[0, 0]).all())
+    least = 0 if is_constant and len(between) > 1 else GUTTER_BRIDGED
+    certain = score >= GUTTER and bridged >= least and along >= ALONG
+    return certain, is_constant or bridged >= _FLAT_BRIDGED
 
 
 def _texture(rough: Stretches, levels: Stretches) -> Stretches:
