@@ -31,7 +31,7 @@ from composite_figures import (
 from semforensics.core.markdown import markdown_table
 from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.generate_fakes import load_generator
-from semforensics.screening.read.intake import read_inputs
+from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.records import Box, Limits, PanelResult, Picture, Provenance, Refusal
 from semforensics.screening.screener import Screener
 from semforensics.screening.split.panels import split_panels
