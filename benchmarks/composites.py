@@ -32,7 +32,7 @@ from semforensics.core.markdown import markdown_table
 from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.generate_fakes import load_generator
 from semforensics.screening.read.apart import read_inputs
-from semforensics.screening.records import Box, Limits, PanelResult, Picture, Provenance, Refusal
+from semforensics.screening.records import Box, Limits, Panel, Picture, Provenance, Refusal
 from semforensics.screening.screener import Screener
 from semforensics.screening.split.panels import split_panels
 
@@ -94,14 +94,14 @@ def is_found(box: Box, boxes: Iterable[Box]) -> bool:
     )
 
 
-def holds(panel: PanelResult, part: Part) -> bool:
+def holds(panel: Panel, part: Part) -> bool:
     """Say whether a panel holds pixels of a part that were not left out as an inset."""
-    own, box = panel.panel.box, part.box
+    own, box = panel.box, part.box
     top, bottom = max(own.top, box.top), min(own.bottom, box.bottom)
     left, right = max(own.left, box.left), min(own.right, box.right)
     if bottom - top <= TOLERANCE_PX or right - left <= TOLERANCE_PX:
         return False
-    mask = panel.panel.mask[top - own.top : bottom - own.top, left - own.left : right - own.left]
+    mask = panel.mask[top - own.top : bottom - own.top, left - own.left : right - own.left]
     return not bool(mask.all())
 
 
@@ -118,28 +118,28 @@ class Counts:
         """Split and judge one figure."""
         picture = Picture("figure.png", "", "00" * 32, figure.grey, Provenance("PNG"), False, False)
         start = time.perf_counter()
-        split_panels(picture, screener.size_px)
+        panels, _ = split_panels(picture, screener.size_px)
         self.seconds.append(time.perf_counter() - start)
-        panels = screener.screen_picture(picture).panels
-        boxes = [one.panel.box for one in panels]
+        boxes = [panel.box for panel in panels]
         self.found += [(figure, part, is_found(part.box, boxes)) for part in figure.parts]
         self.judged += len(panels)
         self.false += sum(not is_found(box, [p.box for p in figure.parts]) for box in boxes)
-        for one in panels:
-            several = sum(holds(one, part) for part in figure.parts if not part.inset) > 1
+        for panel in panels:
+            several = sum(holds(panel, part) for part in figure.parts if not part.inset) > 1
             self.merged += several
-            self.merged_flagged += several and one.panel.may_be_composite
+            self.merged_flagged += several and panel.may_be_composite
         generated = [part for part in figure.parts if part.is_generated]
-        consistent = [one for one in panels if one.finding.verdict == "consistent"]
-        self.with_generated += bool(generated)
-        alone = [
-            one
-            for one in consistent
-            if any(is_found(one.panel.box, [part.box]) for part in generated)
+        # Only these can be wrong.
+        asked = [panel for panel in panels if any(holds(panel, part) for part in generated)]
+        findings = screener.judge(asked)
+        consistent = [
+            panel
+            for panel, finding in zip(asked, findings, strict=True)
+            if finding.verdict == "consistent"
         ]
-        self.wrong += any(
-            holds(one, part) for one in consistent if one not in alone for part in generated
-        )
+        self.with_generated += bool(generated)
+        alone = [p for p in consistent if any(is_found(p.box, [g.box]) for g in generated)]
+        self.wrong += len(consistent) > len(alone)
         self.missed_by_detector += bool(alone)
 
 

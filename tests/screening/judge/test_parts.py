@@ -99,6 +99,19 @@ def test_generated_tiles_here_and_there_stand_out(rule: PartRule, share: float) 
     assert part.p_real < 0.01
 
 
+def test_windows_of_two_kinds_have_a_highest_part(rule: PartRule) -> None:
+    """A quarter of them far below the rest puts the typical level above all; a part is found."""
+    panel = np.full((12, 12), -4.0)
+    panel[:3] = -40.0
+    panel[8, 8] = -3.9
+
+    part = rule.find(panel, TILE_PX)
+
+    assert typical_level(panel) > panel.max()
+    assert part is not None
+    assert part.windows.sum() == 1
+
+
 def test_windows_that_are_not_judged_are_left_out(rule: PartRule) -> None:
     """What lies over text has no say, and a panel of few windows is not searched."""
     panel = with_part(windows(np.random.default_rng(5)), 4, 4, 5, 10)

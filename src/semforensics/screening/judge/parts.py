@@ -143,7 +143,8 @@ class PartRule:
             for level, excess in self.tails.values()
         ]
         # A window that half covers a part is half way up to it: then its middle is on the border.
-        middle = (highest + typical_level(scores)) / 2
+        # Where windows are of two kinds, the typical level may be above all of them.
+        middle = min(highest, (highest + typical_level(scores)) / 2)
         groups, _ = label(np.nan_to_num(scores, nan=-np.inf) >= middle, np.ones((3, 3)))
         number = int(groups[row, column])
         step, half = tile_px // WINDOWS, tile_px // 2
