@@ -115,6 +115,8 @@ class Picture:
     """It was rendered or drawn to another size on the way here, as far as is known."""
     notes: tuple[str, ...] = ()
     """What the reader had to decide, such as how 16 bits became 8."""
+    hidden: Bool[np.ndarray, "height width"] | None = None
+    """Pixels that are transparent in the file, at least in part; None where there are none."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from semforensics.screening.judge.model import ScreeningModel, find_model
 from semforensics.screening.judge.parts import WINDOWS, Part
 from semforensics.screening.judge.verdict import Rule
 from semforensics.screening.read.apart import read_inputs
-from semforensics.screening.read.intake import LOSSY, to_grey
+from semforensics.screening.read.intake import LOSSY, hidden_pixels, to_grey
 from semforensics.screening.records import (
     Evidence,
     Finding,
@@ -229,7 +229,8 @@ def _picture_of(image: Any) -> Picture:
         kind = image.format or "Pillow image"
         digest = hashlib.sha256(grey.tobytes()).hexdigest()
         provenance = Provenance(kind)
-        return Picture("array", "", digest, grey, provenance, kind in LOSSY, False, tuple(notes))
+        known = (provenance, kind in LOSSY, False, tuple(notes), hidden_pixels(image))
+        return Picture("array", "", digest, grey, *known)
     image = np.asarray(image)
     if image.ndim == 3 and image.dtype == np.uint8 and image.shape[2] in (3, 4) and image.size:
         return replace(_picture_of(Image.fromarray(image)), provenance=Provenance("array"))

@@ -130,7 +130,9 @@ def test_transparent_parts_are_laid_on_white_with_a_note(tmp_path: Path) -> None
 
     assert (picture.grey[:10] == 255).all()
     np.testing.assert_array_equal(picture.grey[10:], micrograph()[10:])
-    assert picture.notes == ("transparent parts were laid on white",)
+    assert picture.hidden[:10].all()
+    assert not picture.hidden[10:].any()
+    assert picture.notes == ("transparent parts were laid on white and are not judged",)
 
 
 @pytest.mark.parametrize("factor", [257, 256, 16, 1])
@@ -449,7 +451,7 @@ def test_decoding_leaves_the_callers_warnings_alone() -> None:
 
 def test_decoding_gives_arrays_that_can_be_written_to() -> None:
     """Tensors are made of them without a copy."""
-    ((grey, _, _),) = decode(PNG, Limits())
+    ((grey, *_),) = decode(PNG, Limits())
 
     assert grey.flags.writeable
 

@@ -281,3 +281,18 @@ def test_published_panels_are_judged_whole(shared: Path) -> None:
     assert judged >= 0.95 * area
     assert whole >= 75
     assert bars == 14
+
+
+def test_no_tile_holds_transparent_pixels() -> None:
+    """What is hidden in the middle of a panel is masked, whatever its shape."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(60, 200, (300, 400)).astype(np.uint8)
+    rows, columns = np.ogrid[:300, :400]
+    hidden = (rows - 150) ** 2 + (columns - 200) ** 2 < 60**2
+    grey[hidden] = 255
+
+    (panel,), _ = split_panels(replace(picture_of(grey), hidden=hidden), 64)
+
+    assert panel.mask[panel.box.cut(hidden)].all()
+    assert panel.mask.mean() < 0.3
+    assert panel.micrograph_px < grey.size - hidden.sum()

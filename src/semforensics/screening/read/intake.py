@@ -24,6 +24,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from semforensics.core.errors import InputError
 from semforensics.core.greys import deep_grey, equal_grey, narrowed, orientation, to_8_bit, upright
+from semforensics.micrographs.drawn import Mask
 from semforensics.screening.read.archive import SIDE_CAR_MB, Member, is_zip, read_zip
 from semforensics.screening.read.bombs import refuse_bombs
 from semforensics.screening.read.documents import is_document, read_document
@@ -166,22 +167,24 @@ def _read_image(
 ) -> Iterator[Picture]:
     number = 0
     try:
-        for grey, notes, is_lossy in decode(data, limits):
+        for grey, notes, is_lossy, hidden in decode(data, limits):
             number += 1
             if number == 1:
                 provenance = read_provenance(data, name, side_car)
             location = "" if number == 1 else f"frame {number}"
-            yield Picture(name, location, digest, grey, provenance, is_lossy, False, tuple(notes))
+            made_of = (digest, grey, provenance, is_lossy, False, tuple(notes), hidden)
+            yield Picture(name, location, *made_of)
     except InputError as error:
         where = f"frame {number + 1}: " if number else ""
         raise InputError(f"{where}{error}") from error
 
 
-def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool]]:
+def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool, Mask | None]]:
     """Decode an image file frame by frame.
 
     Yields:
-        Grey levels; what had to be decided; whether the samples went through a lossy codec.
+        Grey levels; what had to be decided; whether the samples went through a lossy codec; which
+        pixels are transparent, if any.
 
     Raises:
         InputError: It is no image, or one that is not taken, with the reason.
@@ -210,10 +213,12 @@ def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool]
                 is_lossy = _is_lossy(image, data)
                 wide = _wide_grey(image, data, index)
                 grey, notes = to_grey(image) if wide is None else _from_16_bits(wide)
+                hidden = hidden_pixels(image) if wide is None else None
+                hidden = None if hidden is None else upright(hidden, orientation(image))
                 grey = _turned(image, grey, notes)
                 if is_animation and getattr(image, "is_animated", False):
                     notes.append("an animation: the first frame was read")
-            yield grey, notes, is_lossy
+            yield grey, notes, is_lossy, hidden
             index += 1
             if index == frames:
                 return
@@ -363,8 +368,8 @@ def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
         raise InputError(f"samples of mode {image.mode}, expected 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        if rgba.getchannel("A").getextrema() != (255, 255):
-            notes.append("transparent parts were laid on white")
+        if hidden_pixels(rgba) is not None:
+            notes.append("transparent parts were laid on white and are not judged")
         white = Image.new("RGBA", rgba.size, "white")
         white.alpha_composite(rgba)
         image = white.convert("RGB")
@@ -374,6 +379,14 @@ def to_grey(image: Image.Image) -> tuple[Grey, list[str]]:
     elif image.mode in ("P", "PA"):
         image = image.convert("RGB")
     return np.array(image.convert("L")), notes
+
+
+def hidden_pixels(image: Image.Image) -> Mask | None:
+    """Return which pixels of an image are transparent, at least in part; None: all are opaque."""
+    if not image.has_transparency_data:
+        return None
+    hidden = np.asarray(image.convert("RGBA").getchannel("A")) < 255
+    return hidden if hidden.any() else None
 
 
 def _from_16_bits(samples: UInt16[np.ndarray, "height width"]) -> tuple[Grey, list[str]]:

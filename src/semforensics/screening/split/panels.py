@@ -4,12 +4,13 @@
 and are not judged. Of the others the info bar is taken off, and what is drawn over them is found.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from semforensics.core.errors import InputError
-from semforensics.micrographs.drawn import DrawnBox
+from semforensics.micrographs.drawn import DrawnBox, Mask
 from semforensics.micrographs.text import find_bar, find_drawn
 from semforensics.screening.records import Box, Grey, Panel, Picture, Refusal
 from semforensics.screening.split.parts import BLACK, WHITE, Part, find_parts
@@ -17,6 +18,8 @@ from semforensics.screening.split.parts import BLACK, WHITE, Part, find_parts
 FLAT = 0.75
 """Share of one grey level from which on a part is no micrograph; of white and black, give or take
 two, because JPEG leaves them a little off. Denoised real micrographs: up to 0.69 of 128x128 px."""
+
+_STRIP_PX = 16  # rows that are looked at together for transparent pixels
 
 
 def split_panels(
@@ -57,7 +60,11 @@ def split_panels(
             end = height if is_alone else part.box.bottom
             panel = _panel(name, part.box, grey, least_px, end if looks_for_bar else None)
             panel = replace(panel, notes=((note,) if note else ()) + panel.notes)
-            panels.append(_with_what_parts_says(panel, part, is_inset))
+            panel = _with_what_parts_says(panel, part, is_inset)
+            if picture.hidden is not None:
+                hidden = _boxes_of(panel.box.cut(picture.hidden))
+                panel = replace(panel, drawn=(*panel.drawn, *hidden))
+            panels.append(panel)
         except ValueError as error:
             where = f"{picture.location}, panel {name}".removeprefix(", ") if name else ""
             refusals.append(
@@ -90,6 +97,15 @@ def _with_what_parts_says(panel: Panel, part: Part, is_inset: bool) -> Panel:
     if part.doubt:
         notes.append(f"may be composite: {part.doubt}")
     return replace(panel, notes=tuple(notes), drawn=tuple(drawn), may_be_composite=bool(part.doubt))
+
+
+def _boxes_of(hidden: Mask) -> Iterator[DrawnBox]:
+    """Cover the transparent pixels of a panel with boxes, strip by strip."""
+    for top in range(0, len(hidden), _STRIP_PX):
+        strip = hidden[top : top + _STRIP_PX].any(axis=0)
+        ends = np.flatnonzero(np.diff(np.pad(strip, 1).astype(np.int8)))
+        for left, right in ends.reshape(-1, 2).tolist():
+            yield DrawnBox("text", top, left, min(top + _STRIP_PX, len(hidden)), right)
 
 
 def _without_bar(grey: Grey, info_bar: int | None) -> tuple[Box, str]:
