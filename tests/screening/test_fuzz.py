@@ -35,7 +35,9 @@ BROKEN = ("it broke the program", "not read in time", "reading it takes more mem
 HITACHI = (
     "[SemImageFile]\r\nMagnification=5000\r\nAcceleratingVoltage=15000 Volt\r\nDate=2020/1/2\r\n"
 )
-LIMITS = Limits(max_megapixels=8.0, max_pictures=50, max_pages=5, max_unpacked_mb=50.0)
+LIMITS = Limits(
+    max_megapixels=8.0, max_side_px=5000, max_pictures=50, max_pages=5, max_unpacked_mb=50.0
+)
 _LYING = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 

@@ -32,6 +32,8 @@ class Limits:
     """Of one file, in 10^6 bytes."""
     max_megapixels: float = 64.0
     """Of one picture."""
+    max_side_px: int = 20_000
+    """Of one picture; what is longer and still small is a damaged header, and slow to look at."""
     max_total_megapixels: float = 4000.0
     """Of all frames of one file together."""
     max_pictures: int = 1000

@@ -387,6 +387,7 @@ def test_limits_hold(tmp_path: Path) -> None:
 
     assert "more than 0.001" in reason(read(tmp_path, PNG, limits=Limits(max_file_mb=0.001)))
     assert "too large: 128x96" in reason(read(tmp_path, PNG, limits=Limits(max_megapixels=0.01)))
+    assert "too long: 128x96 px" in reason(read(tmp_path, PNG, limits=Limits(max_side_px=100)))
     frames = reason(read(tmp_path, stack.getvalue(), limits=Limits(max_pictures=2)))
     assert "more than 2 frames" in frames
     *pictures, refusal = read(tmp_path, stack.getvalue(), limits=Limits(max_total_megapixels=0.03))

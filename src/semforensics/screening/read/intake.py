@@ -404,6 +404,10 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise InputError(
             f"too large: {width}x{height} px, more than {limits.max_megapixels:g} megapixels"
         )
+    if max(size) > limits.max_side_px:
+        raise InputError(
+            f"too long: {width}x{height} px, at most {limits.max_side_px} px on a side"
+        )
 
 
 def _is_hidden(path: Path, below: Path) -> bool:
