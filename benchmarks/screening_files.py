@@ -67,7 +67,8 @@ def section(folder: Path) -> str:
         "`not_sem_tem`), which were resampled, edges of bars are right to two rows. The finder of "
         "text was designed on these files.",
         markdown_table(COLUMNS, rows).strip(),
-        "Refused is a transmission micrograph of which three quarters are white.",
+        "Refused are a transmission micrograph of which three quarters are white, and of published "
+        "panels three narrow strips and a legend that were taken for panels of their own.",
         "Text is missed where it is soft (resampled), lower than 6 px, or grey on grey. By eye "
         "that is so of some letters in about one in eight published panels; in one file of "
         "`wood_hitachi_palette` the ticks of a ruler are missed. A few bright particles are taken "
