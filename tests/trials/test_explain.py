@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from tests.detector.conftest import Folders
 
+from semforensics.figures import explanations
 from semforensics.figures.explanations import overlaid_maps
 from semforensics.params import ExplainParams
-from semforensics.trials import explain as stage
 from semforensics.trials.explain import explain, spread
 from semforensics.trials.gradcam_controls import STEPS
 
@@ -38,7 +38,7 @@ def test_a_detector_is_explained_with_both_classes_on_one_scale(
         drawn.append((maps.max(), how["scale_max"]))
         return overlaid_maps(images, maps, **how)
 
-    monkeypatch.setattr(stage, "overlaid_maps", draw)
+    monkeypatch.setattr(explanations, "overlaid_maps", draw)
     folders.train(epochs=2)
 
     summaries = [
