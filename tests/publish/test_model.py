@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from semforensics.cli.main import app
 from semforensics.detector.corpus import Corpus
 from semforensics.publish.model import package_model
-from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.model import load_model
 from tests.screening.small_model import PARAMS, corpus_of, write_classifier
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def test_the_command_makes_the_same_file(tmp_path: Path, pipeline: Path, root: P
 
     assert ran.exit_code == 0, ran.output
     assert "fingerprints of 140 reals" in ran.output
-    made = ScreeningModel.load(out / "model.safetensors", CPU)
+    made = load_model(out / "model.safetensors", CPU)
     assert made.about["training_domain"]["data"] == "simulated"
 
 

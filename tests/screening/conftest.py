@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from semforensics.publish.model import package_model
-from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.model import load_model
+from semforensics.screening.judge.npr_model import NprModel
 from semforensics.screening.screener import Screener
 from tests.screening.small_model import PARAMS, corpus_of, write_classifier
 
@@ -35,12 +36,12 @@ def model_file(pipeline: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(model_file: Path) -> ScreeningModel:
+def model(model_file: Path) -> NprModel:
     """The packed model, loaded."""
-    return ScreeningModel.load(model_file, torch.device("cpu"))
+    return load_model(model_file, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def screener(model: ScreeningModel) -> Screener:
+def screener(model: NprModel) -> Screener:
     """A screener without evidence; at 0.1 its few calibration tiles tell doubled images apart."""
     return Screener(model, alpha=0.1, evidence=False)

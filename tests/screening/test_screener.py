@@ -20,7 +20,7 @@ from semforensics.detector.perturbations import resize
 from semforensics.detector.tiling import cut_tiles
 from semforensics.micrographs.drawn import DrawnBox
 from semforensics.screening.judge.evidence import RESIDUAL_GAIN, residual
-from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.npr_model import NprModel
 from semforensics.screening.judge.parts import Part
 from semforensics.screening.judge.verdict import LEAST_JUDGED, Rule
 from semforensics.screening.records import Box, Grey, Panel, Picture, Provenance
@@ -254,7 +254,7 @@ def test_scores_are_those_of_the_detector(screener: Screener) -> None:
     np.testing.assert_allclose(logits, screener.model.detector.logits(tiles), atol=1e-4)
 
 
-def test_the_rule_of_pooling_is_the_one_asked_for(model: ScreeningModel) -> None:
+def test_the_rule_of_pooling_is_the_one_asked_for(model: NprModel) -> None:
     """One doubled tile among real ones moves the maximum, not the median."""
     panel = original(0).copy()
     panel[:64, :64] = DOUBLED[:64, :64]
@@ -271,9 +271,7 @@ def test_the_rule_of_pooling_is_the_one_asked_for(model: ScreeningModel) -> None
 
 
 @pytest.mark.parametrize("logit", [-700.0, -40.0, 40.0, 700.0])
-def test_probabilities_of_extreme_logits_keep_their_digits(
-    model: ScreeningModel, logit: float
-) -> None:
+def test_probabilities_of_extreme_logits_keep_their_digits(model: NprModel, logit: float) -> None:
     """A probability far below a rounding error of 1 is no 0, and nothing overflows."""
     panel = Panel.of(REAL[:SIZE_PX, :SIZE_PX])
     tiles, inside = cut_tiles(panel.grey, SIZE_PX), np.ones(1, dtype=bool)
@@ -287,7 +285,7 @@ def test_probabilities_of_extreme_logits_keep_their_digits(
     assert found.probability > 0
 
 
-def test_the_prevalence_moves_the_predictive_value_alone(model: ScreeningModel) -> None:
+def test_the_prevalence_moves_the_predictive_value_alone(model: NprModel) -> None:
     """Where few panels are generated, a suspicion is less likely right."""
     rare = Screener(model, alpha=0.1, prevalence=0.01, evidence=False).judge([DOUBLED])[0]
     even = Screener(model, alpha=0.1, prevalence=0.5, evidence=False).judge([DOUBLED])[0]
@@ -395,7 +393,7 @@ def test_pillow_images_of_wide_numbers_are_refused(screener: Screener) -> None:
         screener.screen(Image.fromarray(REAL.astype(np.int32) * 1000))
 
 
-def test_evidence_stands_beside_the_verdict(model: ScreeningModel, screener: Screener) -> None:
+def test_evidence_stands_beside_the_verdict(model: NprModel, screener: Screener) -> None:
     """All kinds of it, in the sizes that the report draws; the finding is the same without."""
     full = Screener(model, alpha=0.1).screen(DOUBLED).panels[0]
     plain = screener.screen(DOUBLED).panels[0]
@@ -418,7 +416,7 @@ def test_evidence_stands_beside_the_verdict(model: ScreeningModel, screener: Scr
 
 
 def test_the_scores_after_processing_are_those_of_the_processed_panel(
-    model: ScreeningModel, screener: Screener
+    model: NprModel, screener: Screener
 ) -> None:
     """What the table says of JPEG 75 is what the JPEG itself would get."""
     evidence = Screener(model, alpha=0.1).screen(REAL).panels[0].evidence
@@ -427,14 +425,14 @@ def test_the_scores_after_processing_are_those_of_the_processed_panel(
     assert evidence.reencoded["JPEG 75"] == (itself.logit, itself.verdict)
 
 
-def test_copies_smaller_than_a_tile_are_left_out(model: ScreeningModel) -> None:
+def test_copies_smaller_than_a_tile_are_left_out(model: NprModel) -> None:
     """A panel of one tile cannot be judged at three quarters of its size."""
     evidence = Screener(model).screen(REAL[:70, :70]).panels[0].evidence
 
     assert list(evidence.reencoded) == ["JPEG 95", "JPEG 75", "resized x1.25"]
 
 
-def test_a_training_real_is_named(model: ScreeningModel) -> None:
+def test_a_training_real_is_named(model: NprModel) -> None:
     """A panel that holds one says which, where and how it lies."""
     found = Screener(model).screen(np.rot90(original(2)).copy()).panels[0].evidence.nearest_real
 
@@ -467,7 +465,7 @@ def test_no_sentence_says_fake(screener: Screener) -> None:
 
 
 def test_a_report_of_this_model_warns_of_simulated_training(
-    model: ScreeningModel, tmp_path: Path
+    model: NprModel, tmp_path: Path
 ) -> None:
     """From files to the report: verdicts, reasons, and what the model was trained on."""
     folder = tmp_path / "submission"

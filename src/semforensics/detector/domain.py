@@ -15,8 +15,10 @@ an image that shows no more than noise gets no verdict. No pixel of a training i
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -226,10 +228,31 @@ class Domain:
         own = (domain_features(images) - self.mean) / self.spread
         return np.linalg.norm(own @ self.whitening, axis=1), own @ self.direction
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the arrays, for a file."""
+        return {name: torch.from_numpy(getattr(self, name)).float() for name in DOMAIN_ARRAYS}
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the rest, for the header of a file."""
+        return {"features": feature_names(), "limits": self.limits}
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> "Domain":
+        """Rebuild from `tensors` and `numbers`.
+
+        Raises:
+            InputError: They are of other statistics.
+            KeyError, TypeError, ValueError: They are something else.
+        """
+        if numbers["features"] != feature_names():
+            raise InputError("a training domain of other statistics; package it again")
+        arrays = {name: tensors[name].double().numpy() for name in DOMAIN_ARRAYS}
+        low, high = numbers["limits"]
+        return cls(**arrays, limits=(float(low), float(high)))
+
     def save(self, path: Path) -> None:
         """Write the statistics of the statistics; no image can be made out of them."""
-        state = {name: torch.from_numpy(getattr(self, name)).float() for name in DOMAIN_ARRAYS}
-        save_checkpoint(path, state, {"features": feature_names(), "limits": self.limits})
+        save_checkpoint(path, self.tensors(), self.numbers())
 
     @classmethod
     def load(cls, path: Path) -> "Domain":
@@ -245,9 +268,7 @@ class Domain:
         if meta.get("features") != feature_names():
             raise InputError(f"{path}: not a training domain of these statistics")
         try:
-            arrays = {name: state[name].double().numpy() for name in DOMAIN_ARRAYS}
-            low, high = meta["limits"]
-            return cls(**arrays, limits=(float(low), float(high)))
+            return cls.restore(state, meta)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a whole training domain: {error}") from error
 

@@ -23,7 +23,7 @@ from semforensics.detector.inference import FoldedNetwork
 from semforensics.detector.scoring import MODEL_FILE, load_classifier
 from semforensics.params import PackageModelParams
 from semforensics.publish.part_rule import measure_part_rule
-from semforensics.screening.judge.model import KIND
+from semforensics.screening.judge.npr_model import KIND
 from semforensics.screening.judge.references import References
 from semforensics.screening.records import GreyOfAnySize
 

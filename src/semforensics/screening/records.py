@@ -17,6 +17,9 @@ Grey = UInt8[np.ndarray, "height width"]
 GreyOfAnySize = UInt8[np.ndarray, "_ _"]
 """For lists of panels that differ in size."""
 
+MapName = Literal["grad_cam", "logit_map"]
+"""Of what an evidence says of where the network looked; each kind of model has one of them."""
+
 Pixels = TypeVar("Pixels", bound=np.ndarray)
 """Of any kind: grey levels, or what was computed of them."""
 
@@ -191,6 +194,10 @@ class Finding:
     size; None where no part was searched for."""
     part_box: Box | None = None
     """That part, in pixels of the panel, where the verdict rests on it."""
+    history: str | None = None
+    """What its pixels tell of their processing, where the model compares panels by it."""
+    power: float | None = None
+    """Of generated panels with such pixels and so many tiles, share that would be suspected."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +227,8 @@ class Evidence:
     """What is shown with a verdict and does not change it. Parts that were not asked for are None.
 
     `reencoded`: name of a processing → logit and verdict after it. `grad_cam`: NaN where there is
-    no tile. `residual`: the NPR residual around a stretch of the panel, as grey levels to look at.
+    no tile. `logit_map`: the logits of small cells, whose mean over a tile is that of the tile; NaN
+    likewise. `residual`: the NPR residual around a stretch of the panel, as grey levels to look at.
     `spectrum`: `frequency` (cycles per pixel), `panel` (its power in dB), and `p05`, `p50`, `p95`
     (percentiles of the training reals' power), lists of one length. `nearest_real`: only when
     suspiciously near; `distance`, `threshold`, `crop`, `transform` and what else is known.
@@ -229,6 +237,7 @@ class Evidence:
     reencoded: dict[str, tuple[float, Verdict]] | None = None
     tiles: TileScores | None = None
     grad_cam: Map | None = None
+    logit_map: Map | None = None
     residual: Grey | None = None
     spectrum: dict[str, list[float]] | None = None
     nearest_real: dict[str, Any] | None = None

@@ -14,11 +14,9 @@ from PIL import Image
 
 from semforensics.core.errors import InputError
 from semforensics.core.greys import to_8_bit
-from semforensics.detector.inference import FoldedNetwork, window_logits
-from semforensics.detector.scoring import score_images
-from semforensics.detector.tiling import cut_tiles
-from semforensics.screening.judge.model import ScreeningModel, find_model
-from semforensics.screening.judge.parts import WINDOWS, Part
+from semforensics.detector.tiling import Tiles, cut_tiles
+from semforensics.screening.judge.model import find_model, load_model
+from semforensics.screening.judge.parts import WINDOWS, Cells, Part
 from semforensics.screening.judge.verdict import Rule
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.read.intake import LOSSY, hidden_pixels, to_grey
@@ -52,11 +50,7 @@ class Screener(Rule):
     @cached_property
     def size_px(self) -> int:
         """Side of a tile, and the least of a panel."""
-        return int(self.model.about["size_px"])
-
-    @cached_property
-    def _network(self) -> FoldedNetwork:
-        return FoldedNetwork(self.model.detector.network)
+        return self.model.size_px
 
     @classmethod
     def load(
@@ -78,7 +72,7 @@ class Screener(Rule):
                 model.
             FileNotFoundError: There is no such model.
         """
-        return cls(ScreeningModel.load(find_model(model), torch.device(device)), **settings)
+        return cls(load_model(find_model(model), torch.device(device)), **settings)
 
     def describe(self) -> dict[str, Any]:
         """Return what a report says of the model."""
@@ -148,17 +142,22 @@ class Screener(Rule):
         if tiles:
             stack = torch.cat([part.pixels for part in tiles.values()])
             ends = np.cumsum([len(part) for part in tiles.values()])[:-1]
-            scores = np.split(self.tile_logits(stack), ends)
-            inside = np.split(self.model.detector.domain.is_inside(stack), ends)
-            for i, of_tiles, is_inside in zip(tiles, scores, inside, strict=True):
+            logits, cells = self._score(stack)
+            scores = np.split(logits, ends)
+            of_panels = [None] * len(tiles) if cells is None else np.split(cells, ends)
+            inside = np.split(self.model.is_inside(stack), ends)
+            for i, of_tiles, its_cells, is_inside in zip(
+                tiles, scores, of_panels, inside, strict=True
+            ):
                 # A panel that is mostly unknown gets no verdict, whatever its parts are like.
                 known = len(is_inside) and np.average(is_inside, weights=tiles[i].areas) > 0.5
+                part = self._part_of(given[i], tiles[i], its_cells) if parts and known else None
                 findings[i] = self.decide(
                     given[i],
                     tiles[i],
                     of_tiles,
                     is_inside,
-                    self._part_of(given[i]) if parts and known else None,
+                    part,
                     is_lossy=is_lossy,
                     is_resampled=is_resampled,
                 )
@@ -166,26 +165,19 @@ class Screener(Rule):
 
     def tile_logits(self, tiles: torch.Tensor) -> Float[np.ndarray, " tiles"]:
         """Score tiles: uint8 [n, 1, size, size] → one logit each, positive for generated."""
-        if not len(tiles):
-            return np.empty(0, dtype=np.float32)
-        detector = self.model.detector
-        return score_images(self._network, tiles, phases=detector.phases, device=detector.device)
+        return self._score(tiles)[0]
 
-    def _part_of(self, panel: Panel) -> Part | None:
+    def _score(self, tiles: torch.Tensor) -> tuple[Float[np.ndarray, " tiles"], Cells | None]:
+        """Score tiles, of which there may be none."""
+        return self.model.score(tiles) if len(tiles) else (np.empty(0, dtype=np.float32), None)
+
+    def _part_of(self, panel: Panel, tiles: Tiles, cells: Cells | None) -> Part | None:
         """Find the part of a panel that disagrees most with the rest."""
-        rule, detector, size = self.model.parts, self.model.detector, self.size_px
+        rule, size = self.model.parts, self.size_px
         if rule is None or min(panel.grey.shape) < size:
             return None
-        step = size // WINDOWS
-        windows = window_logits(
-            self._network,
-            panel.grey,
-            size_px=size,
-            step_px=step,
-            phases=detector.phases,
-            device=detector.device,
-        )
-        corners = np.moveaxis(np.indices(windows.shape), 0, -1) * step
+        windows = self.model.window_logits(panel.grey, tiles, cells)
+        corners = np.moveaxis(np.indices(windows.shape), 0, -1) * (size // WINDOWS)
         if panel.drawn:
             mask = panel.mask
             held = [mask[y : y + size, x : x + size].any() for y, x in corners.reshape(-1, 2)]
@@ -197,7 +189,7 @@ class Screener(Rule):
         pixels = torch.from_numpy(np.stack(cut))[:, None]
         # As tiles, since the calibration of tiles reads it: a window sees its neighbours.
         highest = float(self.tile_logits(pixels).max())
-        inside = float(detector.domain.is_inside(pixels).mean())
+        inside = float(self.model.is_inside(pixels).mean())
         return replace(part, logit=highest, share_inside=inside)
 
     def _refusal(self, panel: GreyOfAnySize) -> Finding:

@@ -17,18 +17,17 @@ from semforensics.detector.detector import Detector
 from semforensics.screening.judge import model as module
 from semforensics.screening.judge.model import (
     ENVIRONMENT,
-    ScreeningModel,
     find_model,
+    load_model,
 )
+from semforensics.screening.judge.npr_model import NprModel
 from semforensics.screening.screener import Screener
 from semforensics.screening.write.report import is_simulated
 
 CPU = torch.device("cpu")
 
 
-def test_the_file_judges_as_the_classifier_it_was_made_of(
-    pipeline: Path, model: ScreeningModel
-) -> None:
+def test_the_file_judges_as_the_classifier_it_was_made_of(pipeline: Path, model: NprModel) -> None:
     """Weights, calibration and training domain arrive unchanged."""
     source = Detector.load(pipeline / "classifier", phases=1, device=CPU)
     images = torch.from_numpy(np.stack([original(7)[:64, x : x + 64] for x in range(0, 320, 64)]))
@@ -42,7 +41,7 @@ def test_the_file_judges_as_the_classifier_it_was_made_of(
     assert model.detector.temperature == source.temperature
 
 
-def test_a_model_says_what_it_learned_from(model: ScreeningModel, model_file: Path) -> None:
+def test_a_model_says_what_it_learned_from(model: NprModel, model_file: Path) -> None:
     """Domain, calibration and limits are plain values that JSON can hold."""
     about = model.describe()
 
@@ -124,15 +123,15 @@ def test_a_damaged_model_is_refused(
     path = damage(model_file, tmp_path / "model.safetensors", **changes)
 
     with pytest.raises(InputError, match=message) as raised:
-        ScreeningModel.load(path, CPU)
+        load_model(path, CPU)
     assert str(raised.value).startswith(f"{path}: ")
 
 
 def test_a_file_from_before_the_search_for_parts_is_read(tmp_path: Path, model_file: Path) -> None:
     """It judges whole panels at all of alpha, and nothing is known of its false alarms."""
     gone = {"parts": None, "false_alarms": None}
-    old = ScreeningModel.load(damage(model_file, tmp_path / "model.safetensors", **gone), CPU)
-    new = ScreeningModel.load(model_file, CPU)
+    old = load_model(damage(model_file, tmp_path / "model.safetensors", **gone), CPU)
+    new = load_model(model_file, CPU)
 
     assert old.parts is None
     assert (old.share_for_whole, new.share_for_whole) == (1, 0.9)
@@ -147,11 +146,11 @@ def test_what_is_no_model_is_refused(tmp_path: Path, pipeline: Path) -> None:
     (tmp_path / "poem.safetensors").write_text("a poem")
 
     with pytest.raises(ValueError, match="not a safetensors file"):
-        ScreeningModel.load(tmp_path / "poem.safetensors", CPU)
+        load_model(tmp_path / "poem.safetensors", CPU)
     with pytest.raises(ValueError, match="not a screening model"):
-        ScreeningModel.load(pipeline / "classifier/model.safetensors", CPU)
+        load_model(pipeline / "classifier/model.safetensors", CPU)
     with pytest.raises(FileNotFoundError, match="no such model"):
-        ScreeningModel.load(tmp_path / "none.safetensors", CPU)
+        load_model(tmp_path / "none.safetensors", CPU)
 
 
 def test_a_model_is_found_by_path_folder_and_environment(

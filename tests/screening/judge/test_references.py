@@ -8,7 +8,7 @@ from tests.screening.small_model import SIZE_PX, TEST, crops, doubled, original
 
 from semforensics.core.processing import jpeg
 from semforensics.detector.tiling import cut_tiles
-from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.npr_model import NprModel
 from semforensics.screening.judge.references import References, fineness
 from semforensics.screening.records import Grey
 
@@ -25,7 +25,7 @@ TURNS: dict[str, Callable[[Grey], Grey]] = {
 
 
 @pytest.fixture(scope="module")
-def references(model: ScreeningModel) -> References:
+def references(model: NprModel) -> References:
     """Of the small model."""
     return model.references
 

@@ -9,7 +9,7 @@ from tests.screening.small_model import original
 
 from semforensics.core.processing import gamma, jpeg, median, resize_and_back
 from semforensics.detector.perturbations import resize, shifted_jpeg
-from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.npr_model import NprModel
 from semforensics.screening.judge.signs import why_not_native
 from semforensics.screening.records import Grey
 
@@ -17,7 +17,7 @@ AREAS = range(8)
 
 
 @pytest.mark.parametrize("area", AREAS)
-def test_raw_pixels_show_nothing(model: ScreeningModel, area: int) -> None:
+def test_raw_pixels_show_nothing(model: NprModel, area: int) -> None:
     """Micrographs as they left the instrument are native."""
     assert why_not_native(original(area), model.references) is None
 
@@ -41,7 +41,7 @@ def test_raw_pixels_show_nothing(model: ScreeningModel, area: int) -> None:
 )
 @pytest.mark.parametrize("area", [0, 5, 6])
 def test_processing_shows(
-    model: ScreeningModel, change: Callable[[Grey], Grey], clause: str, area: int
+    model: NprModel, change: Callable[[Grey], Grey], clause: str, area: int
 ) -> None:
     """JPEG and interpolation are found in the pixels alone, each by its own sign."""
     found = why_not_native(change(original(area)), model.references)
@@ -51,7 +51,7 @@ def test_processing_shows(
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_lost_detail_shows_where_there_is_no_period(model: ScreeningModel, factor: float) -> None:
+def test_lost_detail_shows_where_there_is_no_period(model: NprModel, factor: float) -> None:
     """Halving and doubling treat all pixels alike; what remains is a lack of fine detail."""
     found = why_not_native(resize(original(3), factor, "bicubic"), model.references)
 
@@ -60,12 +60,12 @@ def test_lost_detail_shows_where_there_is_no_period(model: ScreeningModel, facto
 
 
 @pytest.mark.parametrize("exponent", [0.7, 1.4])
-def test_a_change_of_tone_is_no_loss(model: ScreeningModel, exponent: float) -> None:
+def test_a_change_of_tone_is_no_loss(model: NprModel, exponent: float) -> None:
     """Gamma leaves holes in the histogram, and no sign of JPEG, resampling or denoising."""
     assert why_not_native(gamma(original(5), exponent), model.references) is None
 
 
-def test_what_is_drawn_over_a_panel_is_no_sign(model: ScreeningModel) -> None:
+def test_what_is_drawn_over_a_panel_is_no_sign(model: NprModel) -> None:
     """A ruler has a period and a legend repeats its grey level: where masked, nothing shows."""
     panel = original(0).copy()
     panel[10:40, 5:-5:8] = 255

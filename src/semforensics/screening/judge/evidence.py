@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 
 from semforensics.core.processing import jpeg
-from semforensics.detector.gradcam import SIGNS, explain_images
 from semforensics.detector.npr import npr
 from semforensics.detector.perturbations import crop_to_even, resize
 from semforensics.detector.tiling import Tiles
@@ -54,8 +53,9 @@ def collect_evidence(
         logits: Of its tiles.
         copies: What was found of each of `processed_copies`. One that was refused is left out.
     """
-    detector, references = model.detector, model.references
-    cams = explain_images(detector.network, tiles.pixels, SIGNS["fake"], detector.device)
+    references = model.references
+    kind, maps = model.tile_maps(tiles.pixels)
+    drawn = _laid_out(maps, tiles, panel.shape)
     return Evidence(
         reencoded={
             name: (found.logit, found.verdict)
@@ -63,7 +63,8 @@ def collect_evidence(
             if found.logit is not None
         },
         tiles=TileScores(tiles.corners, tiles.pixels.shape[-1], logits),
-        grad_cam=_laid_out(cams.numpy(), tiles, panel.shape),
+        grad_cam=drawn if kind == "grad_cam" else None,
+        logit_map=drawn if kind == "logit_map" else None,
         residual=residual(tiles.pixels[int(logits.argmax()), 0].numpy()),
         spectrum={
             "frequency": references.frequencies.tolist(),
@@ -75,7 +76,10 @@ def collect_evidence(
 
 
 def _laid_out(maps: Float[np.ndarray, "n side side"], tiles: Tiles, size: tuple[int, int]) -> Map:
-    """Lay the maps of tiles where the tiles lie; of those that overlap the first one shows."""
+    """Lay the maps of tiles where the tiles lie; of those that overlap the first one shows.
+
+    Values are logits, positive towards generated.
+    """
     side, tile_px = maps.shape[-1], tiles.pixels.shape[-1]
     values = np.full([-(-length * side // tile_px) for length in size], np.nan, np.float32)
     for (top, left), one in zip(tiles.corners[::-1] * side // tile_px, maps[::-1], strict=True):

@@ -1,142 +1,186 @@
 """The model that `screen` loads: one file with network, calibration, training domain, references.
 
 It says of itself what it was trained on, how it was calibrated and what it cannot judge, so that a
-report can, wherever the file travels. It holds weights and statistics, no pixels.
+report can, wherever the file travels. It holds weights and statistics, no pixels. Kinds of models
+differ in how a panel's score is read; what they share is `ScreeningModel`.
 """
 
 import hashlib
-import math
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.errors import INSTALL_PIPELINE, InputError
 from semforensics.core.files import sha256_of
-from semforensics.detector.conformal import calibration_groups, calibration_sizes
-from semforensics.detector.detector import Detector
-from semforensics.detector.domain import DOMAIN_ARRAYS, Domain, feature_names
-from semforensics.detector.networks import NetworkName, build_network, to_device
 from semforensics.detector.scoring import MODEL_FILE
-from semforensics.screening.judge.parts import IN_PART, PartRule
+from semforensics.detector.tiling import Tiles
+from semforensics.screening.judge import npr_model
+from semforensics.screening.judge.npr_model import NprModel
+from semforensics.screening.judge.parts import Cells, PartRule, Windows
 from semforensics.screening.judge.references import References
+from semforensics.screening.records import Grey, MapName, Panel
 
 ENVIRONMENT = "SEMFORENSICS_MODEL"
 RELEASED = Path("data/released/screening_model")
 PACKED = "models"
 """Folder of the released model in an installed package; setup.py puts it there."""
-KIND = "semforensics screening model"
+
+Images = UInt8[Tensor, "n 1 height width"]
+Logits = Float[np.ndarray, " n"]
 
 
-@dataclass(frozen=True)
-class ScreeningModel:
-    """What a model file holds."""
+@runtime_checkable
+class Reading(Protocol):
+    """What a model's calibration says of the scores of one panel."""
 
-    detector: Detector
-    references: References
-    parts: PartRule | None
-    """How generated parts are searched for; None: the file is older than that search."""
-    about: dict[str, Any]
-    """`name`, `data`, `training_domain`, `limits`, and `size_px`, the side of a tile."""
-    sha256: str
-    """Of the file."""
+    @property
+    def history(self) -> str | None:
+        """What its pixels tell of their processing; None where panels are not told apart by it."""
+        ...
 
-    @classmethod
-    def load(cls, path: Path, device: torch.device) -> "ScreeningModel":
-        """Rebuild a model from its file alone.
+    @property
+    def power(self) -> float | None:
+        """Share of generated panels like it that would be suspected; None: not measured."""
+        ...
 
-        Raises:
-            FileNotFoundError: There is no such file.
-            InputError: It is no screening model of this version.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such model; `package-model` makes one")
-        state, meta = load_checkpoint(path)
-        if meta.get("kind") != KIND or meta.get("network") not in get_args(NetworkName):
-            raise InputError(f"{path}: not a screening model; `package-model` makes one")
-        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "domain": {}, "references": {}}
-        for name, tensor in state.items():
-            part, _, rest = name.partition(".")
-            parts.get(part, {})[rest] = tensor
-        try:
-            if meta["domain"]["features"] != feature_names():
-                raise InputError("a training domain of other statistics; package it again")
-            network = build_network(meta["network"], meta["channels"])
-            network.load_state_dict(parts["network"], strict=True)
-            arrays = {n: parts["domain"][n].double().numpy() for n in DOMAIN_ARRAYS}
-            low, high = meta["domain"]["limits"]
-            domain = Domain(**arrays, limits=(float(low), float(high)))
-            references = References.restore(parts["references"], meta["references"])
-            part_rule = PartRule.restore(meta["parts"]) if "parts" in meta else None
-            detector = Detector(
-                to_device(network, device).eval(), meta, domain, int(meta["phases"]), device
-            )
-            about = {k: meta[k] for k in ("name", "data", "training_domain", "limits")}
-            about["size_px"] = references.size_px
-            about["false_alarms"] = list(meta.get("false_alarms", []))
-            model = cls(detector, references, part_rule, about, sha256_of(path))
-            model.describe()
-            _check_numbers(detector)
-        except KeyError as error:
-            raise InputError(f"{path}: not the model it says it is: no {error} in it") from error
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not the model it says it is: {error}") from error
-        return model
+    @property
+    def comparison(self) -> str:
+        """A sentence on what it was compared with; empty where all panels are compared alike."""
+        ...
+
+    def p_values(self, logit: float) -> tuple[float, float]:
+        """Return p_real and p_fake of the panel's pooled logit."""
+        ...
+
+    def p_values_of_tile(self, logit: float) -> tuple[float, float]:
+        """Return them for the logit of one of its tiles."""
+        ...
+
+    def log_odds(self, logit: float) -> float:
+        """Return the logarithm of the odds of being generated, at a prevalence of one half."""
+        ...
+
+    def doubt(self) -> str | None:
+        """Say in a clause why the score of a real says nothing here; None where it does."""
+        ...
+
+
+@runtime_checkable
+class ScreeningModel(Protocol):
+    """What the rule of verdicts, the search for parts and the report need of a model."""
+
+    @property
+    def references(self) -> References:
+        """Statistics of the training reals."""
+        ...
+
+    @property
+    def parts(self) -> PartRule | None:
+        """How generated parts are searched for; None: they are not."""
+        ...
+
+    @property
+    def size_px(self) -> int:
+        """Side of a tile."""
+        ...
 
     @property
     def share_for_whole(self) -> float:
         """Share of alpha for the suspicion of a whole panel; the rest is for that of a part."""
-        return 1.0 if self.parts is None else 1 - IN_PART
+        ...
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """Rules of pooling that the calibration is for."""
+        ...
+
+    def check_alpha(self, alpha: float) -> None:
+        """Raise an InputError where the calibration cannot resolve an alpha of whole panels."""
+        ...
+
+    def score(self, tiles: Images) -> tuple[Logits, Cells | None]:
+        """Score tiles: one logit each, positive for generated, and what windows are made of."""
+        ...
+
+    def window_logits(self, panel: Grey, tiles: Tiles, cells: Cells | None, /) -> Windows:
+        """Score windows of a tile's size that overlap by three quarters.
+
+        Args:
+            panel: At least as large as a tile.
+            tiles: Of the panel.
+            cells: As `score` returns them for these tiles.
+        """
+        ...
+
+    def is_inside(self, tiles: Images) -> Bool[np.ndarray, " n"]:
+        """Say which tiles are inside the training domain."""
+        ...
+
+    def pool(self, logits: Logits, areas: Logits, pooling: str, /) -> float:
+        """Make one logit of those of a panel's tiles."""
+        ...
+
+    def read(self, panel: Panel, tiles: Tiles, known: str | None, alpha: float, /) -> Reading:
+        """Return how the scores of a panel are read.
+
+        Args:
+            panel: Without info bar.
+            tiles: Of the panel, at least one.
+            known: What is known of processing on the way here, in a clause; None: nothing.
+            alpha: For the suspicion of a whole panel.
+        """
+        ...
+
+    def tile_maps(self, tiles: Images) -> tuple[MapName, Float[np.ndarray, "n side side"]]:
+        """Say where in tiles the network found what speaks for generated.
+
+        Returns:
+            The name of the map among the evidence, and one map for each tile.
+        """
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Say what a report says of the model."""
-        meta = self.detector.meta
-        n_real, n_fake = calibration_sizes(self.detector.calibration)
-        groups, least = calibration_groups(self.detector.calibration), 1 / (n_real + 1)
-        return {
-            **{k: self.about[k] for k in ("name", "data", "training_domain", "limits")},
-            "sha256": self.sha256,
-            "false_alarms": self.about["false_alarms"],
-            "calibration": {
-                "reals": len(self.detector.calibration["real"]),
-                "generated": n_fake,
-                "counted by": "crops" if groups is None else "areas",
-                "share for the whole": self.share_for_whole,
-                "groups": meta["n_validation_groups"],
-                "benign processing": list(meta["params"]["calibrate_on"]),
-                "least alpha": round(max(least / self.share_for_whole, 1 / (n_fake + 1)), 4),
-            },
-        }
+        ...
 
 
-def _check_numbers(detector: Detector) -> None:
-    """Refuse a header whose numbers would fail, or turn a probability round, on every panel.
+_KINDS: Mapping[str, type[NprModel]] = {npr_model.KIND: NprModel}
+
+
+def load_model(path: Path, device: torch.device) -> ScreeningModel:
+    """Rebuild a model from its file alone.
 
     Raises:
-        InputError: A number is not what it should be.
+        FileNotFoundError: There is no such file.
+        InputError: It is no screening model of this version.
     """
-    if not 0 < detector.temperature < math.inf:
-        raise InputError(f"temperature {detector.temperature}, expected a positive number")
-    if detector.phases not in (1, 4):
-        raise InputError(f"phases {detector.phases}, expected 1 or 4")
-    groups = detector.meta["n_validation_groups"]
-    if type(groups) is not int or groups < 1:
-        raise InputError(f"n_validation_groups {groups!r}, expected a number of areas")
-    logits = detector.calibration
-    every = [logits["real"], *logits["processed"].values(), *logits["generators"].values()]
-    if not all(len(kind) and np.isfinite(np.array(kind, float)).all() for kind in every):
-        raise InputError("calibration with logits that are missing or not finite")
-    counts = {len(kind) for kind in every[: 1 + len(logits["processed"])]}
-    if "groups" in logits and counts != {len(logits["groups"])}:
-        raise InputError("calibration with areas that are not one for each real")
-    detector.p_values(np.zeros(1, dtype=np.float32))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such model; `package-model` makes one")
+    state, meta = load_checkpoint(path)
+    kind = _KINDS.get(str(meta.get("kind")))
+    if kind is None:
+        raise InputError(f"{path}: not a screening model; `package-model` makes one")
+    tensors: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        tensors[part][rest] = tensor
+    try:
+        return kind.restore(tensors, meta, sha256_of(path), device)
+    except KeyError as error:
+        raise InputError(f"{path}: not the model it says it is: no {error} in it") from error
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not the model it says it is: {error}") from error
 
 
 def find_model(name: str | Path | None) -> Path:

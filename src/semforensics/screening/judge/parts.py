@@ -41,6 +41,8 @@ _NORMAL = 0.7979, 0.6028  # mean and deviation of the lower half of normal numbe
 
 Windows = Float[np.ndarray, "rows columns"]
 """Logits of windows, a quarter of a tile apart; NaN where none is judged."""
+Cells = Float[np.ndarray, "n rows columns"]
+"""Logits of the cells of tiles, whose mean over a tile is its logit."""
 
 
 def typical_level(windows: Windows) -> float:

@@ -1,16 +1,15 @@
 """The rule by which the scores of a panel's tiles become one of three verdicts.
 
 The logits of the tiles are pooled, by their mean unless told otherwise, and the pooled logit is
-read by the calibration of single tiles. A mean scatters less than a tile, so its false alarms are
-rarer than alpha promises; those of a maximum are more frequent. Real is excluded when p_real is at
+read by the calibration of the model (`model.Reading`). Real is excluded when p_real is at
 most alpha, generated when p_fake is, and "AI-suspected" and "consistent" need exactly one of them
 excluded. A panel of which half of the tiles or more are outside the training domain is
 inconclusive, and "consistent" is said only where at least `LEAST_JUDGED` of the panel's area lies
 in its tiles: text and lines drawn over it do not count as area, but what lies too near to them for
 a tile does, and so does what may be an info bar. A panel that may be a composite is never called
-consistent. A "consistent" where pixels went through JPEG or
-resampling, as far as is known or shows (`signs`), is inconclusive too: after these most generated
-images look real. "AI-suspected" stays: processing makes hardly any real suspect. Where the
+consistent, and neither is one of which the model doubts that generated panels would have been
+suspected: one kind where pixels went through JPEG or resampling, as far as is known or shows, the
+other where few of the calibration panels would have been. "AI-suspected" stays. Where the
 predictive value of a suspicion is below one half, its reason says that most panels with such a
 score are real.
 
@@ -22,18 +21,16 @@ native reals rarely have, or that is as high as those of composites, is not call
 
 import math
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from semforensics.core.errors import InputError
 from semforensics.detector.calibration import at_prevalence
-from semforensics.detector.tiling import Pooling, Tiles, pool
+from semforensics.detector.tiling import Tiles
 from semforensics.detector.verdict import decide
-from semforensics.screening.judge.model import ScreeningModel
+from semforensics.screening.judge.model import Reading, ScreeningModel
 from semforensics.screening.judge.parts import IN_PART, Part
-from semforensics.screening.judge.signs import why_not_native
 from semforensics.screening.records import Finding, Panel, Verdict
 
 LEAST_JUDGED = 0.9
@@ -59,14 +56,14 @@ class Rule:
             InputError: alpha is finer than the model's calibration resolves, the prevalence is not
                 between 0 and 1, or there is no such pooling.
         """
-        if self.pooling not in get_args(Pooling):
-            expected = ", ".join(get_args(Pooling))
+        if self.pooling not in self.model.poolings:
+            expected = ", ".join(self.model.poolings)
             raise InputError(f"pooling {self.pooling!r}: expected one of {expected}")
         if not 0 < self.alpha < 1:
             raise InputError(f"alpha {self.alpha}: expected between 0 and 1, both left out")
         at_prevalence(0.0, self.prevalence)
         try:
-            self.model.detector.check_alpha(self.alpha_of_whole)
+            self.model.check_alpha(self.alpha_of_whole)
         except InputError as error:
             raise InputError(f"alpha {self.alpha:g}, for whole panels {error}") from error
 
@@ -97,58 +94,41 @@ class Rule:
             is_lossy: The panel is known to have gone through a lossy codec.
             is_resampled: It is known to have been brought to another size.
         """
-        detector = self.model.detector
         if not len(tiles):
             reason = (
                 "What is drawn over it, or may be an info bar, leaves no square of"
-                f" {self.model.about['size_px']} px free that could be judged."
+                f" {self.model.size_px} px free that could be judged."
             )
             return Finding("inconclusive", reason, share_judged=0.0)
         areas = tiles.areas.astype(float)
-        logit = pool(logits, self.pooling, areas)  # type: ignore[arg-type]  # checked above
-        p_real, p_fake = (
-            float(p[0]) for p in detector.p_values(np.array([logit], dtype=np.float32))
-        )
+        logit = self.model.pool(logits, areas, self.pooling)
+        known = _known_history(is_lossy, is_resampled)
+        reading = self.model.read(panel, tiles, known, self.alpha_of_whole)
+        p_real, p_fake = reading.p_values(logit)
         share = float(np.average(inside, weights=areas))
         share_judged = min(float(areas.sum()) / max(panel.micrograph_px, 1), 1.0)
-        known = np.array([share > 0.5])
         corrected = p_real * self.alpha / self.alpha_of_whole
-        decided = decide(np.array([corrected]), np.array([p_fake]), self.alpha, known)
+        is_known = np.array([share > 0.5])
+        decided = decide(np.array([corrected]), np.array([p_fake]), self.alpha, is_known)
         verdict: Verdict = str(decided[0])  # type: ignore[assignment]
         reason = _what_p_values_say(verdict, p_real, p_fake, self.alpha)
         if share <= 0.5:
             reason = (
-                f"{int((~inside).sum())} of its {len(logits)} tiles are unlike the images that the"
+                f"{int((~inside).sum())} of its {len(tiles)} tiles are unlike the images that the"
                 " model was trained on, so its score says nothing."
             )
-        elif verdict == "consistent":
-            sign = _known_history(is_lossy, is_resampled)
-            sign = sign or why_not_native(panel.grey, self.model.references, panel.mask, tiles)
-            if panel.may_be_composite:
-                verdict = "inconclusive"
-                reason = (
-                    "Its score is that of a real micrograph, but it may be a composite of several"
-                    " pictures, and then one score says nothing of each of them."
-                )
-            elif share_judged < LEAST_JUDGED:
-                verdict = "inconclusive"
-                reason = (
-                    f"Its score is that of a real micrograph, but only {share_judged:.0%} of its"
-                    f" area could be judged, less than {LEAST_JUDGED:.0%}."
-                )
-            elif sign is not None:
-                verdict = "inconclusive"
-                reason = (
-                    f"Its score is that of a real micrograph, but {sign}, and then generated images"
-                    " get such scores, too."
-                )
+        elif verdict == "consistent" and (doubt := _doubt(panel, reading, share_judged)):
+            verdict = "inconclusive"
+            reason = f"Its score is that of a real micrograph, but {doubt}."
         part_box = None
         if part is not None and share > 0.5 and verdict != "ai-suspected":
-            found = self._what_the_part_says(part, verdict)
+            found = self._what_the_part_says(part, verdict, reading)
             if found is not None:
                 (verdict, reason), part_box = found, part.box
-        calibrated = logit / detector.temperature
-        predictive_value = _probability(at_prevalence(calibrated, self.prevalence))
+        if share > 0.5 and reading.comparison:
+            reason += f" {reading.comparison}"
+        log_odds = reading.log_odds(logit)
+        predictive_value = _probability(at_prevalence(log_odds, self.prevalence))
         if verdict == "ai-suspected" and part_box is None and predictive_value < 0.5:
             reason += (
                 f" But at this prevalence ({self.prevalence:g}) most suspected panels with such a"
@@ -157,9 +137,9 @@ class Rule:
         return Finding(
             verdict,
             reason,
-            n_tiles=len(logits),
+            n_tiles=len(tiles),
             logit=logit,
-            probability=_probability(calibrated),
+            probability=_probability(log_odds),
             predictive_value=predictive_value,
             p_real=p_real,
             p_fake=p_fake,
@@ -167,15 +147,19 @@ class Rule:
             share_judged=share_judged,
             p_part=None if part is None else part.p_real,
             part_box=part_box,
+            history=reading.history,
+            power=reading.power,
         )
 
-    def _what_the_part_says(self, part: Part, verdict: Verdict) -> tuple[Verdict, str] | None:
+    def _what_the_part_says(
+        self, part: Part, verdict: Verdict, reading: Reading
+    ) -> tuple[Verdict, str] | None:
         """Return the verdict on a panel that is not suspected as a whole; None: it stays."""
         box = part.box
         where = f"A part of it (rows {box.top} to {box.bottom}, columns {box.left} to {box.right})"
-        p_tile = self.model.detector.p_values(np.array([part.logit], dtype=np.float32))
+        p_real, p_fake = (np.array([p]) for p in reading.p_values_of_tile(part.logit))
         is_known = np.array([part.share_inside > 0.5])
-        of_tile = decide(*p_tile, self.alpha, is_known)[0]
+        of_tile = decide(p_real, p_fake, self.alpha, is_known)[0]
         if part.p_real <= IN_PART * self.alpha and of_tile == "ai-suspected":
             reason = (
                 f"{where} has scores that are unusual for real micrographs and not those of the"
@@ -199,10 +183,16 @@ class Rule:
         return None
 
 
-def _probability(logit: float) -> float:
-    """Turn a logit into a probability; a small one keeps all its digits."""
-    odds = math.exp(-abs(logit))  # of a large positive number it would overflow
-    return 1 / (1 + odds) if logit >= 0 else odds / (1 + odds)
+def _doubt(panel: Panel, reading: Reading, share_judged: float) -> str | None:
+    """Say in a clause why a panel is not called consistent; None where it is."""
+    if panel.may_be_composite:
+        return (
+            "it may be a composite of several pictures, and then one score says nothing of each of"
+            " them"
+        )
+    if share_judged < LEAST_JUDGED:
+        return f"only {share_judged:.0%} of its area could be judged, less than {LEAST_JUDGED:.0%}"
+    return reading.doubt()
 
 
 def _known_history(is_lossy: bool, is_resampled: bool) -> str | None:
@@ -210,6 +200,12 @@ def _known_history(is_lossy: bool, is_resampled: bool) -> str | None:
     if is_resampled:
         return "it was brought to another size on the way here"
     return "it was stored with loss, as in a JPEG file" if is_lossy else None
+
+
+def _probability(logit: float) -> float:
+    """Turn a logit into a probability; a small one keeps all its digits."""
+    odds = math.exp(-abs(logit))  # of a large positive number it would overflow
+    return 1 / (1 + odds) if logit >= 0 else odds / (1 + odds)
 
 
 def _what_p_values_say(verdict: Verdict, p_real: float, p_fake: float, alpha: float) -> str:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy.ndimage import find_objects
 
@@ -72,9 +73,7 @@ def tile_map(grey: Grey, tiles: TileScores) -> str:
     boxes = np.rint(np.hstack([tiles.corners, tiles.corners + tiles.size_px]) * np.tile(scale, 2))
     for index, (top, left, bottom, right) in reversed(list(enumerate(boxes.astype(int)))):
         shown[top:bottom, left:right] = index
-    strength = (tiles.logits[:, None] / TILE_LOGIT_END).clip(-1, 1)
-    ends = np.where(strength < 0, ImageColor.getrgb(REAL), ImageColor.getrgb(FAKE))
-    colours = 255 + np.abs(strength) * (ends - 255.0)  # white where the tile says nothing
+    colours = _signed_colours(tiles.logits)  # white where the tile says nothing
     pixels, is_tile = np.array(image), shown < len(tiles.logits)
     mixed = (1 - _COVER) * pixels[is_tile] + _COVER * colours[shown[is_tile]]
     pixels[is_tile] = np.rint(mixed)
@@ -93,14 +92,30 @@ def tile_map(grey: Grey, tiles: TileScores) -> str:
 
 def heat_map(grey: Grey, heat: Map) -> str:
     """Draw a map without a sign over its panel: dark at 0, yellow from `GRAD_CAM_END` on."""
-    values = np.asarray(heat.values, dtype=float)
-    share = np.nan_to_num(values / GRAD_CAM_END).clip(0, 1)
+    share = np.nan_to_num(np.asarray(heat.values, dtype=float) / GRAD_CAM_END).clip(0, 1)
     colours = np.stack([np.interp(share, _HEAT[:, 0], _HEAT[:, part]) for part in (1, 2, 3)], -1)
-    cover = np.where(np.isnan(values), 0, _COVER)
+    return _covered(grey, heat, colours)
+
+
+def logit_map(grey: Grey, logits: Map) -> str:
+    """Draw a map of logits over its panel, in the colours of `tile_map`."""
+    return _covered(grey, logits, _signed_colours(np.nan_to_num(logits.values)))
+
+
+def _signed_colours(logits: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 3"]:
+    """Return colours from that of real over white to that of generated, at ± `TILE_LOGIT_END`."""
+    strength = (np.asarray(logits, dtype=float)[..., None] / TILE_LOGIT_END).clip(-1, 1)
+    ends = np.where(strength < 0, ImageColor.getrgb(REAL), ImageColor.getrgb(FAKE))
+    return np.asarray(255 + np.abs(strength) * (ends - 255.0))
+
+
+def _covered(grey: Grey, shown: Map, colours: Float[np.ndarray, "rows columns 3"]) -> str:
+    """Lay the colours of a map over its panel, as a JPEG data URI; NaN covers nothing."""
+    cover = np.where(np.isnan(np.asarray(shown.values, dtype=float)), 0, _COVER)
     image = _shrink(grey, MAP_PX).convert("RGB")
     scale_y, scale_x = image.height / grey.shape[0], image.width / grey.shape[1]
-    top, bottom = round(heat.box.top * scale_y), round(heat.box.bottom * scale_y)
-    left, right = round(heat.box.left * scale_x), round(heat.box.right * scale_x)
+    top, bottom = round(shown.box.top * scale_y), round(shown.box.bottom * scale_y)
+    left, right = round(shown.box.left * scale_x), round(shown.box.right * scale_x)
     size = (max(1, right - left), max(1, bottom - top))
     paint, mask = (
         Image.fromarray(np.rint(one).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)

@@ -27,7 +27,8 @@ def picture_fragment(result: PictureResult) -> dict[str, Any]:
     Returns:
         Values that JSON can hold; what is not a finite number is None. The key "figures" is not
         part of report.json: "thumbnail" and "icon" are data URIs, "panels" a list, one for each
-        panel, of data URIs by name ("tile_map", "grad_cam", "residual", "spectrum"), empty without
+        panel, of data URIs by name ("tile_map", "grad_cam" or "logit_map", "residual", "spectrum"),
+        empty without
         evidence.
     """
     picture = result.picture
@@ -128,6 +129,8 @@ def _figures(result: PanelResult) -> dict[str, str]:
         drawn["tile_map"] = figures.tile_map(grey, evidence.tiles)
     if evidence.grad_cam is not None:
         drawn["grad_cam"] = figures.heat_map(grey, evidence.grad_cam)
+    if evidence.logit_map is not None:
+        drawn["logit_map"] = figures.logit_map(grey, evidence.logit_map)
     if evidence.residual is not None:
         drawn["residual"] = figures.residual_picture(evidence.residual)
     if evidence.spectrum is not None:
