@@ -20,6 +20,8 @@ GanName = Literal["fastgan", "stylegan2_ada"]
 Autoencoder = Literal["taesd", "taesdxl", "taesd3"]
 """Published ones, of Stable Diffusion 1, XL and 3."""
 Change = Literal["none", "scale", "noise", "mix"]
+WorldPart = Literal["fold_0", "fold_1", "fold_2", "all"]
+"""Trainings of the detector for any instrument: three folds, and one of everything."""
 """Of a reconstruction: nothing, another scale, a noisy latent, a share of another's latent."""
 DetectorName = Literal["fastgan", "stylegan2_ada", "both", "both_pseudo"]
 """Each is named after the fakes that it learns from."""
@@ -345,26 +347,28 @@ class TrainClassifierParams(Section):
 class TrainWorldParams(Section):
     """A detector for micrographs of any instrument, in folds that leave collections out."""
 
-    folds: int = Field(ge=0)
-    """Networks, each of which leaves out its share of the collections; 0: off."""
-    steps: int = Field(gt=0)
-    """Of each training."""
+    steps: int = Field(ge=0)
+    """Of each of the four trainings, three folds and one of everything; 0: off."""
+    published_trunk: bool
+    """Begin with the published weights of EfficientNet-Lite0, else at random."""
+    generators: dict[str, tuple[str, ...]]
+    """Finished GANs of data/released/real_subset by the collection that they learned from; their
+    images stand beside reals of it."""
     pairs: int = Field(ge=2)
-    """Of a real and its reconstruction, in a batch."""
+    """Of a real and a fake, in a batch."""
     crop_px: int = Field(ge=32, multiple_of=2)
     """Side of what a network sees in training, after the processing."""
-    width: int = Field(ge=4)
-    """Channels of the first stage."""
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     ema_decay: float = Field(ge=0, lt=1)
     precision: Precision
-    head_pairs: int = Field(gt=0)
-    """On which the head of the frozen network is fitted."""
-    head_crop_px: int = Field(ge=64, multiple_of=2)
-    """Side of what the frozen network sees."""
-    head_strength: float = Field(gt=0)
-    """Inverse of the head's regularisation."""
+
+
+class CalibrateWorldParams(Section):
+    """Panels from which the detector of `train_world` gets its p-values."""
+
+    published: tuple[str, ...]
+    """Collections for measuring, every second group of which calibrates."""
 
 
 class EvaluateClassifierParams(Section):
@@ -534,6 +538,7 @@ class Params(Section):
     resynthesise: ResynthesiseParams
     resynthesise_published: ResynthesisePublishedParams
     train_world: TrainWorldParams
+    calibrate_world: CalibrateWorldParams
     train_diffusion: TrainDiffusionParams
     generate_diffusion: GenerateDiffusionParams
     compare_detectors: CompareDetectorsParams

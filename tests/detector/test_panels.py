@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semforensics.core.errors import InputError
-from semforensics.detector.panels import GRID, Cell, Panel, judge_panel, panel_score
+from semforensics.detector.panels import GRID, LEAST_FAKES, Cell, Panel, judge_panel, panel_score
 
 
 def panels(
@@ -48,11 +48,23 @@ def test_a_unit_has_one_vote() -> None:
     """Many panels of one collection count as much as one of another."""
     many = [Panel("large", "", np.array([5.0])) for _ in range(50)]
     few = [Panel(f"small {i}", "", np.array([0.0])) for i in range(3)]
-    fakes = [Panel("large", "a", np.array([9.0]))]
+    fakes = [Panel("large", "a", np.array([9.0])) for _ in range(LEAST_FAKES)]
 
     p_real, _ = Cell((*many, *few, *fakes)).p_values(np.array([1.0]), 1)
 
     assert p_real[0] == pytest.approx((1 + 1) / (4 + 1))
+
+
+def test_a_rare_family_does_not_count() -> None:
+    """Of too few panels no p-value of one in twenty can be had."""
+    few = panels(1, "b", units=LEAST_FAKES - 1)
+
+    cell = Cell((*panels(0, ""), *panels(1, "a"), *few))
+
+    assert cell.families == ("a",)
+    assert cell.num_units == 20
+    with pytest.raises(InputError, match="0 units"):
+        Cell(tuple(few)).p_values(np.zeros(1), 1)
 
 
 def test_p_fake_holds_for_every_family(cells: dict[str, Cell]) -> None:

@@ -1,38 +1,49 @@
 """Folds of collections, and the training of a fold."""
 
-from collections.abc import Iterator
+from collections.abc from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.images import write_grey_png
 from semforensics.core.tables import CROP_COLUMNS, read_text
 from semforensics.core.training import Setup
 from semforensics.detector import world
-from semforensics.detector.frozen import FrozenTrunk
-from semforensics.detector.heads import statistics_of
 from semforensics.detector.panels import GRID
-from semforensics.detector.world import divide, learning_rate, load_fold, load_trunk, train_world
-from semforensics.detector.world_calibration import load_calibration
-from semforensics.params import TrainWorldParams
+from semforensics.detector.scoring import MODEL_FILE
+from semforensics.detector.traces import CELLS
+from semforensics.detector.world import (
+    Fold,
+    WorldData,
+    divide,
+    learning_rate,
+    load_sources,
+    load_world,
+    train_world,
+)
+from semforensics.detector.world_calibration import (
+    calibrate_world,
+    calibration_groups,
+    load_calibration,
+)
+from semforensics.params import CalibrateWorldParams, TrainWorldParams, WorldPart
 
 TINY = TrainWorldParams(
-    folds=2,
-    steps=4,
+    steps=3,
+    published_trunk=False,
+    generators={},
     pairs=2,
     crop_px=32,
-    width=4,
     lr=0.01,
     weight_decay=0.0,
     ema_decay=0.9,
     precision="float32",
-    head_pairs=6,
-    head_crop_px=64,
-    head_strength=0.1,
 )
 COLLECTIONS = {"large": 6, "middle": 3, "small": 2}
 
@@ -40,21 +51,11 @@ COLLECTIONS = {"large": 6, "middle": 3, "small": 2}
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _trunk() -> Iterator[None]:
-    """A frozen network of random weights, in the place of the published one."""
-    torch.manual_seed(5)
-    trunk = FrozenTrunk().eval()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world, "fetch_trunk", lambda _scratch: trunk)
-        yield
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Crops of three collections, and fakes of two autoencoders."""
+    """Crops of three collections, and fakes of two families."""
     root = tmp_path_factory.mktemp("world")
-    for folder in ("cropped", "reconstructed/one", "reconstructed/two"):
+    for folder in ("cropped", "reconstructed/one", "pseudo"):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = []
@@ -63,8 +64,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = f"{collection}_{index}.png"
             real = rng.integers(0, 256, (72, 72), dtype=np.uint8)
             write_grey_png(root / "cropped" / file, real)
-            for shift, name in ((1, "one"), (2, "two")):
-                write_grey_png(root / f"reconstructed/{name}" / file, np.roll(real, shift) // 2)
+            for shift, folder in ((1, "reconstructed/one"), (2, "pseudo")):
+                write_grey_png(root / folder / file, np.roll(real, shift) // 2)
             split = ("train", "test", "validation")[index % 3] if collection == "large" else "train"
             micrograph, left = f"{collection}_{index // 2}", 72 * (index % 2)
             known = {"file": file, "micrograph": micrograph, "group": file, "split": split}
@@ -74,28 +75,29 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(images: Path, out: Path, params: TrainWorldParams = TINY, **more: str) -> str:
-    """Train all folds."""
-    return train_world(
+def data_of(images: Path) -> WorldData:
+    """Where the images are."""
+    return WorldData(
         images / "cropped",
         images / "splits.csv",
-        images / more.get("reconstructed", "reconstructed"),
-        out,
-        params=params,
-        setup=Setup(0, out.with_name(f"{out.name}_scratch"), CPU, 0.0),
+        images / "reconstructed",
+        images / "pseudo",
+        images / "generators",
     )
+
+
+def run(images: Path, out: Path, part: WorldPart, params: TrainWorldParams = TINY) -> str:
+    """Train a part."""
+    setup = Setup(0, out / f"{part}_scratch", CPU, 0.0)
+    return train_world(part, data_of(images), out / part, params=params, setup=setup)
 
 
 @pytest.fixture(scope="module")
 def trained(images: Path) -> Path:
-    """The folder of all folds, trained once."""
-    run(images, images / "out")
+    """The folder of all parts, trained once."""
+    for part in get_args(WorldPart):
+        run(images, images / "out", part)
     return images / "out"
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """All files of a folder."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_folds_are_of_about_equal_size_and_hold_each_collection_once() -> None:
@@ -113,60 +115,93 @@ def test_folds_are_of_about_equal_size_and_hold_each_collection_once() -> None:
         divide(names, ["one"], 5)
 
 
-def test_each_fold_has_a_network_and_says_what_it_left_out(images: Path, tmp_path: Path) -> None:
-    """The table of folds names every collection; networks differ."""
-    summary = run(images, tmp_path / "out")
+def test_a_part_says_what_it_left_out(images: Path, trained: Path) -> None:
+    """A fold its collection and a family, the whole nothing; networks differ."""
+    metas = [load_checkpoint(trained / part / MODEL_FILE)[1] for part in get_args(WorldPart)]
 
-    table = read_text(tmp_path / "out/folds.csv", ["collection", "fold", "autoencoder"])
-    assert sorted(table["collection"]) == sorted(COLLECTIONS)
-    assert dict(zip(table["fold"], table["autoencoder"], strict=True)) == {"0": "one", "1": "two"}
-    first, second = (load_fold(tmp_path / f"out/fold_{index}.safetensors") for index in (0, 1))
-    assert not torch.equal(first[0].head.weight, second[0].head.weight)
-    assert not np.array_equal(first[1].weight, second[1].weight)
-    assert summary.startswith("2 folds of 9 crops")
-    assert not (tmp_path / "out_scratch").exists()
+    assert sorted(name for meta in metas[:3] for name in meta["left_out"]) == sorted(COLLECTIONS)
+    assert [meta["family_left_out"] for meta in metas] == ["one", "pseudo", "one", None]
+    assert metas[3]["left_out"] == []
+    first, second = (load_world(trained / part).head.weight for part in ("fold_0", "fold_1"))
+    assert not torch.equal(first, second)
+    assert not (trained / "all_scratch").exists()
 
 
-def test_the_calibration_holds_panels_of_every_history(trained: Path, tmp_path: Path) -> None:
-    """Each micrograph is there as a real and as a fake, by networks that have not seen it."""
-    cells, weights = load_calibration(trained)
+def test_training_leaves_the_test_split_alone_unless_crops_are_for_measuring(
+    images: Path, tmp_path: Path
+) -> None:
+    """Crops that are marked take its place."""
+    table = pd.read_csv(images / "splits.csv")
+    data = data_of(images)
 
-    assert set(cells) == set(weights) == set(GRID)
-    for cell in cells.values():
-        assert {p.unit for p in cell.panels if not p.family} == set(COLLECTIONS)
-        assert {p.family for p in cell.panels} == {"", "one", "two"}
-        assert len(cell.panels) == 2 * 6
-    power = read_text(trained / "power.csv", ["history", "tiles", "power"])
-    assert len(power) == 3 * len(GRID)
+    marked = table.assign(use=np.where(table["collection"] == "small", "measure", ""))
+    marked.to_csv(tmp_path / "splits.csv", index=False)
+
+    assert set(data.learned()["split"]) == {"train", "validation"}
+    learned = replace(data, splits=tmp_path / "splits.csv").learned()
+    assert set(learned["collection"]) == {"large", "middle"}
+    assert len(learned) == 9
+
+
+def test_images_of_a_generator_stand_beside_reals_of_its_collection(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And beside no others."""
+    drawn = [np.full((72, 72), 7, np.uint8)] * 3
+    monkeypatch.setattr(world, "draw_images", lambda _folder, names: drawn if names else [])
+
+    sources = load_sources(data_of(images), Fold(), {"large": ("gan",)})
+
+    beside = [source for source in sources if source.collection == "large, GAN"]
+    assert {len(source.fakes) for source in beside} == {3}
+    assert all(image is drawn[0] for source in beside for image in source.fakes)
+    assert {source.collection for source in sources} == {*COLLECTIONS, "large, GAN"}
+
+
+def test_the_calibration_holds_panels_of_every_history(
+    images: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Each micrograph is there as a real and as a fake, in the cell that its pixels tell."""
+    params = CalibrateWorldParams(published=())
+    calibrate_world(
+        data_of(images), trained, tmp_path / "out", params=params, generators={}, device=CPU
+    )
+
+    cells = load_calibration(tmp_path / "out")
+
+    panels = [panel for cell in cells.values() for panel in cell.panels]
+    assert {p.unit for p in panels if not p.family} == set(COLLECTIONS)
+    assert {p.family for p in panels} == {"", "one", "pseudo"}
+    assert len(panels) == 2 * 6 * len(GRID)
+    power = read_text(tmp_path / "out/power.csv", ["cell", "tiles", "units", "power"])
+    assert len(power) == 3 * len(CELLS)
     assert all(0 <= float(share) <= 1 for share in power["power"])
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_calibration(tmp_path)
 
 
-def test_the_stored_trunk_and_head_score_images(trained: Path) -> None:
-    """What is read from the files describes and scores images."""
-    stack = torch.from_numpy(np.stack([np.full((64, 64), level, np.uint8) for level in (9, 90)]))
+def test_every_second_paper_calibrates() -> None:
+    """In the order of their names, whatever that of the table is."""
+    table = pd.DataFrame({"group": ["c", "a", "b", "a", "d"]})
 
-    statistics = statistics_of(load_trunk(trained), stack[:, None], CPU)
-
-    logits = load_fold(trained / "fold_0.safetensors")[1].logits(statistics)
-    assert logits.shape == (2,)
-    assert np.isfinite(logits).all()
+    assert calibration_groups(table) == ["a", "c"]
 
 
-def test_another_file_is_no_fold(trained: Path) -> None:
-    """A trunk in the place of a fold is refused, and a missing file is named."""
-    with pytest.raises(InputError, match="not the detector it says it holds"):
-        load_fold(trained / "trunk.safetensors")
+def test_another_file_is_no_network(images: Path, tmp_path: Path) -> None:
+    """A file of something else is refused, and a missing one is named."""
+    save_checkpoint(tmp_path / MODEL_FILE, {}, {"architecture": "another", "arguments": {}})
+
+    with pytest.raises(InputError, match="model.safetensors"):
+        load_world(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file"):
-        load_fold(trained / "fold_9.safetensors")
+        load_world(tmp_path / "none")
 
 
 def test_a_killed_training_ends_with_the_same_bytes(
     images: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is resumed after the last saved step of its fold."""
-    steps = iter(range(6))  # the second fold is cut after two steps
+    """It is resumed after the last saved step."""
+    steps = iter(range(2))
     whole_loss = world.pair_loss
 
     def killed(logits: torch.Tensor) -> torch.Tensor:
@@ -177,28 +212,32 @@ def test_a_killed_training_ends_with_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(world, "pair_loss", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(images, tmp_path / "part")
-    run(images, tmp_path / "part")
+            run(images, tmp_path, "fold_1")
+    run(images, tmp_path, "fold_1")
 
-    assert files(tmp_path / "part") == files(trained)
+    for name in (MODEL_FILE, "losses.csv"):
+        assert (tmp_path / "fold_1" / name).read_bytes() == (trained / "fold_1" / name).read_bytes()
 
 
-def test_it_is_off_without_folds_or_without_fakes(images: Path, tmp_path: Path) -> None:
-    """Then the folder says so and holds nothing else."""
-    (tmp_path / "none").mkdir()
-    run(images, tmp_path / "a", TINY.model_copy(update={"folds": 0}))
-    run(images, tmp_path / "b", reconstructed=str(tmp_path / "none"))
+def test_it_is_off_with_no_steps(images: Path, tmp_path: Path) -> None:
+    """Then the folders say so and hold nothing else."""
+    run(images, tmp_path, "all", TINY.model_copy(update={"steps": 0}))
+    params = CalibrateWorldParams(published=())
+    calibrate_world(
+        data_of(images), tmp_path, tmp_path / "out", params=params, generators={}, device=CPU
+    )
 
-    for name in "ab":
+    for name in ("all", "out"):
         assert [path.name for path in (tmp_path / name).iterdir()] == ["off.json"]
 
 
 def test_a_missing_fake_is_named(images: Path, tmp_path: Path) -> None:
     """Training does not begin."""
-    (tmp_path / "fakes/one").mkdir(parents=True)
+    (tmp_path / "fakes").mkdir()
+    data = replace(data_of(images), pseudo=tmp_path / "fakes")
 
-    with pytest.raises(FileNotFoundError, match=r"one/middle_0\.png"):
-        run(images, tmp_path / "out", reconstructed=str(tmp_path / "fakes"))
+    with pytest.raises(FileNotFoundError, match=r"fakes/large_0\.png"):
+        train_world("all", data, tmp_path / "out", params=TINY, setup=Setup(0, tmp_path / "s", CPU))
 
 
 def test_the_learning_rate_rises_then_falls() -> None:

@@ -316,19 +316,51 @@ def resynthesise_published(cropped: InDir, splits: InFile, fakes: OutPath, run: 
 
 @PANEL.command
 def train_world(
-    cropped: InDir, splits: InFile, reconstructed: InDir, detectors: OutPath, run: TrainingRun
+    part: Annotated[WorldPart, typer.Argument()],
+    cropped: InDir,
+    splits: InFile,
+    reconstructed: InDir,
+    pseudo: InDir,
+    generators: InDir,
+    network: OutPath,
+    run: TrainingRun,
 ) -> str:
-    """Train detectors for any instrument, in folds that leave collections out."""
-    from semforensics.detector.world import train_world
+    """Train a detector for any instrument, on all collections or on all but those of a fold."""
+    from semforensics.detector.world import WorldData, train_world
 
     p = run.params
     return train_world(
-        cropped,
-        splits,
-        reconstructed,
-        detectors,
+        part,
+        WorldData(cropped, splits, reconstructed, pseudo, generators),
+        network,
         params=p.train_world,
-        setup=run.setup(p, "train_world"),
+        setup=run.setup(p, f"train_world_{part}"),
+    )
+
+
+@PANEL.command
+def calibrate_world(
+    cropped: InDir,
+    splits: InFile,
+    reconstructed: InDir,
+    pseudo: InDir,
+    generators: InDir,
+    networks: InDir,
+    calibration: OutPath,
+    run: Run,
+) -> str:
+    """Score panels by networks that have not seen them, for p-values."""
+    from semforensics.detector.world import WorldData
+    from semforensics.detector.world_calibration import calibrate_world
+
+    p = run.params
+    return calibrate_world(
+        WorldData(cropped, splits, reconstructed, pseudo, generators),
+        networks,
+        calibration,
+        params=p.calibrate_world,
+        generators=p.train_world.generators,
+        device=run.device,
     )
 
 

@@ -6,11 +6,13 @@ it must be compared with panels of the same history. Both calibrations are store
 tiles, from which the null of any number of tiles is made.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from semforensics.core.errors import InputError
 from semforensics.detector.conformal import conformal_p_values
@@ -30,6 +32,8 @@ GRID: Mapping[str, History] = {
     },
 }
 """The histories that are calibrated. Shifts: the grid of a JPEG seldom begins at a panel's edge."""
+LEAST_FAKES = 19
+"""Panels of a generator that a p-value of one in twenty needs; a rarer one does not count."""
 LEAST_POWER = 0.5
 """Share of generated panels that would be suspected, below which no panel is called consistent."""
 
@@ -70,28 +74,39 @@ class Panel:
 
 @dataclass(frozen=True)
 class Cell:
-    """The calibration panels of one history."""
+    """The calibration panels of one cell: those whose pixels tell of the same history."""
 
     panels: tuple[Panel, ...]
+
+    @cached_property
+    def num_units(self) -> int:
+        """Collections and papers that have a real here."""
+        return len({panel.unit for panel in self.panels if not panel.family})
+
+    @cached_property
+    def families(self) -> tuple[str, ...]:
+        """Generators that have `LEAST_FAKES` panels here."""
+        counts = Counter(panel.family for panel in self.panels if panel.family)
+        return tuple(sorted(name for name, count in counts.items() if count >= LEAST_FAKES))
 
     def p_values(self, scores: Logits, num_tiles: int) -> tuple[Logits, Logits]:
         """Return p_real and p_fake of panels with so many tiles.
 
-        Units have one vote each among the reals, shared by their panels (hierarchical conformal
-        prediction: Lee, Barber, Willett 2023, arXiv:2306.06342, section 3). p_fake is the largest
-        over the families, so it holds for each of them.
+        Units have one vote each among the reals, shared by their panels
+        (`semforensics.detector.conformal`). p_fake is the largest over the families, so it holds
+        for each of them.
 
         Raises:
-            InputError: There are no reals or no fakes.
+            InputError: There are no reals or too few fakes.
         """
-        fakes = self._fakes(num_tiles)
-        units = self._reals(num_tiles)
-        if not fakes or not units:
-            raise InputError(f"calibration on {len(units)} reals' units and {len(fakes)} families")
-        shares = [np.mean(unit[:, None] >= scores, axis=0) for unit in units]
-        p_real = (1 + np.sum(shares, axis=0)) / (len(units) + 1)
-        p_fake = [conformal_p_values(scores, units[0], family)[1] for family in fakes.values()]
-        return p_real, np.max(p_fake, axis=0)
+        if not self.families or not self.num_units:
+            raise InputError(f"calibration on {self.num_units} units and {self.families} families")
+        reals, groups = self._reals(num_tiles)
+        found = [
+            conformal_p_values(scores, reals, self._fakes(family, num_tiles), groups)
+            for family in self.families
+        ]
+        return found[0][0], np.max([p_fake for _, p_fake in found], axis=0)
 
     def power(self, num_tiles: int, alpha: float) -> float:
         """Return the share of generated panels of as many tiles that would be suspected.
@@ -99,25 +114,24 @@ class Cell:
         Each family is left out of the calibration in turn, and judged as a new one; the mean over
         families. With a single family, its own panels are judged.
         """
-        fakes = self._fakes(num_tiles)
         shares = []
-        for family, scores in fakes.items():
-            kept = tuple(p for p in self.panels if p.family != family or len(fakes) == 1)
+        for family in self.families:
+            scores = self._fakes(family, num_tiles)
+            kept = tuple(
+                p for p in self.panels if p.family != family or len(self.families) == 1
+            )
             p_real, p_fake = Cell(kept).p_values(scores, num_tiles)
             shares.append(float(np.mean((p_real <= alpha) & (p_fake > alpha))))
         return float(np.mean(shares)) if shares else 0.0
 
-    def _reals(self, num_tiles: int) -> list[Logits]:
+    def _reals(self, num_tiles: int) -> tuple[Logits, Int[np.ndarray, " n"]]:
         reals = [panel for panel in self.panels if not panel.family]
-        names = sorted({panel.unit for panel in reals})
-        return [np.array([p.score(num_tiles) for p in reals if p.unit == n]) for n in names]
+        units = {name: index for index, name in enumerate(sorted({p.unit for p in reals}))}
+        groups = np.array([units[panel.unit] for panel in reals])
+        return np.array([panel.score(num_tiles) for panel in reals]), groups
 
-    def _fakes(self, num_tiles: int) -> dict[str, Logits]:
-        families = sorted({panel.family for panel in self.panels} - {""})
-        return {
-            name: np.array([p.score(num_tiles) for p in self.panels if p.family == name])
-            for name in families
-        }
+    def _fakes(self, family: str, num_tiles: int) -> Logits:
+        return np.array([p.score(num_tiles) for p in self.panels if p.family == family])
 
 
 @dataclass(frozen=True)

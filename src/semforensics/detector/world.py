@@ -1,17 +1,16 @@
 """Train detectors on micrographs of several collections, in folds that leave collections out.
 
-Every fold trains two kinds of evidence in pairs of a real and a reconstruction of it: a network on
-residuals (`ResidualNetwork`) and a head on statistics of a frozen network (`Head`). It leaves out
-the collections of its fold and, of several autoencoders, one: so each collection is scored by
-networks that have seen neither it nor the generator that its fakes are made by. These scores
-calibrate (cross-conformal prediction: Vovk, "Cross-conformal predictors", Annals of Mathematics and
-Artificial Intelligence 74, 2015), since too few collections are there to spare some for calibration
-alone.
+Four trainings: three folds, and one of everything. A fold leaves out its collections and, of
+several families of reconstructions, one: so each collection is scored by a network that has seen
+neither it nor the generator that its fakes are made by. These scores calibrate (cross-conformal
+prediction: Vovk, "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence
+74, 2015), since too few collections are there to spare some for calibration alone. The network of
+everything is the detector.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +19,12 @@ import torch
 from torch import Tensor
 
 from semforensics.core.blocks import assemble, blocks_of, largest_square
-from semforensics.core.checkpoints import (
-    load_checkpoint,
-    load_network,
-    refused_as,
-    save_checkpoint,
-)
+from semforensics.core.checkpoints import load_network, save_checkpoint
 from semforensics.core.device import seed_everything
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, to_unit_range
-from semforensics.core.tables import read_splits, write_table
+from semforensics.core.tables import MEASURE, read_splits
 from semforensics.core.training import (
     MeasuredState,
     Setup,
@@ -41,27 +35,29 @@ from semforensics.core.training import (
     note_emulation,
     write_rows,
 )
-from semforensics.detector.frozen import FrozenTrunk, fetch_trunk
-from semforensics.detector.heads import HEAD_TENSORS, Head, fit_on_pairs
+from semforensics.detector.trunk import fetch_trunk
 from semforensics.detector.pairs import PairSampler, Source, pair_loss
-from semforensics.detector.residuals import ResidualNetwork
-from semforensics.detector.world_calibration import Evidence, calibrate_world, save_calibration
-from semforensics.generators.common.sampling import write_off
-from semforensics.params import TrainWorldParams
+from semforensics.detector.scoring import MODEL_FILE
+from semforensics.detector.world_network import WorldNetwork
+from semforensics.generators.common.sampling import OFF_FILE, generate_grey, write_off
+from semforensics.generators.generate_fakes import load_generator
+from semforensics.params import TrainWorldParams, WorldPart
 
 LOG_EVERY = 50
-FOLDS_FILE = "folds.csv"
-TRUNK_FILE = "trunk.safetensors"
+NUM_FOLDS = 3
 _WARM_UP = 100  # steps in which the learning rate rises
+_DRAWN = 200  # images of each generator
+_BESIDE = 12  # of them beside one real
+_DRAWN_SEED = 5000  # of the first, far from those of the fakes that others measure
 
 
 @dataclass(frozen=True)
 class Fold:
     """What one network does not see."""
 
-    collections: tuple[str, ...]
-    autoencoder: str | None
-    """None where there is only one."""
+    collections: tuple[str, ...] = ()
+    family: str | None = None
+    """Of reconstructions; None where there is only one, or nothing is left out."""
 
 
 @dataclass(kw_only=True)
@@ -70,133 +66,45 @@ class WorldState(MeasuredState):
 
     unit = "step"
     columns = ("loss",)
-    network: ResidualNetwork
-    average: ResidualNetwork
+    network: WorldNetwork
+    average: WorldNetwork
     """Moving average of the weights: what is kept."""
     optimizer: torch.optim.AdamW
 
 
-def train_world(
-    cropped: Path,
-    splits: Path,
-    reconstructed: Path,
-    detectors: Path,
-    *,
-    params: TrainWorldParams,
-    setup: Setup,
-) -> str:
-    """Train one network for each fold; off where there are no folds or no reconstructions.
+@dataclass(frozen=True)
+class WorldData:
+    """Where the images of `train_world` lie."""
 
-    Args:
-        cropped: Folder of canonical crops.
-        splits: Their table; without a column `collection` groups take the place of collections. The
-            test split is left alone: no training and no calibration sees it.
-        reconstructed: Folder of fakes, one subfolder for each autoencoder, under the crops' names.
-        detectors: Folder to write: `fold_0.safetensors`, ..., each with a network and a head;
-            `trunk.safetensors`, which the heads share; `folds.csv` (collection, fold, autoencoder);
-            `losses.csv`; `calibration.safetensors` and `power.csv`, by the panels of each fold.
-        params: The recipe.
-        setup: How it is run; each fold has its own seed and scratch folder. A training that was
-            killed is resumed, and ends with the same bytes.
+    cropped: Path
+    splits: Path
+    reconstructed: Path
+    """One subfolder for each published autoencoder, under the crops' names; or `off.json`."""
+    pseudo: Path
+    """Reconstructions by the project's own encoder-decoder, likewise."""
+    generators: Path
+    """Folder of finished GANs, `<name>.safetensors`."""
 
-    Returns:
-        One line.
+    def families(self) -> dict[str, Path]:
+        """Return the folder of each family of reconstructions."""
+        published = sorted(path for path in self.reconstructed.iterdir() if path.is_dir())
+        return {path.name: path for path in (*published, self.pseudo)}
 
-    Raises:
-        InputError: There are fewer collections than folds, or images are smaller than a crop.
-        FileNotFoundError: A fake is missing, or the frozen network cannot be fetched.
-    """
-    autoencoders = sorted(path.name for path in reconstructed.iterdir() if path.is_dir())
-    if not params.folds or not autoencoders:
-        with atomic_folder(detectors) as folder:
-            write_off(folder, "no folds, or no reconstructions to learn from")
-        return f"off: no folds, or no reconstructions in {reconstructed}"
-    note_emulation(params.precision, setup.device)
-    table = read_splits(splits)
-    table = with_collections(table[table["split"] != "test"])
-    folds = divide(table["collection"].tolist(), autoencoders, params.folds)
-    rows: list[dict[str, float]] = []
-    networks, heads, panels = [], [], []
-    # Downloads are kept beside the state of the trainings, which is removed at the end.
-    trunk = fetch_trunk(setup.scratch.with_name("frozen")).to(setup.device)
-    for index, fold in enumerate(folds):
-        sources = load_sources(cropped, reconstructed, table, autoencoders, fold)
-        own = replace(setup, seed=setup.seed + index, scratch=setup.scratch / f"fold_{index}")
-        state = train_fold(sources, params, own)
-        networks.append(state.average.eval())
-        sampler = PairSampler(sources, params.head_crop_px, own.seed)
-        heads.append(
-            fit_on_pairs(trunk, sampler, params.head_pairs, params.head_strength, own.device)
-        )
-        evidence = Evidence(networks[-1], trunk, heads[-1], own.device)
-        unseen = table[table["collection"].isin(fold.collections)]
-        family = fold.autoencoder or autoencoders[0]
-        panels.append(calibrate_world(unseen, cropped, reconstructed / family, evidence, family))
-        rows += [{"fold": index, **row} for row in state.rows]
-    with atomic_folder(detectors) as folder:
-        save_checkpoint(
-            folder / TRUNK_FILE,
-            trunk.state_dict(),
-            {"architecture": "frozen", "arguments": {}},
-            half=True,
-        )
-        for index, (network, head, fold) in enumerate(zip(networks, heads, folds, strict=True)):
-            meta = {
-                "architecture": "residual",
-                "arguments": {"width": params.width},
-                "left_out": list(fold.collections),
-                "autoencoder_left_out": fold.autoencoder,
-                "params": params.model_dump(mode="json"),
-                **describe_machine(setup.device),
-            }
-            path = folder / f"fold_{index}.safetensors"
-            parts = {"network": network.state_dict(), "head": head.state_dict()}
-            tensors = {f"{part}.{n}": t for part, state in parts.items() for n, t in state.items()}
-            save_checkpoint(path, tensors, meta, half=True)
-        listed = [
-            {"collection": name, "fold": index, "autoencoder": fold.autoencoder or ""}
-            for index, fold in enumerate(folds)
-            for name in fold.collections
-        ]
-        write_table(pd.DataFrame(listed), folder / FOLDS_FILE)
-        write_rows(folder / "losses.csv", rows)
-        save_calibration(pd.concat(panels), folder)
-    for index in range(len(folds)):
-        clear_scratch(setup.scratch / f"fold_{index}")
-    clear_scratch(setup.scratch)
-    last = ", ".join(f"{r['loss']:.3f}" for r in rows if r["step"] == params.steps)
-    return f"{len(folds)} folds of {len(table)} crops, losses {last}; in {detectors}"
+    def learned(self) -> pd.DataFrame:
+        """Return the crops that training and calibration may see, with their collections.
 
+        Those that are not for measuring; where no crop is, those outside of the test split. Without
+        a column `collection`, groups take the place of collections.
+        """
+        table = read_splits(self.splits)
+        is_measured = table.get("use", pd.Series("", table.index)) == MEASURE
+        if not is_measured.any():
+            is_measured = table["split"] == "test"
+        return with_collections(table[~is_measured])
 
-def load_fold(path: Path) -> tuple[ResidualNetwork, Head]:
-    """Rebuild a fold's network, in eval mode, and its head from their file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        InputError: It holds something else.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `train-world` makes it")
-    state, meta = load_checkpoint(path)
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "head": {}}
-    for name, tensor in state.items():
-        part, _, rest = name.partition(".")
-        parts.setdefault(part, {})[rest] = tensor
-    with refused_as(f"{path}: not the detector it says it holds"):
-        network = ResidualNetwork(**meta["arguments"])
-        network.load_state_dict(parts["network"])
-        head = Head(**{name: parts["head"][name].double().numpy() for name in HEAD_TENSORS})
-    return network.eval(), head
-
-
-def load_trunk(folder: Path) -> FrozenTrunk:
-    """Rebuild the frozen trunk that all heads of a folder share, in eval mode.
-
-    Raises:
-        FileNotFoundError: There is none.
-        InputError: The file holds something else.
-    """
-    return load_network(folder / TRUNK_FILE, {"frozen": FrozenTrunk}, "train-world")[0]
+    def folds(self) -> list[Fold]:
+        """Divide the collections."""
+        return divide(self.learned()["collection"].tolist(), list(self.families()), NUM_FOLDS)
 
 
 def with_collections(table: pd.DataFrame) -> pd.DataFrame:
@@ -204,7 +112,61 @@ def with_collections(table: pd.DataFrame) -> pd.DataFrame:
     return table if "collection" in table else table.assign(collection=table["group"])
 
 
-def divide(collections: Sequence[str], autoencoders: Sequence[str], number: int) -> list[Fold]:
+def train_world(
+    part: WorldPart, data: WorldData, folder: Path, *, params: TrainWorldParams, setup: Setup
+) -> str:
+    """Train one network; off with 0 steps.
+
+    Args:
+        part: `fold_0` and so on, or `all`.
+        data: What to learn from. The test split is left alone: no training and no calibration sees
+            it.
+        folder: To write: `model.safetensors`, which says what it has not seen, and `losses.csv`.
+        params: The recipe.
+        setup: How it is run. A training that was killed is resumed, and ends with the same bytes.
+
+    Returns:
+        One line.
+
+    Raises:
+        InputError: There are fewer collections than folds, or images are smaller than a crop.
+        FileNotFoundError: A fake is missing, or the published weights cannot be fetched.
+    """
+    if not params.steps:
+        with atomic_folder(folder) as temporary:
+            write_off(temporary, "0 steps of train_world")
+        return f"off: 0 steps; {folder / OFF_FILE}"
+    note_emulation(params.precision, setup.device)
+    fold = Fold() if part == "all" else data.folds()[int(part.removeprefix("fold_"))]
+    sources = load_sources(data, fold, params.generators)
+    state = train_fold(sources, params, setup)
+    meta = {
+        "architecture": "world",
+        "arguments": {},
+        "left_out": list(fold.collections),
+        "family_left_out": fold.family,
+        "params": params.model_dump(mode="json"),
+        **describe_machine(setup.device),
+    }
+    with atomic_folder(folder) as temporary:
+        save_checkpoint(temporary / MODEL_FILE, state.average.state_dict(), meta, half=True)
+        write_rows(temporary / "losses.csv", state.rows)
+    clear_scratch(setup.scratch)
+    count = len({source.collection for source in sources})
+    return f"{part}: {count} collections, loss {state.rows[-1]['loss']:.3f}; in {folder}"
+
+
+def load_world(folder: Path) -> WorldNetwork:
+    """Rebuild a network, in eval mode, from its folder.
+
+    Raises:
+        FileNotFoundError: It holds none.
+        InputError: The file holds something else.
+    """
+    return load_network(folder / MODEL_FILE, {"world": WorldNetwork}, "train-world")[0].eval()
+
+
+def divide(collections: Sequence[str], families: Sequence[str], number: int) -> list[Fold]:
     """Divide collections into folds of about equal size: the largest first, to the smallest fold.
 
     Size is the square root of the number of crops, by which pairs are drawn.
@@ -221,36 +183,55 @@ def divide(collections: Sequence[str], autoencoders: Sequence[str], number: int)
         smallest = int(np.argmin(sizes))
         parts[smallest].append(name)
         sizes[smallest] += float(counts[name]) ** 0.5
-    spare = autoencoders if len(autoencoders) > 1 else [None]
+    spare = families if len(families) > 1 else [None]
     return [
         Fold(tuple(sorted(part)), spare[index % len(spare)]) for index, part in enumerate(parts)
     ]
 
 
 def load_sources(
-    cropped: Path,
-    reconstructed: Path,
-    table: pd.DataFrame,
-    autoencoders: Sequence[str],
-    fold: Fold,
+    data: WorldData, fold: Fold, generators: Mapping[str, Sequence[str]]
 ) -> list[Source]:
-    """Read the reals that a fold's network may see, and their fakes.
+    """Read the reals that a network may see, and their fakes.
 
     Neighbouring crops are put together again, so that there is room for what shrinks them.
 
+    Args:
+        data: Where they are.
+        fold: What is left out.
+        generators: Finished GANs by the collection that they learned from; their images stand
+            beside reals of that collection.
+
     Raises:
         InputError: A file is no canonical crop.
-        FileNotFoundError: A fake is missing.
+        FileNotFoundError: A fake or a generator is missing.
     """
-    used = [name for name in autoencoders if name != fold.autoencoder]
+    table = data.learned()
+    folders = [path for name, path in data.families().items() if name != fold.family]
     seen = table[~table["collection"].isin(fold.collections)]
-    size_px = len(read_crop(cropped / table["file"].iloc[0]))
+    size_px = len(read_crop(data.cropped / table["file"].iloc[0]))
     sources = []
     for collection, crops in seen.groupby("collection"):
+        drawn = draw_images(data.generators, generators.get(str(collection), ()))
+        rng = np.random.default_rng(len(sources))
         for places in map(largest_square, blocks_of(crops, size_px)):
-            fakes = tuple(assemble(reconstructed / name, places) for name in used)
-            sources.append(Source(str(collection), assemble(cropped, places), fakes))
+            real = assemble(data.cropped, places)
+            fakes = tuple(assemble(path, places) for path in folders)
+            sources.append(Source(str(collection), real, fakes))
+            if drawn:
+                beside = rng.choice(len(drawn), min(_BESIDE, len(drawn)), replace=False)
+                images = tuple(drawn[index] for index in beside)
+                sources.append(Source(f"{collection}, GAN", real, images))
     return sources
+
+
+def draw_images(
+    folder: Path, names: Sequence[str], first_seed: int = _DRAWN_SEED, count: int = _DRAWN
+) -> list[np.ndarray]:
+    """Draw images of finished generators: uint8 [height, width] each."""
+    seeds = range(first_seed, first_seed + count)
+    generators = [load_generator(folder / f"{name}.safetensors") for name in names]
+    return [image for network in generators for image in generate_grey(network, seeds).numpy()]
 
 
 def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup) -> WorldState:
@@ -260,22 +241,24 @@ def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup
 
     Raises:
         InputError: There are no images, one is smaller than a crop, or the loss is not finite.
+        FileNotFoundError: The published weights cannot be fetched.
     """
     device = setup.device
     seed_everything(setup.seed)
-    network = _placed(ResidualNetwork(params.width), device)
-    average = _placed(ResidualNetwork(params.width), device)
+    network = _first_network(params, setup.scratch.with_name("frozen"))
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = WorldNetwork().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average.load_state_dict(network.state_dict())
     state = WorldState(
         network=network,
-        average=average,
+        average=average.eval(),
         optimizer=torch.optim.AdamW(
-            network.parameters(), lr=params.lr, weight_decay=params.weight_decay
+            network.parameter_groups(), lr=params.lr, weight_decay=params.weight_decay
         ),
         window=torch.zeros(2, 1, dtype=torch.float64, device=device),
     )
     sampler = PairSampler(sources, params.crop_px, setup.seed)
-    # Half of the cosine depends on the number of steps, so they count here.
+    # The cosine depends on the number of steps, so they count here.
     settings = params.model_dump(mode="json") | {"seed": setup.seed, "images": _digest(sources)}
     training = Training("world", setup, make_stamp(__name__, settings, device=device))
     training.resume(state, params.steps)
@@ -283,7 +266,7 @@ def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup
         while state.iteration < params.steps:
             state.iteration += 1
             for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(params, state.iteration)
+                group["lr"] = learning_rate(params, state.iteration) * group["factor"]
 
             # Reals, then their fakes: alike in all but their origin.
             images = sampler.batch((state.iteration - 1) * params.pairs, params.pairs)
@@ -309,6 +292,13 @@ def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup
     return state
 
 
+def _first_network(params: TrainWorldParams, scratch: Path) -> WorldNetwork:
+    if not params.published_trunk:
+        return WorldNetwork()
+    # The download is kept beside the state of the training, which is removed at the end.
+    return WorldNetwork.from_trunk(fetch_trunk(scratch))
+
+
 def learning_rate(params: TrainWorldParams, step: int) -> float:
     """Return the learning rate of a step, counted from 1: a rise, then half a cosine to nothing."""
     return float(
@@ -320,7 +310,7 @@ def learning_rate(params: TrainWorldParams, step: int) -> float:
 
 
 @torch.no_grad()
-def update_average(average: ResidualNetwork, network: ResidualNetwork, decay: float) -> None:
+def update_average(average: WorldNetwork, network: WorldNetwork, decay: float) -> None:
     """Move weights and running statistics of `average` by `1 - decay` towards the network's."""
     live: Mapping[str, Tensor] = network.state_dict()
     for name, tensor in average.state_dict().items():
@@ -332,11 +322,6 @@ def update_average(average: ResidualNetwork, network: ResidualNetwork, decay: fl
 
 def _ramp(step: int) -> float:
     return step / (step + 20)  # forgets the random start
-
-
-def _placed(network: ResidualNetwork, device: torch.device) -> ResidualNetwork:
-    placed: ResidualNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
 
 
 def _digest(sources: Sequence[Source]) -> str:

