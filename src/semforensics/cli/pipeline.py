@@ -20,7 +20,7 @@ from semforensics.cli.frame import (
     TrainingRun,
 )
 from semforensics.core.source import unchanged_source
-from semforensics.params import Params
+from semforensics.params import Params, WorldPart
 
 if TYPE_CHECKING:
     import torch

@@ -117,9 +117,7 @@ class Cell:
         shares = []
         for family in self.families:
             scores = self._fakes(family, num_tiles)
-            kept = tuple(
-                p for p in self.panels if p.family != family or len(self.families) == 1
-            )
+            kept = tuple(p for p in self.panels if p.family != family or len(self.families) == 1)
             p_real, p_fake = Cell(kept).p_values(scores, num_tiles)
             shares.append(float(np.mean((p_real <= alpha) & (p_fake > alpha))))
         return float(np.mean(shares)) if shares else 0.0

@@ -35,9 +35,9 @@ from semforensics.core.training import (
     note_emulation,
     write_rows,
 )
-from semforensics.detector.trunk import fetch_trunk
 from semforensics.detector.pairs import PairSampler, Source, pair_loss
 from semforensics.detector.scoring import MODEL_FILE
+from semforensics.detector.trunk import fetch_trunk
 from semforensics.detector.world_network import WorldNetwork
 from semforensics.generators.common.sampling import OFF_FILE, generate_grey, write_off
 from semforensics.generators.generate_fakes import load_generator

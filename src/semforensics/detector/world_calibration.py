@@ -156,9 +156,7 @@ def of_generators(
                 yield Specimen(name, name, image, network)
 
 
-def largest_blocks(
-    data: WorldData, table: pd.DataFrame
-) -> Iterator[tuple[str, Places]]:
+def largest_blocks(data: WorldData, table: pd.DataFrame) -> Iterator[tuple[str, Places]]:
     """Yield the largest square of neighbouring crops of each micrograph, and its collection."""
     size_px = len(read_crop(data.cropped / table["file"].iloc[0]))
     for (unit, _), crops in table.groupby(["collection", "micrograph"]):

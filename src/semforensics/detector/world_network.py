@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from semforensics.detector.trunk import STAGES, LiteTrunk, SameConv
 from semforensics.detector.npr import npr
+from semforensics.detector.trunk import STAGES, LiteTrunk, SameConv
 
 CELL_PX = 16
 """Side of a cell of the logit map: the stride of the last block."""
