@@ -10,7 +10,8 @@ from torch import Tensor
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
-from semforensics.detector.trunk import STAGES, LiteTrunk, fetch_trunk
+from semforensics.detector.trunk import STAGES, LiteTrunk
+from semforensics.detector.trunk_weights import fetch_trunk
 from semforensics.perceptual.weights import Source
 
 NORM = ("weight", "bias", "running_mean", "running_var")

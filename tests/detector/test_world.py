@@ -1,6 +1,6 @@
 """Folds of collections, and the training of a fold."""
 
-from collections.abc from dataclasses import replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from semforensics.detector.traces import CELLS
 
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.errors import InputError
@@ -17,7 +18,6 @@ from semforensics.core.training import Setup
 from semforensics.detector import world
 from semforensics.detector.panels import GRID
 from semforensics.detector.scoring import MODEL_FILE
-from semforensics.detector.traces import CELLS
 from semforensics.detector.world import (
     Fold,
     WorldData,
@@ -115,7 +115,7 @@ def test_folds_are_of_about_equal_size_and_hold_each_collection_once() -> None:
         divide(names, ["one"], 5)
 
 
-def test_a_part_says_what_it_left_out(images: Path, trained: Path) -> None:
+def test_a_part_says_what_it_left_out(trained: Path) -> None:
     """A fold its collection and a family, the whole nothing; networks differ."""
     metas = [load_checkpoint(trained / part / MODEL_FILE)[1] for part in get_args(WorldPart)]
 
@@ -187,11 +187,11 @@ def test_every_second_paper_calibrates() -> None:
     assert calibration_groups(table) == ["a", "c"]
 
 
-def test_another_file_is_no_network(images: Path, tmp_path: Path) -> None:
+def test_another_file_is_no_network(tmp_path: Path) -> None:
     """A file of something else is refused, and a missing one is named."""
     save_checkpoint(tmp_path / MODEL_FILE, {}, {"architecture": "another", "arguments": {}})
 
-    with pytest.raises(InputError, match="model.safetensors"):
+    with pytest.raises(InputError, match=r"model\.safetensors"):
         load_world(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_world(tmp_path / "none")

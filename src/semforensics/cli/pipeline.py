@@ -347,7 +347,7 @@ def calibrate_world(
     generators: InDir,
     networks: InDir,
     calibration: OutPath,
-    run: Run,
+    run: DeviceRun,
 ) -> str:
     """Score panels by networks that have not seen them, for p-values."""
     from semforensics.detector.world import WorldData

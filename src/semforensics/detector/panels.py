@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from semforensics.core.errors import InputError
 from semforensics.detector.conformal import conformal_p_values
 from semforensics.detector.histories import History
+from semforensics.detector.traces import CELLS
 
 Logits = Float[np.ndarray, " n"]
 
@@ -130,6 +133,28 @@ class Cell:
 
     def _fakes(self, family: str, num_tiles: int) -> Logits:
         return np.array([p.score(num_tiles) for p in self.panels if p.family == family])
+
+
+def restore_cells(
+    logits: Float[Tensor, " tiles"], panels: Sequence[tuple[str, str, str, int]]
+) -> dict[str, Cell]:
+    """Put stored panels into their cells.
+
+    Args:
+        logits: Of all tiles, panel by panel.
+        panels: Cell, unit, family and number of tiles of each panel.
+
+    Raises:
+        InputError: There is a cell that this version does not know.
+        RuntimeError: The numbers of tiles do not add up.
+    """
+    parts = torch.split(logits.double(), [int(tiles) for *_, tiles in panels])
+    cells: dict[str, list[Panel]] = {name: [] for name in CELLS}
+    for (cell, unit, family, _), part in zip(panels, parts, strict=True):
+        if cell not in cells:
+            raise InputError(f"unknown cell {cell!r}, expected one of {', '.join(CELLS)}")
+        cells[cell].append(Panel(unit, family, part.numpy()))
+    return {name: Cell(tuple(found)) for name, found in cells.items()}
 
 
 @dataclass(frozen=True)

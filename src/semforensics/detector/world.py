@@ -37,7 +37,7 @@ from semforensics.core.training import (
 )
 from semforensics.detector.pairs import PairSampler, Source, pair_loss
 from semforensics.detector.scoring import MODEL_FILE
-from semforensics.detector.trunk import fetch_trunk
+from semforensics.detector.trunk_weights import fetch_trunk
 from semforensics.detector.world_network import WorldNetwork
 from semforensics.generators.common.sampling import OFF_FILE, generate_grey, write_off
 from semforensics.generators.generate_fakes import load_generator
@@ -210,7 +210,7 @@ def load_sources(
     folders = [path for name, path in data.families().items() if name != fold.family]
     seen = table[~table["collection"].isin(fold.collections)]
     size_px = len(read_crop(data.cropped / table["file"].iloc[0]))
-    sources = []
+    sources: list[Source] = []
     for collection, crops in seen.groupby("collection"):
         drawn = draw_images(data.generators, generators.get(str(collection), ()))
         rng = np.random.default_rng(len(sources))

@@ -24,10 +24,10 @@ from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop
 from semforensics.core.progress import track
 from semforensics.core.tables import read_splits, write_table
-from semforensics.detector.panels import GRID, Cell, Panel
+from semforensics.detector.panels import GRID, Cell, restore_cells
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
-from semforensics.detector.traces import CELLS, cell_of, measure_traces
+from semforensics.detector.traces import cell_of, measure_traces
 from semforensics.detector.world import (
     NUM_FOLDS,
     WorldData,
@@ -205,25 +205,3 @@ def load_calibration(folder: Path) -> dict[str, Cell]:
     state, meta = load_checkpoint(path)
     with refused_as(f"{path}: not a calibration of panels"):
         return restore_cells(state["logits"], meta["panels"])
-
-
-def restore_cells(
-    logits: Float[torch.Tensor, " tiles"], panels: Sequence[tuple[str, str, str, int]]
-) -> dict[str, Cell]:
-    """Put stored panels into their cells.
-
-    Args:
-        logits: Of all tiles, panel by panel.
-        panels: Cell, unit, family and number of tiles of each panel.
-
-    Raises:
-        InputError: There is a cell that this version does not know.
-        RuntimeError: The numbers of tiles do not add up.
-    """
-    parts = torch.split(logits.double(), [int(tiles) for *_, tiles in panels])
-    cells: dict[str, list[Panel]] = {name: [] for name in CELLS}
-    for (cell, unit, family, _), part in zip(panels, parts, strict=True):
-        if cell not in cells:
-            raise InputError(f"unknown cell {cell!r}, expected one of {', '.join(CELLS)}")
-        cells[cell].append(Panel(unit, family, part.numpy()))
-    return {name: Cell(tuple(found)) for name, found in cells.items()}

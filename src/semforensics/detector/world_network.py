@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from semforensics.detector.npr import npr
-from semforensics.detector.trunk import STAGES, LiteTrunk, SameConv
+from semforensics.detector.trunk import STAGES, STEM, LiteTrunk, SameConv
 
 CELL_PX = 16
 """Side of a cell of the logit map: the stride of the last block."""
@@ -46,7 +46,7 @@ class WorldNetwork(nn.Module):
         super().__init__()
         trunk = LiteTrunk()
         self.stem, self.blocks = trunk.stem, trunk.blocks
-        self.stem[0] = SameConv(_INPUTS, self.stem[0].out_channels, 3, 2, bias=False)
+        self.stem[0] = SameConv(_INPUTS, STEM, 3, 2, bias=False)
         kernel = torch.tensor(_KERNEL, dtype=torch.float32) / 12
         self.register_buffer("kernel", kernel[None, None], persistent=False)
         count = sum(channels * repeats for _, channels, repeats, _, _ in STAGES)
@@ -61,10 +61,10 @@ class WorldNetwork(nn.Module):
         """Begin with published weights; those of residuals and of the logit are drawn at random."""
         network = cls()
         network.blocks.load_state_dict(trunk.blocks.state_dict())
-        network.stem[1].load_state_dict(trunk.stem[1].state_dict())
-        with torch.no_grad():
-            weight = network.stem[0].weight.normal_(std=_FIRST_SPREAD)
-            weight[:, :1] = trunk.stem[0].weight
+        state = trunk.stem.state_dict()
+        weight = torch.empty_like(network.stem.state_dict()["0.weight"]).normal_(std=_FIRST_SPREAD)
+        weight[:, :1] = state["0.weight"]
+        network.stem.load_state_dict(state | {"0.weight": weight})
         return network
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -98,9 +98,9 @@ class WorldNetwork(nn.Module):
         Args:
             images: Of a height and width that are multiples of `CELL_PX`. In eval mode.
         """
-        scale = (self.norm.running_var + self.norm.eps).rsqrt()
-        weight = self.head.weight[0] * scale
-        total = self.head.bias - (weight * self.norm.running_mean).sum()
+        state = self.norm.state_dict()
+        weight = self.head.weight[0] / (state["running_var"] + self.norm.eps).sqrt()
+        total: Tensor = self.head.bias - (weight * state["running_mean"]).sum()
         first = 0
         for x in self._features(images):
             part = weight[first : first + x.shape[1]]
