@@ -351,9 +351,10 @@ class TrainWorldParams(Section):
     """Of each of the four trainings, three folds and one of everything; 0: off."""
     published_trunk: bool
     """Begin with the published weights of EfficientNet-Lite0, else at random."""
-    generators: dict[str, tuple[str, ...]]
-    """Finished GANs of data/released/real_subset by the collection that they learned from; their
-    images stand beside reals of it."""
+    generators: tuple[str, ...]
+    """Finished GANs of data/released/real_subset."""
+    beside: str
+    """The collection that they learned from: their images stand beside reals of it."""
     pairs: int = Field(ge=2)
     """Of a real and a fake, in a batch."""
     crop_px: int = Field(ge=32, multiple_of=2)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from semforensics.detector.traces import CELLS
 
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.errors import InputError
@@ -18,26 +17,21 @@ from semforensics.core.training import Setup
 from semforensics.detector import world
 from semforensics.detector.panels import GRID
 from semforensics.detector.scoring import MODEL_FILE
-from semforensics.detector.world import (
-    Fold,
-    WorldData,
-    divide,
-    learning_rate,
-    load_sources,
-    load_world,
-    train_world,
-)
+from semforensics.detector.traces import CELLS
+from semforensics.detector.world import learning_rate, load_sources, train_world
 from semforensics.detector.world_calibration import (
     calibrate_world,
     calibration_groups,
     load_calibration,
 )
+from semforensics.detector.world_data import Fold, WorldData, divide, load_world
 from semforensics.params import CalibrateWorldParams, TrainWorldParams, WorldPart
 
 TINY = TrainWorldParams(
     steps=3,
     published_trunk=False,
-    generators={},
+    generators=(),
+    beside="",
     pairs=2,
     crop_px=32,
     lr=0.01,
@@ -109,8 +103,8 @@ def test_folds_are_of_about_equal_size_and_hold_each_collection_once() -> None:
     folds = divide(names, ["one", "two"], 3)
 
     assert [fold.collections for fold in folds] == [("a",), ("b",), ("c", "d")]
-    assert [fold.autoencoder for fold in folds] == ["one", "two", "one"]
-    assert divide(names, ["one"], 2)[0].autoencoder is None
+    assert [fold.family for fold in folds] == ["one", "two", "one"]
+    assert divide(names, ["one"], 2)[0].family is None
     with pytest.raises(InputError, match="4 collections, need at least 5"):
         divide(names, ["one"], 5)
 
@@ -148,14 +142,14 @@ def test_images_of_a_generator_stand_beside_reals_of_its_collection(
 ) -> None:
     """And beside no others."""
     drawn = [np.full((72, 72), 7, np.uint8)] * 3
-    monkeypatch.setattr(world, "draw_images", lambda _folder, names: drawn if names else [])
+    monkeypatch.setattr(world, "draw_images", lambda *_: drawn)
 
-    sources = load_sources(data_of(images), Fold(), {"large": ("gan",)})
+    sources = load_sources(data_of(images), Fold(), ("gan",), "large")
 
-    beside = [source for source in sources if source.collection == "large, GAN"]
+    beside = [source for source in sources if source.collection == "large, GANs"]
     assert {len(source.fakes) for source in beside} == {3}
     assert all(image is drawn[0] for source in beside for image in source.fakes)
-    assert {source.collection for source in sources} == {*COLLECTIONS, "large, GAN"}
+    assert {source.collection for source in sources} == {*COLLECTIONS, "large, GANs"}
 
 
 def test_the_calibration_holds_panels_of_every_history(
@@ -164,7 +158,7 @@ def test_the_calibration_holds_panels_of_every_history(
     """Each micrograph is there as a real and as a fake, in the cell that its pixels tell."""
     params = CalibrateWorldParams(published=())
     calibrate_world(
-        data_of(images), trained, tmp_path / "out", params=params, generators={}, device=CPU
+        data_of(images), trained, tmp_path / "out", params=params, generators=(), device=CPU
     )
 
     cells = load_calibration(tmp_path / "out")
@@ -224,7 +218,7 @@ def test_it_is_off_with_no_steps(images: Path, tmp_path: Path) -> None:
     run(images, tmp_path, "all", TINY.model_copy(update={"steps": 0}))
     params = CalibrateWorldParams(published=())
     calibrate_world(
-        data_of(images), tmp_path, tmp_path / "out", params=params, generators={}, device=CPU
+        data_of(images), tmp_path, tmp_path / "out", params=params, generators=(), device=CPU
     )
 
     for name in ("all", "out"):

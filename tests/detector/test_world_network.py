@@ -13,7 +13,7 @@ def network() -> WorldNetwork:
     """A network of random weights, whose logit depends on its input."""
     torch.manual_seed(0)
     network = WorldNetwork()
-    network.head.weight.data.mul_(100)
+    network.head.weight.data.mul_(1e5)
     return network.eval()
 
 

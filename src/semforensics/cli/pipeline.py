@@ -326,7 +326,8 @@ def train_world(
     run: TrainingRun,
 ) -> str:
     """Train a detector for any instrument, on all collections or on all but those of a fold."""
-    from semforensics.detector.world import WorldData, train_world
+    from semforensics.detector.world import train_world
+    from semforensics.detector.world_data import WorldData
 
     p = run.params
     return train_world(
@@ -350,8 +351,8 @@ def calibrate_world(
     run: DeviceRun,
 ) -> str:
     """Score panels by networks that have not seen them, for p-values."""
-    from semforensics.detector.world import WorldData
     from semforensics.detector.world_calibration import calibrate_world
+    from semforensics.detector.world_data import WorldData
 
     p = run.params
     return calibrate_world(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,7 +137,7 @@ class Cell:
 
 
 def restore_cells(
-    logits: Float[Tensor, " tiles"], panels: Sequence[tuple[str, str, str, int]]
+    logits: Float[Tensor, " tiles"], panels: Sequence[Sequence[Any]]
 ) -> dict[str, Cell]:
     """Put stored panels into their cells.
 

@@ -7,7 +7,6 @@ with ImageNet weights under Apache 2.0. `semforensics.detector.world_network` be
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn

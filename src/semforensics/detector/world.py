@@ -14,17 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from semforensics.core.blocks import assemble, blocks_of, largest_square
-from semforensics.core.checkpoints import load_network, save_checkpoint
+from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.device import seed_everything
-from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, to_unit_range
-from semforensics.core.tables import MEASURE, read_splits
 from semforensics.core.training import (
     MeasuredState,
     Setup,
@@ -38,26 +35,14 @@ from semforensics.core.training import (
 from semforensics.detector.pairs import PairSampler, Source, pair_loss
 from semforensics.detector.scoring import MODEL_FILE
 from semforensics.detector.trunk_weights import fetch_trunk
+from semforensics.detector.world_data import TRAINING_SEED, Fold, WorldData, draw_images
 from semforensics.detector.world_network import WorldNetwork
-from semforensics.generators.common.sampling import OFF_FILE, generate_grey, write_off
-from semforensics.generators.generate_fakes import load_generator
+from semforensics.generators.common.sampling import OFF_FILE, write_off
 from semforensics.params import TrainWorldParams, WorldPart
 
 LOG_EVERY = 50
-NUM_FOLDS = 3
 _WARM_UP = 100  # steps in which the learning rate rises
-_DRAWN = 200  # images of each generator
 _BESIDE = 12  # of them beside one real
-_DRAWN_SEED = 5000  # of the first, far from those of the fakes that others measure
-
-
-@dataclass(frozen=True)
-class Fold:
-    """What one network does not see."""
-
-    collections: tuple[str, ...] = ()
-    family: str | None = None
-    """Of reconstructions; None where there is only one, or nothing is left out."""
 
 
 @dataclass(kw_only=True)
@@ -70,46 +55,6 @@ class WorldState(MeasuredState):
     average: WorldNetwork
     """Moving average of the weights: what is kept."""
     optimizer: torch.optim.AdamW
-
-
-@dataclass(frozen=True)
-class WorldData:
-    """Where the images of `train_world` lie."""
-
-    cropped: Path
-    splits: Path
-    reconstructed: Path
-    """One subfolder for each published autoencoder, under the crops' names; or `off.json`."""
-    pseudo: Path
-    """Reconstructions by the project's own encoder-decoder, likewise."""
-    generators: Path
-    """Folder of finished GANs, `<name>.safetensors`."""
-
-    def families(self) -> dict[str, Path]:
-        """Return the folder of each family of reconstructions."""
-        published = sorted(path for path in self.reconstructed.iterdir() if path.is_dir())
-        return {path.name: path for path in (*published, self.pseudo)}
-
-    def learned(self) -> pd.DataFrame:
-        """Return the crops that training and calibration may see, with their collections.
-
-        Those that are not for measuring; where no crop is, those outside of the test split. Without
-        a column `collection`, groups take the place of collections.
-        """
-        table = read_splits(self.splits)
-        is_measured = table.get("use", pd.Series("", table.index)) == MEASURE
-        if not is_measured.any():
-            is_measured = table["split"] == "test"
-        return with_collections(table[~is_measured])
-
-    def folds(self) -> list[Fold]:
-        """Divide the collections."""
-        return divide(self.learned()["collection"].tolist(), list(self.families()), NUM_FOLDS)
-
-
-def with_collections(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of crops that has collections: its own, or else its groups."""
-    return table if "collection" in table else table.assign(collection=table["group"])
 
 
 def train_world(
@@ -138,7 +83,7 @@ def train_world(
         return f"off: 0 steps; {folder / OFF_FILE}"
     note_emulation(params.precision, setup.device)
     fold = Fold() if part == "all" else data.folds()[int(part.removeprefix("fold_"))]
-    sources = load_sources(data, fold, params.generators)
+    sources = load_sources(data, fold, params.generators, params.beside)
     state = train_fold(sources, params, setup)
     meta = {
         "architecture": "world",
@@ -156,41 +101,8 @@ def train_world(
     return f"{part}: {count} collections, loss {state.rows[-1]['loss']:.3f}; in {folder}"
 
 
-def load_world(folder: Path) -> WorldNetwork:
-    """Rebuild a network, in eval mode, from its folder.
-
-    Raises:
-        FileNotFoundError: It holds none.
-        InputError: The file holds something else.
-    """
-    return load_network(folder / MODEL_FILE, {"world": WorldNetwork}, "train-world")[0].eval()
-
-
-def divide(collections: Sequence[str], families: Sequence[str], number: int) -> list[Fold]:
-    """Divide collections into folds of about equal size: the largest first, to the smallest fold.
-
-    Size is the square root of the number of crops, by which pairs are drawn.
-
-    Raises:
-        InputError: There are fewer collections than folds.
-    """
-    counts = pd.Series(collections).value_counts()
-    if len(counts) < number:
-        raise InputError(f"{len(counts)} collections, need at least {number} for as many folds")
-    parts: list[list[str]] = [[] for _ in range(number)]
-    sizes = [0.0] * number
-    for name in sorted(counts.index, key=lambda name: (-counts[name], name)):
-        smallest = int(np.argmin(sizes))
-        parts[smallest].append(name)
-        sizes[smallest] += float(counts[name]) ** 0.5
-    spare = families if len(families) > 1 else [None]
-    return [
-        Fold(tuple(sorted(part)), spare[index % len(spare)]) for index, part in enumerate(parts)
-    ]
-
-
 def load_sources(
-    data: WorldData, fold: Fold, generators: Mapping[str, Sequence[str]]
+    data: WorldData, fold: Fold, generators: Sequence[str], beside: str
 ) -> list[Source]:
     """Read the reals that a network may see, and their fakes.
 
@@ -199,8 +111,8 @@ def load_sources(
     Args:
         data: Where they are.
         fold: What is left out.
-        generators: Finished GANs by the collection that they learned from; their images stand
-            beside reals of that collection.
+        generators: Finished GANs.
+        beside: The collection that they learned from, beside whose reals their images stand.
 
     Raises:
         InputError: A file is no canonical crop.
@@ -209,29 +121,24 @@ def load_sources(
     table = data.learned()
     folders = [path for name, path in data.families().items() if name != fold.family]
     seen = table[~table["collection"].isin(fold.collections)]
+    drawn = (
+        draw_images(data.generators, generators, TRAINING_SEED)
+        if beside in set(seen["collection"])
+        else []
+    )
+    rng = np.random.default_rng(0)
     size_px = len(read_crop(data.cropped / table["file"].iloc[0]))
-    sources: list[Source] = []
+    sources = []
     for collection, crops in seen.groupby("collection"):
-        drawn = draw_images(data.generators, generators.get(str(collection), ()))
-        rng = np.random.default_rng(len(sources))
         for places in map(largest_square, blocks_of(crops, size_px)):
             real = assemble(data.cropped, places)
             fakes = tuple(assemble(path, places) for path in folders)
             sources.append(Source(str(collection), real, fakes))
-            if drawn:
-                beside = rng.choice(len(drawn), min(_BESIDE, len(drawn)), replace=False)
-                images = tuple(drawn[index] for index in beside)
-                sources.append(Source(f"{collection}, GAN", real, images))
+            if drawn and collection == beside:
+                chosen = rng.choice(len(drawn), min(_BESIDE, len(drawn)), replace=False)
+                images = tuple(drawn[index] for index in chosen)
+                sources.append(Source(f"{beside}, GANs", real, images))
     return sources
-
-
-def draw_images(
-    folder: Path, names: Sequence[str], first_seed: int = _DRAWN_SEED, count: int = _DRAWN
-) -> list[np.ndarray]:
-    """Draw images of finished generators: uint8 [height, width] each."""
-    seeds = range(first_seed, first_seed + count)
-    generators = [load_generator(folder / f"{name}.safetensors") for name in names]
-    return [image for network in generators for image in generate_grey(network, seeds).numpy()]
 
 
 def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup) -> WorldState:

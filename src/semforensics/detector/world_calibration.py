@@ -19,7 +19,6 @@ from jaxtyping import Float, UInt8
 
 from semforensics.core.blocks import Places, assemble, blocks_of, largest_square
 from semforensics.core.checkpoints import load_checkpoint, refused_as, save_checkpoint
-from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop
 from semforensics.core.progress import track
@@ -28,7 +27,8 @@ from semforensics.detector.panels import GRID, Cell, restore_cells
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
 from semforensics.detector.traces import cell_of, measure_traces
-from semforensics.detector.world import (
+from semforensics.detector.world_data import (
+    CALIBRATION_SEED,
     NUM_FOLDS,
     WorldData,
     draw_images,
@@ -41,8 +41,6 @@ from semforensics.params import CalibrateWorldParams, WorldPart
 
 CALIBRATION_FILE = "calibration.safetensors"
 POWER_FILE = "power.csv"
-CALIBRATION_SEED = 8000
-"""Of the first image of a generator that calibrates: far from those of training and of tests."""
 _TILE_COUNTS = (1, 4, 16)
 _ALPHA = 0.05
 
@@ -67,7 +65,7 @@ def calibrate_world(
     folder: Path,
     *,
     params: CalibrateWorldParams,
-    generators: Mapping[str, Sequence[str]],
+    generators: Sequence[str],
     device: torch.device,
 ) -> str:
     """Score panels by networks that have not seen them; off where `train_world` is.
@@ -77,7 +75,7 @@ def calibrate_world(
         networks: Folder of `train_world`, with a subfolder for each part.
         folder: To write: `calibration.safetensors` and `power.csv`.
         params: What else calibrates.
-        generators: GANs by collection, as the networks were given them.
+        generators: GANs that the networks learned from.
         device: Where to score.
 
     Returns:
@@ -147,13 +145,12 @@ def calibration_groups(papers: pd.DataFrame) -> list[str]:
 
 
 def of_generators(
-    data: WorldData, network: WorldNetwork, generators: Mapping[str, Sequence[str]]
+    data: WorldData, network: WorldNetwork, generators: Sequence[str]
 ) -> Iterator[Specimen]:
     """Yield images of the generators that the network knows, of seeds that it has not seen."""
-    for names in generators.values():
-        for name in names:
-            for image in draw_images(data.generators, [name], first_seed=CALIBRATION_SEED):
-                yield Specimen(name, name, image, network)
+    for name in generators:
+        for image in draw_images(data.generators, [name], CALIBRATION_SEED):
+            yield Specimen(name, name, image, network)
 
 
 def largest_blocks(data: WorldData, table: pd.DataFrame) -> Iterator[tuple[str, Places]]:

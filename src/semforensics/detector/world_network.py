@@ -51,7 +51,6 @@ class WorldNetwork(nn.Module):
         self.register_buffer("kernel", kernel[None, None], persistent=False)
         count = sum(channels * repeats for _, channels, repeats, _, _ in STAGES)
         self.norm = nn.BatchNorm1d(count, affine=False)
-        self.drop = nn.Dropout(0.2)
         self.head = nn.Linear(count, 1)
         nn.init.normal_(self.head.weight, std=0.002)
         nn.init.zeros_(self.head.bias)
@@ -87,7 +86,7 @@ class WorldNetwork(nn.Module):
     def forward(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, " n"]:
         """Score grey images in -1 … 1; a positive logit means fake."""
         means = torch.cat([x.float().mean((2, 3)) for x in self._features(images)], dim=1)
-        logits: Tensor = self.head(self.drop(self.norm(means)))
+        logits: Tensor = self.head(self.norm(means))
         return logits.squeeze(1)
 
     def logit_map(

@@ -1,0 +1,112 @@
+"""What the detector for any instrument learns from, and what each of its trainings leaves out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from semforensics.core.checkpoints import load_network
+from semforensics.core.errors import InputError
+from semforensics.core.tables import MEASURE, read_splits
+from semforensics.detector.scoring import MODEL_FILE
+from semforensics.detector.world_network import WorldNetwork
+from semforensics.generators.common.sampling import generate_grey
+from semforensics.generators.generate_fakes import load_generator
+
+NUM_FOLDS = 3
+TRAINING_SEED, CALIBRATION_SEED = 5000, 8000
+"""Of the first image of a generator: far from each other, and from those of its tests."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one network does not see."""
+
+    collections: tuple[str, ...] = ()
+    family: str | None = None
+    """Of reconstructions; None where there is only one, or nothing is left out."""
+
+
+@dataclass(frozen=True)
+class WorldData:
+    """Where the images of `train_world` lie."""
+
+    cropped: Path
+    splits: Path
+    reconstructed: Path
+    """One subfolder for each published autoencoder, under the crops' names; or `off.json`."""
+    pseudo: Path
+    """Reconstructions by the project's own encoder-decoder, likewise."""
+    generators: Path
+    """Folder of finished GANs, `<name>.safetensors`."""
+
+    def families(self) -> dict[str, Path]:
+        """Return the folder of each family of reconstructions."""
+        published = sorted(path for path in self.reconstructed.iterdir() if path.is_dir())
+        return {path.name: path for path in (*published, self.pseudo)}
+
+    def learned(self) -> pd.DataFrame:
+        """Return the crops that training and calibration may see, with their collections.
+
+        Those that are not for measuring; where no crop is, those outside of the test split. Without
+        a column `collection`, groups take the place of collections.
+        """
+        table = read_splits(self.splits)
+        is_measured = table.get("use", pd.Series("", table.index)) == MEASURE
+        if not is_measured.any():
+            is_measured = table["split"] == "test"
+        return with_collections(table[~is_measured])
+
+    def folds(self) -> list[Fold]:
+        """Divide the collections."""
+        return divide(self.learned()["collection"].tolist(), list(self.families()), NUM_FOLDS)
+
+
+def with_collections(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of crops that has collections: its own, or else its groups."""
+    return table if "collection" in table else table.assign(collection=table["group"])
+
+
+def load_world(folder: Path) -> WorldNetwork:
+    """Rebuild a network, in eval mode, from its folder.
+
+    Raises:
+        FileNotFoundError: It holds none.
+        InputError: The file holds something else.
+    """
+    return load_network(folder / MODEL_FILE, {"world": WorldNetwork}, "train-world")[0].eval()
+
+
+def divide(collections: Sequence[str], families: Sequence[str], number: int) -> list[Fold]:
+    """Divide collections into folds of about equal size: the largest first, to the smallest fold.
+
+    Size is the square root of the number of crops, by which pairs are drawn.
+
+    Raises:
+        InputError: There are fewer collections than folds.
+    """
+    counts = pd.Series(collections).value_counts()
+    if len(counts) < number:
+        raise InputError(f"{len(counts)} collections, need at least {number} for as many folds")
+    parts: list[list[str]] = [[] for _ in range(number)]
+    sizes = [0.0] * number
+    for name in sorted(counts.index, key=lambda name: (-counts[name], name)):
+        smallest = int(np.argmin(sizes))
+        parts[smallest].append(name)
+        sizes[smallest] += float(counts[name]) ** 0.5
+    spare = families if len(families) > 1 else [None]
+    return [
+        Fold(tuple(sorted(part)), spare[index % len(spare)]) for index, part in enumerate(parts)
+    ]
+
+
+def draw_images(
+    folder: Path, names: Sequence[str], first_seed: int, count: int = 200
+) -> list[UInt8[np.ndarray, "height width"]]:
+    """Draw images of finished generators: uint8 [height, width] each."""
+    seeds = range(first_seed, first_seed + count)
+    generators = [load_generator(folder / f"{name}.safetensors") for name in names]
+    return [image for network in generators for image in generate_grey(network, seeds).numpy()]
