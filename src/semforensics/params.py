@@ -412,6 +412,7 @@ class ResynthesisePublishedParams(Section):
     """Address or folder of the weights; each file is checked by its hash."""
     changes: dict[Change, float] = Field(min_length=1)
     """How often each kind of change is drawn, by its weight."""
+    precision: Precision
 
     @model_validator(mode="after")
     def _refuse_weights_without_sum(self) -> Self:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from semforensics.core.checkpoints import refused_as
 from semforensics.core.errors import InputError
+from semforensics.params import Precision
 
 LATENT_CHANNELS: Mapping[str, int] = {"taesd": 4, "taesdxl": 4, "taesd3": 16}
 """Of each published autoencoder: those of Stable Diffusion 1, XL and 3."""
@@ -35,10 +36,13 @@ class TinyAutoencoder(nn.Module):
 
     Args:
         latent_channels: As in `LATENT_CHANNELS`.
+        precision: Of all layers but the last ones of encoder and decoder, which are in float32: the
+            grey levels that come out are not those of 16 bits.
     """
 
-    def __init__(self, latent_channels: int) -> None:
+    def __init__(self, latent_channels: int, precision: Precision = "float32") -> None:
         super().__init__()
+        self.precision = precision
         self.encoder = _encoder(latent_channels)
         self.decoder = _decoder(latent_channels)
 
@@ -53,17 +57,27 @@ class TinyAutoencoder(nn.Module):
         height, width = images.shape[-2:]
         if height % DOWNSAMPLING or width % DOWNSAMPLING:
             raise InputError(f"images of {width}x{height} px, expected multiples of {DOWNSAMPLING}")
-        latents: Tensor = self.encoder(images.expand(-1, 3, -1, -1))
-        return latents
+        return self._apply_half(self.encoder, images.expand(-1, 3, -1, -1))
 
     def decode(
         self, latents: Float[Tensor, "n c latent_height latent_width"]
     ) -> Float[Tensor, "n 1 height width"]:
         """Decode latents to grey images in 0 … 1: the luma of what is decoded, clamped."""
-        colours = self.decoder(latents).clamp(0, 1)
+        colours = self._apply_half(self.decoder, latents).clamp(0, 1)
         weights = colours.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)  # ITU-R BT.601
         luma: Tensor = (colours * weights).sum(dim=1, keepdim=True)
         return luma
+
+    def _apply_half(
+        self, layers: nn.Sequential, x: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c_out h_out w_out"]:
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(
+            x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        ):
+            hidden = layers[:-1](x)
+        found: Tensor = layers[-1](hidden.float())
+        return found
 
     def forward(
         self, images: Float[Tensor, "n 1 height width"]
@@ -72,18 +86,21 @@ class TinyAutoencoder(nn.Module):
         return self.decode(self.encode(images))
 
 
-def load_published(folder: Path, name: str) -> TinyAutoencoder:
+def load_published(
+    folder: Path, name: str, precision: Precision = "float32"
+) -> TinyAutoencoder:
     """Rebuild a published autoencoder from its two files, in eval mode.
 
     Args:
         folder: Holds `<name>_encoder.safetensors` and `<name>_decoder.safetensors`.
         name: One of `LATENT_CHANNELS`.
+        precision: As `TinyAutoencoder` takes it.
 
     Raises:
         FileNotFoundError: A file is missing.
         InputError: A file holds something else.
     """
-    network = TinyAutoencoder(LATENT_CHANNELS[name])
+    network = TinyAutoencoder(LATENT_CHANNELS[name], precision)
     for half in ("encoder", "decoder"):
         path = folder / f"{name}_{half}.safetensors"
         if not path.is_file():
@@ -94,7 +111,8 @@ def load_published(folder: Path, name: str) -> TinyAutoencoder:
             raise InputError(f"{path}: not a safetensors file: {error}") from error
         with refused_as(f"{path}: not the {half} of {name}"):
             getattr(network, half).load_state_dict(state)
-    return network.eval()
+    placed: TinyAutoencoder = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
 
 
 class _Block(nn.Module):

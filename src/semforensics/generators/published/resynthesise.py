@@ -23,6 +23,7 @@ from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, write_grey_png
 from semforensics.core.progress import track
 from semforensics.core.tables import read_splits
+from semforensics.core.training import note_emulation
 from semforensics.generators.common.sampling import write_off
 from semforensics.generators.published.fetch import fetch_published
 from semforensics.generators.published.networks import (
@@ -145,6 +146,7 @@ def resynthesise_published(
         FileNotFoundError: Weights or a crop are missing.
         InputError: Weights are not those that were pinned, or a crop is no crop.
     """
+    note_emulation(params.precision, device)
     table = read_splits(splits)
     fetch_published(params.autoencoders, params.source, scratch)
     size_px = len(read_crop(cropped / table["file"].iloc[0]))
@@ -157,7 +159,7 @@ def resynthesise_published(
     kinds, weights = zip(*params.changes.items(), strict=True)
     with atomic_folder(fakes) as folder:
         for name in params.autoencoders:
-            network = load_published(scratch, name).to(device)
+            network = load_published(scratch, name, params.precision).to(device)
             (folder / name).mkdir()
             for collection, places in track(blocks, name):
                 rng = rng_of_file(seed, name, min(places.values()))
