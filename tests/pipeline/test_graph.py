@@ -93,11 +93,12 @@ def test_a_parameter_reruns_its_stage_and_nothing_before_it(
 def test_the_thesis_preset_reruns_every_stage(checkout: Path, run: Run) -> None:
     """`make preset NAME=thesis` followed by `dvc repro --dry` lists every stage.
 
-    Except two that are off in both presets, with the same parameters: that their inputs change
+    Except those that are off in both presets, with the same parameters: that their inputs change
     shows only once the stages before them have run.
     """
     run("cp", "presets/thesis.yaml", "params.yaml")
 
     with Repo(str(checkout)) as repo:
         everything = {stage.name for stage in repo.index.stages if stage.cmd}
-    assert stages_to_run(run) == everything - {"resynthesise_published", "train_world"}
+    off = {name for name in everything if name.startswith("resynthesise_published@")}
+    assert stages_to_run(run) == everything - off

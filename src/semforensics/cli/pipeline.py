@@ -20,7 +20,7 @@ from semforensics.cli.frame import (
     TrainingRun,
 )
 from semforensics.core.source import unchanged_source
-from semforensics.params import Params, WorldPart
+from semforensics.params import Autoencoder, Params, WorldPart
 
 if TYPE_CHECKING:
     import torch
@@ -298,18 +298,25 @@ def resynthesise(
 
 
 @PANEL.command
-def resynthesise_published(cropped: InDir, splits: InFile, fakes: OutPath, run: TrainingRun) -> str:
-    """Pass all crops through autoencoders that others have published; off where none is named."""
+def resynthesise_published(
+    autoencoder: Annotated[Autoencoder, typer.Argument()],
+    cropped: InDir,
+    splits: InFile,
+    fakes: OutPath,
+    run: TrainingRun,
+) -> str:
+    """Pass crops through an autoencoder that others have published; off where it is not named."""
     from semforensics.generators.published.resynthesise import resynthesise_published
 
     p = run.params
     return resynthesise_published(
+        autoencoder,
         cropped,
         splits,
         fakes,
         params=p.resynthesise_published,
         seed=p.seed,
-        scratch=run.scratch / "published",
+        scratch=run.scratch / "published" / autoencoder,
         device=run.device,
     )
 

@@ -210,3 +210,8 @@ def is_below(file: str) -> bool:
     path = PurePosixPath(file)
     plain = str(path) == file and file != "." and "\\" not in file and file.isprintable()
     return plain and not path.is_absolute() and ".." not in path.parts
+
+
+def is_measured(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Say which crops of a table are for measuring only."""
+    return table.get("use", pd.Series("", table.index)) == MEASURE

@@ -29,7 +29,6 @@ from semforensics.detector.tiling import cut_tiles
 from semforensics.detector.traces import cell_of, measure_traces
 from semforensics.detector.world_data import (
     CALIBRATION_SEED,
-    NUM_FOLDS,
     WorldData,
     draw_images,
     load_world,
@@ -90,7 +89,7 @@ def calibrate_world(
             write_off(temporary, "train_world is off")
         return f"off: train_world is; {folder / OFF_FILE}"
     parts = {part: load_world(networks / part).to(device) for part in get_args(WorldPart)}
-    specimens = [*of_folds(data, parts), *of_published(data, parts, params.published)]
+    specimens = [*of_folds(data, parts), *of_published(data, parts["all"], params.published)]
     specimens += of_generators(data, parts["all"], generators)
     size_px = len(read_crop(data.cropped / data.learned()["file"].iloc[0]))
     rows = []
@@ -120,23 +119,18 @@ def of_folds(data: WorldData, parts: Mapping[str, WorldNetwork]) -> Iterator[Spe
 
 
 def of_published(
-    data: WorldData, parts: Mapping[str, WorldNetwork], collections: Sequence[str]
+    data: WorldData, network: WorldNetwork, collections: Sequence[str]
 ) -> Iterator[Specimen]:
     """Yield every second paper of collections of published panels: its panels calibrate only.
 
-    The other papers are for measuring. Reals are scored by the network of everything, which has
-    seen none of them; their fakes by folds in turn, each by the family that it left out.
+    The other papers are for measuring. The network of everything has seen none of them.
     """
-    table, families = with_collections(read_splits(data.splits)), data.families()
+    table = with_collections(read_splits(data.splits))
     for collection in collections:
         papers = table[table["collection"] == collection]
-        for index, paper in enumerate(calibration_groups(papers)):
-            number = index % NUM_FOLDS
-            family = data.folds()[number].family or next(iter(families))
+        for paper in calibration_groups(papers):
             for _, places in largest_blocks(data, papers[papers["group"] == paper]):
-                yield Specimen(paper, "", assemble(data.cropped, places), parts["all"])
-                fake = assemble(families[family], places)
-                yield Specimen(paper, family, fake, parts[f"fold_{number}"])
+                yield Specimen(paper, "", assemble(data.cropped, places), network)
 
 
 def calibration_groups(papers: pd.DataFrame) -> list[str]:

@@ -10,10 +10,10 @@ from jaxtyping import UInt8
 
 from semforensics.core.checkpoints import load_network
 from semforensics.core.errors import InputError
-from semforensics.core.tables import MEASURE, read_splits
+from semforensics.core.tables import is_measured, read_splits
 from semforensics.detector.scoring import MODEL_FILE
 from semforensics.detector.world_network import WorldNetwork
-from semforensics.generators.common.sampling import generate_grey
+from semforensics.generators.common.sampling import OFF_FILE, generate_grey
 from semforensics.generators.generate_fakes import load_generator
 
 NUM_FOLDS = 3
@@ -37,7 +37,7 @@ class WorldData:
     cropped: Path
     splits: Path
     reconstructed: Path
-    """One subfolder for each published autoencoder, under the crops' names; or `off.json`."""
+    """One subfolder for each published autoencoder, under the crops' names."""
     pseudo: Path
     """Reconstructions by the project's own encoder-decoder, likewise."""
     generators: Path
@@ -45,8 +45,8 @@ class WorldData:
 
     def families(self) -> dict[str, Path]:
         """Return the folder of each family of reconstructions."""
-        published = sorted(path for path in self.reconstructed.iterdir() if path.is_dir())
-        return {path.name: path for path in (*published, self.pseudo)}
+        folders = (*sorted(self.reconstructed.iterdir()), self.pseudo)
+        return {path.name: path for path in folders if not (path / OFF_FILE).is_file()}
 
     def learned(self) -> pd.DataFrame:
         """Return the crops that training and calibration may see, with their collections.
@@ -55,10 +55,10 @@ class WorldData:
         a column `collection`, groups take the place of collections.
         """
         table = read_splits(self.splits)
-        is_measured = table.get("use", pd.Series("", table.index)) == MEASURE
-        if not is_measured.any():
-            is_measured = table["split"] == "test"
-        return with_collections(table[~is_measured])
+        left_out = is_measured(table)
+        if not left_out.any():
+            left_out = table["split"] == "test"
+        return with_collections(table[~left_out])
 
     def folds(self) -> list[Fold]:
         """Divide the collections."""

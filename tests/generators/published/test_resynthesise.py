@@ -62,6 +62,7 @@ def params(weights: Path, **changes: object) -> ResynthesisePublishedParams:
         "autoencoders": ("taesd", "taesd3"),
         "source": str(weights),
         "changes": {"none": 1.0, "scale": 1.0, "noise": 1.0, "mix": 1.0},
+        "precision": "float32",
     }
     return ResynthesisePublishedParams.model_validate(kept | changes)
 
@@ -163,34 +164,49 @@ def test_changes_stay_in_their_ranges() -> None:
 
 
 @pytest.mark.usefixtures("_pinned")
-def test_every_crop_gets_one_fake_of_each_autoencoder(weights: Path, tmp_path: Path) -> None:
+def test_every_crop_gets_a_fake(weights: Path, tmp_path: Path) -> None:
     """Fakes have the crops' names and sizes; the same again gives the same bytes."""
     write_blobs(tmp_path / "cropped", tmp_path / "splits.csv", 8, size_px=16)
 
-    def run(folder: str, **changes: object) -> str:
-        return resynthesise_published(
-            tmp_path / "cropped",
-            tmp_path / "splits.csv",
-            tmp_path / folder,
-            params=params(weights, **changes),
-            seed=3,
-            scratch=tmp_path / "scratch",
-            device=CPU,
-        )
+    summary = run(tmp_path, weights, "one")
+    run(tmp_path, weights, "two")
 
-    summary = run("one")
-    run("two")
-
-    assert summary.startswith("8 fakes of each of 2 autoencoders")
+    assert summary.startswith("8 fakes of taesd")
     names = {path.name for path in (tmp_path / "cropped").iterdir()}
-    for name in ("taesd", "taesd3"):
-        assert {path.name for path in (tmp_path / "one" / name).iterdir()} == names
-        for file in names:
-            assert read_crop(tmp_path / "one" / name / file).shape == (16, 16)
-            same = (tmp_path / "one" / name / file).read_bytes()
-            assert (tmp_path / "two" / name / file).read_bytes() == same
-    run("off", autoencoders=())
+    assert {path.name for path in (tmp_path / "one").iterdir()} == names
+    for file in names:
+        assert read_crop(tmp_path / "one" / file).shape == (16, 16)
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    run(tmp_path, weights, "off", autoencoders=("taesd3",))
     assert [path.name for path in (tmp_path / "off").iterdir()] == ["off.json"]
+
+
+@pytest.mark.usefixtures("_pinned")
+def test_crops_for_measuring_have_no_fakes(weights: Path, tmp_path: Path) -> None:
+    """No training may see them, so nothing is made of them."""
+    write_blobs(tmp_path / "cropped", tmp_path / "splits.csv", 8, size_px=16)
+    table = pd.read_csv(tmp_path / "splits.csv").assign(use="")
+    table.loc[2, "use"] = "measure"
+    table.to_csv(tmp_path / "splits.csv", index=False)
+
+    run(tmp_path, weights, "one")
+
+    made = {path.name for path in (tmp_path / "one").iterdir()}
+    assert made == set(table["file"]) - {table["file"][2]}
+
+
+def run(root: Path, weights: Path, folder: str, **changes: object) -> str:
+    """Make fakes by one autoencoder."""
+    return resynthesise_published(
+        "taesd",
+        root / "cropped",
+        root / "splits.csv",
+        root / folder,
+        params=params(weights, **changes),
+        seed=3,
+        scratch=root / "scratch",
+        device=CPU,
+    )
 
 
 @pytest.mark.usefixtures("_pinned")
@@ -201,19 +217,11 @@ def test_neighbours_are_reconstructed_together(weights: Path, tmp_path: Path) ->
     table.loc[1, ["micrograph", "group", "left_px"]] = ["m0.tif", "g0", 16]
     table.to_csv(tmp_path / "splits.csv", index=False)
 
-    resynthesise_published(
-        tmp_path / "cropped",
-        tmp_path / "splits.csv",
-        tmp_path / "fakes",
-        params=params(weights, autoencoders=("taesd",), changes={"none": 1.0}),
-        seed=0,
-        scratch=tmp_path / "scratch",
-        device=CPU,
-    )
+    run(tmp_path, weights, "fakes", changes={"none": 1.0})
 
     reals, fakes = (
         np.hstack([read_crop(tmp_path / folder / f"{i:03d}.png") for i in (0, 1)])
-        for folder in ("cropped", "fakes/taesd")
+        for folder in ("cropped", "fakes")
     )
     network, rng = load_published(weights, "taesd"), np.random.default_rng(0)
     np.testing.assert_array_equal(fakes, resynthesise_image(network, reals, Variation(), rng))

@@ -72,9 +72,7 @@ class TinyAutoencoder(nn.Module):
         self, layers: nn.Sequential, x: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n c_out h_out w_out"]:
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(
-            x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        ):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             hidden = layers[:-1](x)
         found: Tensor = layers[-1](hidden.float())
         return found
@@ -86,9 +84,7 @@ class TinyAutoencoder(nn.Module):
         return self.decode(self.encode(images))
 
 
-def load_published(
-    folder: Path, name: str, precision: Precision = "float32"
-) -> TinyAutoencoder:
+def load_published(folder: Path, name: str, precision: Precision = "float32") -> TinyAutoencoder:
     """Rebuild a published autoencoder from its two files, in eval mode.
 
     Args:

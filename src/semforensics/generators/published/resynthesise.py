@@ -22,7 +22,7 @@ from semforensics.core.blocks import assemble, blocks_of, cut_of
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, write_grey_png
 from semforensics.core.progress import track
-from semforensics.core.tables import read_splits
+from semforensics.core.tables import is_measured, read_splits
 from semforensics.core.training import note_emulation
 from semforensics.generators.common.sampling import write_off
 from semforensics.generators.published.fetch import fetch_published
@@ -31,7 +31,7 @@ from semforensics.generators.published.networks import (
     TinyAutoencoder,
     load_published,
 )
-from semforensics.params import Change, ResynthesisePublishedParams
+from semforensics.params import Autoencoder, Change, ResynthesisePublishedParams
 
 Grey = UInt8[np.ndarray, "height width"]
 
@@ -113,6 +113,7 @@ def _resized(image: Grey, rows: int, columns: int) -> UInt8[np.ndarray, "rows co
 
 
 def resynthesise_published(
+    name: Autoencoder,
     cropped: Path,
     splits: Path,
     fakes: Path,
@@ -122,18 +123,18 @@ def resynthesise_published(
     scratch: Path,
     device: torch.device,
 ) -> str:
-    """Write one fake of every crop by every published autoencoder, under the crop's name.
+    """Write one fake of every crop by a published autoencoder, under the crop's name.
 
-    A fake has the split, group and collection of its original. Neighbouring crops of a micrograph
-    are reconstructed together, so no seam tells a fake. Each block of them draws from its own
-    generator, so order never matters.
+    Crops that are for measuring only have none. A fake has the split, group and collection of its
+    original. Neighbouring crops of a micrograph are reconstructed together, so no seam tells a
+    fake. Each block of them draws from its own generator, so order never matters.
 
     Args:
+        name: Which autoencoder.
         cropped: Folder of canonical crops.
         splits: Their table. Latents are mixed with those of another block of the same
             `collection`, or of the same group where the table has no such column.
-        fakes: Folder to write, one subfolder for each autoencoder; `off.json` alone where none is
-            wanted.
+        fakes: Folder to write; `off.json` alone where this autoencoder is not wanted.
         params: Which autoencoders, where from, and how often what is changed.
         seed: Of the draws.
         scratch: The weights stay here, so that a second run needs no network.
@@ -146,37 +147,36 @@ def resynthesise_published(
         FileNotFoundError: Weights or a crop are missing.
         InputError: Weights are not those that were pinned, or a crop is no crop.
     """
+    if name not in params.autoencoders:
+        with atomic_folder(fakes) as folder:
+            write_off(folder, f"{name} is not wanted")
+        return f"off: {name} is not wanted; {fakes}"
     note_emulation(params.precision, device)
     table = read_splits(splits)
-    fetch_published(params.autoencoders, params.source, scratch)
+    table = table[~is_measured(table)]
+    fetch_published([name], params.source, scratch)
     size_px = len(read_crop(cropped / table["file"].iloc[0]))
     kin = "collection" if "collection" in table else "group"
     blocks = [
-        (str(name), places)
-        for name, part in table.groupby(kin)
-        for places in blocks_of(part, size_px)
+        (str(of), places) for of, part in table.groupby(kin) for places in blocks_of(part, size_px)
     ]
     kinds, weights = zip(*params.changes.items(), strict=True)
+    network = load_published(scratch, name, params.precision).to(device)
     with atomic_folder(fakes) as folder:
-        for name in params.autoencoders:
-            network = load_published(scratch, name, params.precision).to(device)
-            (folder / name).mkdir()
-            for collection, places in track(blocks, name):
-                rng = rng_of_file(seed, name, min(places.values()))
-                change = kinds[rng.choice(len(kinds), p=np.array(weights) / sum(weights))]
-                variation = draw_variation(change, rng)
-                image, other = assemble(cropped, places), None
-                if variation.mix > 0:
-                    companions = [theirs for kin_name, theirs in blocks if kin_name == collection]
-                    other = assemble(cropped, companions[rng.integers(len(companions))])
-                    missing = np.maximum(0, np.subtract(image.shape, other.shape))
-                    other = np.pad(other, [(0, int(n)) for n in missing], mode="symmetric")
-                fake = resynthesise(network, image, variation, rng, other)
-                for place, file in places.items():
-                    write_grey_png(folder / name / file, cut_of(fake, place, size_px).copy())
-        if not params.autoencoders:
-            write_off(folder, "no published autoencoders are wanted")
-    return f"{len(table)} fakes of each of {len(params.autoencoders)} autoencoders in {fakes}"
+        for collection, places in track(blocks, name):
+            rng = rng_of_file(seed, name, min(places.values()))
+            change = kinds[rng.choice(len(kinds), p=np.array(weights) / sum(weights))]
+            variation = draw_variation(change, rng)
+            image, other = assemble(cropped, places), None
+            if variation.mix > 0:
+                companions = [theirs for kin_name, theirs in blocks if kin_name == collection]
+                other = assemble(cropped, companions[rng.integers(len(companions))])
+                missing = np.maximum(0, np.subtract(image.shape, other.shape))
+                other = np.pad(other, [(0, int(n)) for n in missing], mode="symmetric")
+            fake = resynthesise(network, image, variation, rng, other)
+            for place, file in places.items():
+                write_grey_png(folder / file, cut_of(fake, place, size_px).copy())
+    return f"{len(table)} fakes of {name} in {fakes}"
 
 
 def rng_of_file(seed: int, name: str, file: str) -> np.random.Generator:
