@@ -96,7 +96,7 @@ class _Space:
         covariances = [np.cov(x.T, aweights=w) for x, w in zip(both, (votes, theirs), strict=True)]
         apart = np.average(both[1], axis=0, weights=theirs)
         apart -= np.average(both[0], axis=0, weights=votes)
-        direction = np.linalg.solve(_shrunk(sum(covariances) / 2), apart)
+        direction = np.linalg.solve(_shrunk(np.mean(covariances, axis=0)), apart)
         return cls(*map(_float32, (mean, spread, whitening, references, direction)))
 
     def measure(self, features: Features) -> Float[np.ndarray, "n 2"]:
@@ -139,14 +139,14 @@ class WorldDomain:
                 " two tiles: need at least two of two"
             )
         collections = [_measured(own, rng) for own in named.values()]
-        found, votes = [], []
+        found: list[Float[np.ndarray, "panels 2"]] = []
         for index, own in enumerate(collections):
             others = [*collections[:index], *collections[index + 1 :]]
             measures = _Space.fit(others, rng).measure(own.tiles)
             medians = [np.median(measures[own.panel == i], axis=0) for i in np.unique(own.panel)]
-            found.append(medians)
-            votes.append(len(medians))
-        limits = _limits(np.concatenate(found), _votes(votes), len(collections))
+            found.append(np.stack(medians))
+        votes = _votes([len(medians) for medians in found])
+        limits = _limits(np.concatenate(found), votes, len(collections))
         size_px = next(iter(named.values()))[0].shape[-1]
         return cls(_Space.fit(collections, rng), limits, size_px)
 
@@ -154,7 +154,8 @@ class WorldDomain:
         """Say which tiles are within both limits; a panel is inside where most of its tiles are."""
         if not len(tiles):
             return np.zeros(0, dtype=bool)
-        return (self.space.measure(domain_features(tiles)) <= self.limits).all(axis=1)
+        measures = self.space.measure(domain_features(tiles))
+        return np.asarray((measures <= self.limits).all(axis=1))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what goes into a model file."""
@@ -204,12 +205,12 @@ def bright_field(panel: Grey, drawn: Bool[np.ndarray, "height width"] | None = N
     rows, columns = (side // cell for side in panel.shape)
     if min(rows, columns) < 2:
         return 0.0
-    cut = (slice(rows * cell), slice(columns * cell))
+    height, width = rows * cell, columns * cell
     shape = (rows, cell, columns, cell)
-    cells = panel[cut].reshape(shape).mean(axis=(1, 3))
+    cells = panel[:height, :width].reshape(shape).mean(axis=(1, 3))
     steps = np.hypot(*np.gradient(cells))
     if drawn is not None:
-        free = ~drawn[cut].reshape(shape).any(axis=(1, 3))
+        free = ~drawn[:height, :width].reshape(shape).any(axis=(1, 3))
         if not free.any():
             return 0.0
         cells, steps = cells[free], steps[free]
@@ -245,7 +246,8 @@ def _weighted_quantile(
     """Return the lowest value that at least this share does not exceed."""
     order = np.argsort(values, kind="stable")
     passed = np.cumsum(shares[order])
-    return float(values[order][min(np.searchsorted(passed, quantile - 1e-9), len(order) - 1)])
+    index = int(np.searchsorted(passed, quantile - 1e-9))
+    return float(values[order][min(index, len(order) - 1)])
 
 
 def _votes(counts: Sequence[int]) -> Float[np.ndarray, " n"]:
