@@ -143,7 +143,7 @@ def test_only_the_middle_counts() -> None:
         ("native", "light-full"),
         ("JPEG 95", "light-full"),
         ("JPEG 85", "medium-full"),
-        ("JPEG 75", "strong-full"),
+        ("JPEG 75", "strong"),
         ("x1.25", "light-soft"),
         ("x1.25, JPEG 85", "medium-soft"),
     ],
@@ -177,5 +177,5 @@ def test_cells_of_real_micrographs(shared: Path) -> None:
 
     assert found["native"] == found["JPEG 95"] == "light-full"
     assert found["JPEG 85"] == "medium-full"
-    assert found["JPEG 75"] == found["JPEG 65"] == "strong-full"
+    assert found["JPEG 75"] == found["JPEG 65"] == "strong"
     assert found["x1.25"] == "light-soft"

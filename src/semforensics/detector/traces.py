@@ -82,24 +82,21 @@ class Traces:
     """Neighbours that are equal for each that is one level darker, or lighter."""
 
 
-_COMPRESSION = {
-    "light": "no JPEG, or a light one (quality 90 and above)",
-    "medium": "JPEG of medium strength (quality 80 to 89)",
-    "strong": "strong JPEG (quality below 80)",
-}
-_DETAIL = {
-    "full": "full detail",
-    "soft": "reduced detail or the pattern of interpolation, as after resampling",
-}
+_FULL = "full detail"
+_SOFT = "reduced detail or the pattern of interpolation, as after resampling"
+_LIGHT = "no JPEG, or a light one (quality 90 and above)"
+_MEDIUM = "JPEG of medium strength (quality 80 to 89)"
 CELLS: Mapping[str, str] = {
-    f"{compression}-{detail}": f"{how}, {what}"
-    for compression, how in _COMPRESSION.items()
-    for detail, what in _DETAIL.items()
+    "light-full": f"{_LIGHT}, {_FULL}",
+    "light-soft": f"{_LIGHT}, {_SOFT}",
+    "medium-full": f"{_MEDIUM}, {_FULL}",
+    "medium-soft": f"{_MEDIUM}, {_SOFT}",
+    "strong": "strong JPEG (quality below 80)",
 }
 """The cells that panels are calibrated in: name, and what their pixels show."""
 _QUALITY_LIMITS = {"light": 90, "medium": 80}
-_SOFT_DB = -7.0  # micrographs as they were taken: 0 to -6, nine in ten; after enlarging -7 to -10
-_INTERPOLATED = 100.0  # times the median: raw pixels with regular structures reach 70
+_SOFT_DB = -7.0  # nine in ten panels as they were taken are above, nine in ten enlarged ones below
+_INTERPOLATED = 100.0  # raw pixels of 23 collections: at most 77
 
 
 def measure_traces(panel: Grey, drawn: Mask | None = None) -> Traces:
@@ -129,8 +126,11 @@ def cell_of(traces: Traces) -> str:
 
     The limits were chosen on 15 collections and 40 published panels, so that enlarged panels are
     apart from those as they were taken, and that reconstructions are where their originals are.
+    After strong compression little detail is left to go by.
     """
-    compression = next((n for n, q in _QUALITY_LIMITS.items() if traces.quality >= q), "strong")
+    compression = next((n for n, q in _QUALITY_LIMITS.items() if traces.quality >= q), None)
+    if compression is None:
+        return "strong"
     is_soft = traces.fineness_db < _SOFT_DB or traces.peak > _INTERPOLATED
     return f"{compression}-{'soft' if is_soft else 'full'}"
 
