@@ -502,6 +502,13 @@ class PackageModelParams(Section):
     """Sentences of every report: what the model cannot tell."""
 
 
+class PackageWorldParams(PackageModelParams):
+    """What the model for any instrument says of itself."""
+
+    num_references: int = Field(gt=0)
+    """Crops whose fingerprints it carries, to recognise them by."""
+
+
 class PackageDatasetParams(Section):
     """What the published dataset says of itself."""
 
@@ -549,6 +556,7 @@ class Params(Section):
     audit_shortcuts: AuditShortcutsParams
     explain: ExplainParams
     package_model: PackageModelParams
+    package_world: PackageWorldParams
     package_dataset: PackageDatasetParams
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semforensics.core.errors import InputError
-from semforensics.detector.panels import GRID, LEAST_FAKES, Cell, Panel, judge_panel, panel_score
+from semforensics.detector.panels import GRID, LEAST_FAKES, Cell, Panel, panel_score
 
 
 def panels(
@@ -63,7 +63,7 @@ def test_a_rare_family_does_not_count() -> None:
 
     assert cell.families == ("a",)
     assert cell.num_units == 20
-    with pytest.raises(InputError, match="0 units"):
+    with pytest.raises(InputError, match="0 reals"):
         Cell(tuple(few)).p_values(np.zeros(1), 1)
 
 
@@ -84,36 +84,15 @@ def test_power_is_high_where_classes_part_and_nothing_where_they_do_not(
     assert cells["JPEG 65"].power(16, 0.05) < 0.2
 
 
-def test_verdicts_follow_the_p_values(cells: dict[str, Cell]) -> None:
-    """High logits are suspected, low ones consistent, those between neither."""
-    high, low, between = np.full(16, 1.1), np.full(16, -1.1), np.full(16, 0.0)
+def test_odds_follow_the_scores(cells: dict[str, Cell]) -> None:
+    """Even between the classes, many to one at their means, and even everywhere if they overlap."""
+    null = cells["native"].null(16)
+    middle = (null.reals.mean() + np.concatenate(list(null.fakes.values())).mean()) / 2
 
-    assert judge_panel(high, cells, ["native"], 0.05).verdict == "ai-suspected"
-    assert judge_panel(low, cells, ["native"], 0.05).verdict == "consistent"
-    assert judge_panel(between, cells, ["native"], 0.05).verdict == "inconclusive"
-    with pytest.raises(InputError, match="no history"):
-        judge_panel(high, cells, [], 0.05)
+    low, even, high = (null.log_odds(float(middle) + by) for by in (-1.0, 0.0, 1.0))
 
-
-def test_nothing_is_consistent_where_fakes_would_not_be_found(cells: dict[str, Cell]) -> None:
-    """In a history that leaves nothing of the trace, a low score is no evidence."""
-    found = judge_panel(np.full(16, -1.1), cells, ["JPEG 65"], 0.05)
-
-    assert found.p_fake <= 0.05
-    assert found.power < 0.5
-    assert found.verdict == "inconclusive"
-
-
-def test_an_uncertain_history_makes_both_p_values_larger(cells: dict[str, Cell]) -> None:
-    """The largest over the histories that a panel may have."""
-    logits = np.full(16, 1.1)
-    one = judge_panel(logits, cells, ["native"], 0.05)
-
-    both = judge_panel(logits, cells, ["native", "JPEG 65"], 0.05)
-
-    assert both.p_real >= one.p_real
-    assert both.p_fake >= one.p_fake
-    assert both.power <= one.power
+    assert low < -1.5 < abs(even) < 1.5 < high
+    assert abs(cells["JPEG 65"].null(16).log_odds(0.5)) < 1.5
 
 
 def test_the_grid_names_what_it_does() -> None:

@@ -110,10 +110,10 @@ def outputs_of_trials() -> set[str]:
         *(f"plots/{trial}/{file}" for trial, files in names.items() for file in files.split()),
         "data/autoencoders/losses.csv",
         *(f"data/autoencoders/{n}.safetensors" for n in ("pseudo", *UNSEEN[:4])),
-        *(
-            f"data/{n}/off.json"
-            for n in ("diffusion", "reconstructed", "world", "unseen/diffusion", "unseen/simulator")
-        ),
+        *(f"data/{n}/off.json" for n in ("diffusion", "unseen/diffusion", "unseen/simulator")),
+        *(f"data/reconstructed/{n}/off.json" for n in ("taesd", "taesd3", "taesdxl")),
+        *(f"data/world/{n}/off.json" for n in ("fold_0", "fold_1", "fold_2", "all")),
+        *(f"data/{n}/off.json" for n in ("world_calibration", "screening_world")),
     }
 
 

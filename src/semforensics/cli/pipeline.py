@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from semforensics.detector.corpus import Corpus
+    from semforensics.detector.world_data import WorldData
     from semforensics.generators.common.reals import RealCrops
     from semforensics.trials.under_test import DetectorUnderTest
 
@@ -57,6 +58,25 @@ class Images(Reals):
         from semforensics.detector.corpus import Corpus
 
         return Corpus(self.cropped, self.splits, self.fakes, p.protocol, p.split, p.seed)
+
+
+@dataclass(frozen=True)
+class WorldImages:
+    """Where the images of the detector for any instrument are."""
+
+    cropped: InDir
+    splits: InFile
+    reconstructed: InDir
+    pseudo: InDir
+    generators: InDir
+
+    def data(self) -> "WorldData":
+        """Return them."""
+        from semforensics.detector.world_data import WorldData
+
+        return WorldData(
+            self.cropped, self.splits, self.reconstructed, self.pseudo, self.generators
+        )
 
 
 @dataclass(frozen=True)
@@ -581,6 +601,31 @@ def package_model(
         params=p.package_model,
         phases=p.evaluate_classifier.phases,
         data=p.acquire.source,
+    )
+
+
+@PANEL.command
+def package_world(
+    images: WorldImages,
+    networks: InDir,
+    calibration: InDir,
+    catalogue: InFile,
+    folder: OutPath,
+    run: Run,
+) -> str:
+    """Put the detector for any instrument into the file that `screen` loads; off with it."""
+    from semforensics.publish.world_model import package_world
+
+    p = run.params
+    return package_world(
+        images.data(),
+        networks,
+        calibration,
+        catalogue,
+        folder,
+        params=p.package_world,
+        published=p.calibrate_world.published,
+        source=p.acquire.source,
     )
 
 

@@ -8,7 +8,7 @@ tiles, from which the null of any number of tiles is made.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +40,8 @@ LEAST_FAKES = 19
 """Panels of a generator that a p-value of one in twenty needs; a rarer one does not count."""
 LEAST_POWER = 0.5
 """Share of generated panels that would be suspected, below which no panel is called consistent."""
+
+_CURVE_STEPS = 300
 
 
 def panel_score(logits: Logits) -> float:
@@ -77,6 +79,76 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Null:
+    """The scores of a cell's panels of so many tiles."""
+
+    reals: Logits
+    units: Int[np.ndarray, " n"]
+    """Of the reals, by number."""
+    fakes: Mapping[str, Float[np.ndarray, " _"]]
+    """By family."""
+
+    def p_values(self, scores: Logits) -> tuple[Logits, Logits]:
+        """Return p_real and p_fake of panels; as `Cell.p_values`."""
+        if not self.fakes or not len(self.reals):
+            raise InputError(
+                f"calibration on {len(self.reals)} reals and {len(self.fakes)} families"
+            )
+        first, *others = self.fakes.values()
+        p_real, p_fake = conformal_p_values(scores, self.reals, first, self.units)
+        others = [conformal_p_values(scores, self.reals, fakes)[1] for fakes in others]
+        return p_real, np.max([p_fake, *others], axis=0)
+
+    def power(self, alpha: float) -> float:
+        """Return the share of generated panels that would be suspected; as `Cell.power`."""
+        if alpha not in self._powers:
+            shares = []
+            for family, scores in self.fakes.items():
+                others = {name: of for name, of in self.fakes.items() if name != family}
+                p_real, p_fake = replace(self, fakes=others or self.fakes).p_values(scores)
+                shares.append(float(np.mean((p_real <= alpha) & (p_fake > alpha))))
+            self._powers[alpha] = float(np.mean(shares)) if shares and len(self.reals) else 0.0
+        return self._powers[alpha]
+
+    def log_odds(self, score: float) -> float:
+        """Return the logarithm of the odds that a panel is generated, at a prevalence of one half.
+
+        A logistic curve through the scores of both classes, each unit and each family with one
+        vote, by soft targets (Platt, "Probabilistic outputs for support vector machines", 1999).
+        """
+        offset, slope = self._curve
+        return offset + slope * score
+
+    @cached_property
+    def _curve(self) -> tuple[float, float]:
+        fakes = list(self.fakes.values())
+        scores = np.concatenate([self.reals, *fakes])
+        is_fake = np.arange(len(scores)) >= len(self.reals)
+        votes = 1 / np.bincount(self.units)[self.units], *(np.ones(len(f)) / len(f) for f in fakes)
+        weights = np.concatenate(votes)
+        for of_class in (is_fake, ~is_fake):
+            weights[of_class] /= 2 * weights[of_class].sum()
+        n_fake, n_real = int(is_fake.sum()), len(self.reals)
+        targets = np.where(is_fake, (n_fake + 1) / (n_fake + 2), 1 / (n_real + 2))
+        middle, spread = float(scores.mean()), float(scores.std()) + 1e-6
+        x = np.stack([np.ones(len(scores)), (scores - middle) / spread], axis=1)
+        # A quarter bounds the curvature of the loss, so every step goes down (Boehning and Lindsay,
+        # "Monotonicity of quadratic-approximation algorithms", AISM 40, 1988).
+        inverse = np.linalg.inv(x.T @ (weights[:, None] * x) / 4)
+        found = np.zeros(2)
+        for _ in range(_CURVE_STEPS):
+            probability = 0.5 * (1 + np.tanh(x @ found / 2))
+            found -= inverse @ (x.T @ (weights * (probability - targets)))
+        slope = max(float(found[1]), 0.0) / spread
+        return float(found[0]) - slope * middle, slope
+
+    @cached_property
+    def _powers(self) -> dict[float, float]:
+        """Those found, by alpha: every panel that is judged asks for one."""
+        return {}
+
+
+@dataclass(frozen=True)
 class Cell:
     """The calibration panels of one cell: those whose pixels tell of the same history."""
 
@@ -93,6 +165,23 @@ class Cell:
         counts = Counter(panel.family for panel in self.panels if panel.family)
         return tuple(sorted(name for name, count in counts.items() if count >= LEAST_FAKES))
 
+    def null(self, num_tiles: int) -> Null:
+        """Return the scores of so many tiles of each panel; of all where it has no more."""
+        most = max((len(panel.logits) for panel in self.panels), default=1)
+        count = min(num_tiles, most)
+        if count not in self._nulls:
+            reals = [panel for panel in self.panels if not panel.family]
+            names = sorted({panel.unit for panel in reals})
+            self._nulls[count] = Null(
+                np.array([panel.score(count) for panel in reals]),
+                np.array([names.index(panel.unit) for panel in reals], dtype=np.int64),
+                {
+                    name: np.array([p.score(count) for p in self.panels if p.family == name])
+                    for name in self.families
+                },
+            )
+        return self._nulls[count]
+
     def p_values(self, scores: Logits, num_tiles: int) -> tuple[Logits, Logits]:
         """Return p_real and p_fake of panels with so many tiles.
 
@@ -103,37 +192,21 @@ class Cell:
         Raises:
             InputError: There are no reals or too few fakes.
         """
-        if not self.families or not self.num_units:
-            raise InputError(f"calibration on {self.num_units} units and {self.families} families")
-        reals, groups = self._reals(num_tiles)
-        found = [
-            conformal_p_values(scores, reals, self._fakes(family, num_tiles), groups)
-            for family in self.families
-        ]
-        return found[0][0], np.max([p_fake for _, p_fake in found], axis=0)
+        return self.null(num_tiles).p_values(scores)
 
     def power(self, num_tiles: int, alpha: float) -> float:
         """Return the share of generated panels of as many tiles that would be suspected.
 
         Each family is left out of the calibration in turn, and judged as a new one; the mean over
-        families. With a single family, its own panels are judged.
+        families. With a single family, its own panels are judged. 0 where there is none, or no
+        real.
         """
-        shares = []
-        for family in self.families:
-            scores = self._fakes(family, num_tiles)
-            kept = tuple(p for p in self.panels if p.family != family or len(self.families) == 1)
-            p_real, p_fake = Cell(kept).p_values(scores, num_tiles)
-            shares.append(float(np.mean((p_real <= alpha) & (p_fake > alpha))))
-        return float(np.mean(shares)) if shares else 0.0
+        return self.null(num_tiles).power(alpha)
 
-    def _reals(self, num_tiles: int) -> tuple[Logits, Int[np.ndarray, " n"]]:
-        reals = [panel for panel in self.panels if not panel.family]
-        units = {name: index for index, name in enumerate(sorted({p.unit for p in reals}))}
-        groups = np.array([units[panel.unit] for panel in reals])
-        return np.array([panel.score(num_tiles) for panel in reals]), groups
-
-    def _fakes(self, family: str, num_tiles: int) -> Logits:
-        return np.array([p.score(num_tiles) for p in self.panels if p.family == family])
+    @cached_property
+    def _nulls(self) -> dict[int, Null]:
+        """Those made, by the number of tiles."""
+        return {}
 
 
 def restore_cells(
@@ -146,59 +219,18 @@ def restore_cells(
         panels: Cell, unit, family and number of tiles of each panel.
 
     Raises:
-        InputError: There is a cell that this version does not know.
-        RuntimeError: The numbers of tiles do not add up.
+        InputError: There is a cell that this version does not know, no panel, one without tiles, or
+            a logit that is not finite.
+        RuntimeError, TypeError, ValueError: The numbers of tiles do not add up.
     """
+    if not bool(torch.isfinite(logits).all()) or not panels:
+        raise InputError("calibration with logits that are missing or not finite")
     parts = torch.split(logits.double(), [int(tiles) for *_, tiles in panels])
     cells: dict[str, list[Panel]] = {name: [] for name in CELLS}
     for (cell, unit, family, _), part in zip(panels, parts, strict=True):
         if cell not in cells:
             raise InputError(f"unknown cell {cell!r}, expected one of {', '.join(CELLS)}")
-        cells[cell].append(Panel(unit, family, part.numpy()))
+        if len(part) == 0:
+            raise InputError(f"a calibration panel of {unit} without tiles")
+        cells[cell].append(Panel(str(unit), str(family), part.numpy()))
     return {name: Cell(tuple(found)) for name, found in cells.items()}
-
-
-@dataclass(frozen=True)
-class PanelVerdict:
-    """What is said of a panel, and why."""
-
-    verdict: str
-    p_real: float
-    p_fake: float
-    cells: tuple[str, ...]
-    """The histories that it may have."""
-    power: float
-    """Share of generated panels of that history and size that would be suspected."""
-
-
-def judge_panel(
-    logits: Logits, cells: Mapping[str, Cell], likely: Sequence[str], alpha: float
-) -> PanelVerdict:
-    """Judge a panel by all histories that it may have.
-
-    The largest p-values over the cells hold whichever of them is its own. "Consistent" is said only
-    where at least half of generated panels would have been suspected: elsewhere the absence of
-    evidence says nothing.
-
-    Args:
-        logits: Of its tiles.
-        cells: The calibration, by history.
-        likely: The histories that it may have, the likeliest first.
-        alpha: Chance that a true class is excluded.
-
-    Raises:
-        InputError: There are no tiles, or no history is named.
-    """
-    if not likely:
-        raise InputError("no history to judge by")
-    score, count = np.array([panel_score(logits)]), len(logits)
-    found = [cells[name].p_values(score, count) for name in likely]
-    p_real, p_fake = (max(float(p[which][0]) for p in found) for which in (0, 1))
-    power = min(cells[name].power(count, alpha) for name in likely)
-    if p_real <= alpha < p_fake:
-        verdict = "ai-suspected"
-    elif p_fake <= alpha < p_real and power >= LEAST_POWER:
-        verdict = "consistent"
-    else:
-        verdict = "inconclusive"
-    return PanelVerdict(verdict, p_real, p_fake, tuple(likely), power)

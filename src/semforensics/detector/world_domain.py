@@ -36,6 +36,7 @@ from semforensics.detector.domain import (
 )
 
 Images = UInt8[Tensor, "n 1 side side"]
+TilesOfAnyNumber = UInt8[Tensor, "_ 1 side side"]
 Grey = UInt8[np.ndarray, "height width"]
 
 BRIGHT_FIELD_LIMIT = 0.35
@@ -120,7 +121,9 @@ class WorldDomain:
     """Side of the tiles."""
 
     @classmethod
-    def fit(cls, panels: Mapping[str, Sequence[Images]], rng: np.random.Generator) -> "WorldDomain":
+    def fit(
+        cls, panels: Mapping[str, Sequence[TilesOfAnyNumber]], rng: np.random.Generator
+    ) -> "WorldDomain":
         """Learn what real tiles are like.
 
         Args:
@@ -219,7 +222,7 @@ def bright_field(panel: Grey, drawn: Bool[np.ndarray, "height width"] | None = N
     return float((cells[even].mean() - cells.mean()) / (cells.std() + 2))
 
 
-def _measured(panels: Sequence[Images], rng: np.random.Generator) -> _Own:
+def _measured(panels: Sequence[TilesOfAnyNumber], rng: np.random.Generator) -> _Own:
     tiles = torch.cat(list(panels))
     some = tiles[torch.from_numpy(rng.permutation(len(tiles))[:_SURROGATES])]
     surrogates = torch.cat([phase_randomised(some, rng), shuffled(some, rng)])

@@ -25,10 +25,11 @@ from semforensics.core.errors import INSTALL_PIPELINE, InputError
 from semforensics.core.files import sha256_of
 from semforensics.detector.scoring import MODEL_FILE
 from semforensics.detector.tiling import Tiles
-from semforensics.screening.judge import npr_model
+from semforensics.screening.judge import npr_model, world_model
 from semforensics.screening.judge.npr_model import NprModel
 from semforensics.screening.judge.parts import Cells, PartRule, Windows
 from semforensics.screening.judge.references import References
+from semforensics.screening.judge.world_model import WorldModel
 from semforensics.screening.records import Grey, MapName, Panel
 
 ENVIRONMENT = "SEMFORENSICS_MODEL"
@@ -47,6 +48,11 @@ class Reading(Protocol):
     @property
     def history(self) -> str | None:
         """What its pixels tell of their processing; None where panels are not told apart by it."""
+        ...
+
+    @property
+    def outside(self) -> str | None:
+        """Why the whole panel is outside the training domain, as a sentence begins; else None."""
         ...
 
     @property
@@ -155,7 +161,10 @@ class ScreeningModel(Protocol):
         ...
 
 
-_KINDS: Mapping[str, type[NprModel]] = {npr_model.KIND: NprModel}
+_KINDS: Mapping[str, type[NprModel] | type[WorldModel]] = {
+    npr_model.KIND: NprModel,
+    world_model.KIND: WorldModel,
+}
 
 
 def load_model(path: Path, device: torch.device) -> ScreeningModel:

@@ -172,6 +172,7 @@ class NprReading:
     """Of processing on the way here."""
 
     history = None
+    outside = None
     power = None
     comparison = ""
 

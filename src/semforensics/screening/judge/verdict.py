@@ -108,8 +108,9 @@ class Rule:
         share = float(np.average(inside, weights=areas))
         share_judged = min(float(areas.sum()) / max(panel.micrograph_px, 1), 1.0)
         corrected = p_real * self.alpha / self.alpha_of_whole
-        is_known = np.array([share > 0.5])
-        decided = decide(np.array([corrected]), np.array([p_fake]), self.alpha, is_known)
+        is_known = share > 0.5 and reading.outside is None
+        p_values = np.array([corrected]), np.array([p_fake])
+        decided = decide(*p_values, self.alpha, np.array([is_known]))
         verdict: Verdict = str(decided[0])  # type: ignore[assignment]
         reason = _what_p_values_say(verdict, p_real, p_fake, self.alpha)
         if share <= 0.5:
@@ -117,15 +118,17 @@ class Rule:
                 f"{int((~inside).sum())} of its {len(tiles)} tiles are unlike the images that the"
                 " model was trained on, so its score says nothing."
             )
+        elif reading.outside is not None:
+            reason = f"{reading.outside}, so its score says nothing."
         elif verdict == "consistent" and (doubt := _doubt(panel, reading, share_judged)):
             verdict = "inconclusive"
             reason = f"Its score is that of a real micrograph, but {doubt}."
         part_box = None
-        if part is not None and share > 0.5 and verdict != "ai-suspected":
+        if part is not None and is_known and verdict != "ai-suspected":
             found = self._what_the_part_says(part, verdict, reading)
             if found is not None:
                 (verdict, reason), part_box = found, part.box
-        if share > 0.5 and reading.comparison:
+        if is_known and reading.comparison:
             reason += f" {reading.comparison}"
         log_odds = reading.log_odds(logit)
         predictive_value = _probability(at_prevalence(log_odds, self.prevalence))

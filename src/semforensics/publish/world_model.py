@@ -1,0 +1,220 @@
+"""Pack the detector for any instrument into the model file that `screen` loads.
+
+One file holds the network, the logits of the calibration panels, the training domain, the search
+for generated parts and the statistics of the reals. It holds weights and statistics, no pixels.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+
+from semforensics.core.blocks import assemble
+from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.core.errors import InputError
+from semforensics.core.files import atomic_folder, sha256_of
+from semforensics.core.images import read_crop, stack_crops
+from semforensics.core.tables import read_catalogue
+from semforensics.detector.histories import History
+from semforensics.detector.panels import GRID, Cell, restore_cells
+from semforensics.detector.scoring import MODEL_FILE
+from semforensics.detector.tiling import cut_tiles
+from semforensics.detector.traces import CELLS
+from semforensics.detector.world_calibration import (
+    CALIBRATION_FILE,
+    Specimen,
+    largest_blocks,
+    of_folds,
+    of_published,
+)
+from semforensics.detector.world_data import WorldData, load_world
+from semforensics.detector.world_domain import TilesOfAnyNumber, WorldDomain
+from semforensics.generators.common.sampling import OFF_FILE, write_off
+from semforensics.params import PackageWorldParams, WorldPart
+from semforensics.publish.rendering import render
+from semforensics.publish.world_parts import measure_world_parts
+from semforensics.screening.judge.references import References
+from semforensics.screening.judge.world_model import KIND
+
+MOST_BYTES = 12_000_000
+_OTHERS = 5  # one group in so many is none of the references: it shows how near others come
+_MOST_OTHERS = 60  # pictures of them that are searched
+_ALPHA = 0.05
+_TILE_COUNTS = (1, 4, 16)
+_SEED = 0
+_PAPERS = "papers"  # all of them are one collection: few have two panels
+
+
+def package_world(
+    data: WorldData,
+    networks: Path,
+    calibration: Path,
+    catalogue: Path,
+    folder: Path,
+    *,
+    params: PackageWorldParams,
+    published: Sequence[str],
+    source: str,
+) -> str:
+    """Put network, calibration and statistics into `model.safetensors`; return a summary.
+
+    Off where `train_world` is. Beside the file stands README.md, with the sources and licences of
+    the collections that were learned from.
+
+    Args:
+        data: That the networks learned from.
+        networks: Folder of `train_world`, with a subfolder for each part.
+        calibration: Folder of `calibrate_world`.
+        catalogue: Of the micrographs.
+        folder: To write.
+        params: What the model says of itself.
+        published: Collections for measuring of which every second group calibrates.
+        source: Where the reals come from: "simulated" or "folder".
+
+    Raises:
+        InputError: The file would be larger than `MOST_BYTES`, or files do not go together.
+        FileNotFoundError: A file is missing.
+    """
+    if (networks / "all" / OFF_FILE).is_file():
+        with atomic_folder(folder) as temporary:
+            write_off(temporary, "train_world is off")
+        return f"off: train_world is; {folder / OFF_FILE}"
+    path = networks / "all" / MODEL_FILE
+    state, meta = load_checkpoint(path)
+    logits, panels = load_checkpoint(calibration / CALIBRATION_FILE)
+    cells = restore_cells(logits["logits"], panels["panels"])
+    table = data.learned()
+    size_px = len(read_crop(data.cropped / table["file"].iloc[0]))
+    parts_of = {part: load_world(networks / part) for part in get_args(WorldPart)}
+    specimens = list(of_folds(data, parts_of))
+    domain = _fit_domain(specimens[::2], of_published(data, parts_of["all"], published), size_px)
+    references = _measure_references(data, table, params.num_references)
+    parts = measure_world_parts(specimens, size_px, seed=_SEED)
+    families = sorted({family for _, _, family, _ in panels["panels"]} - {""})
+    about = {
+        "kind": KIND,
+        "architecture": meta["architecture"],
+        "arguments": meta["arguments"],
+        "name": params.name,
+        "data": source,
+        "size_px": size_px,
+        "training_domain": {
+            "data": source,
+            "material": params.material,
+            "instrument": params.instrument,
+            "source": params.source,
+            "generators": families,
+            "train": f"{len(table)} crops of {table['collection'].nunique()} collections",
+            "tiles_px": size_px,
+        },
+        "limits": list(params.limits),
+        "panels": panels["panels"],
+        "domain": domain.numbers(),
+        "references": references.numbers(),
+        "parts": None if parts is None else parts.numbers(),
+        "network_sha256": sha256_of(path),
+    }
+    with atomic_folder(folder) as temporary:
+        size = _save(temporary / MODEL_FILE, state, logits, domain, references, about)
+        text = _card(params, about, table, read_catalogue(catalogue), cells)
+        (temporary / "README.md").write_text(text, encoding="utf-8")
+    return (
+        f"{params.name}: {len(panels['panels'])} calibration panels, parts "
+        f"{'not ' if parts is None else ''}searched for; {size / 1e6:.1f} MB in "
+        f"{folder / MODEL_FILE}"
+    )
+
+
+def _save(
+    path: Path,
+    network: Mapping[str, torch.Tensor],
+    logits: Mapping[str, torch.Tensor],
+    domain: WorldDomain,
+    references: References,
+    about: Mapping[str, Any],
+) -> int:
+    """Write a model file, the network's matrices in 16 bits; return its size in bytes."""
+    state = {
+        **{f"network.{n}": t.half() if t.ndim > 1 else t for n, t in network.items()},
+        "calibration.logits": logits["logits"],
+        **{f"domain.{name}": tensor for name, tensor in domain.tensors().items()},
+        **{f"references.{name}": tensor for name, tensor in references.tensors().items()},
+    }
+    save_checkpoint(path, state, about)
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise InputError(f"{path.name}: {size} bytes, at most {MOST_BYTES}; take fewer references")
+    return size
+
+
+def _fit_domain(reals: Iterable[Specimen], papers: Iterable[Specimen], size_px: int) -> WorldDomain:
+    """Learn what real tiles are like, as they are and after some histories of the calibration."""
+    panels: dict[str, list[TilesOfAnyNumber]] = defaultdict(list)
+    histories = list(GRID.values())
+    named = [*((real.unit, real) for real in reals), *((_PAPERS, paper) for paper in papers)]
+    for index, (collection, specimen) in enumerate(named):
+        for history in (History(), *histories[1 + index % 3 :: 3]):
+            image = history.apply(specimen.image, seed=_SEED)
+            if min(image.shape) >= size_px:
+                panels[collection].append(cut_tiles(image, size_px).pixels)
+    return WorldDomain.fit(panels, np.random.default_rng(_SEED))
+
+
+def _measure_references(data: WorldData, table: pd.DataFrame, number: int) -> References:
+    """Fingerprint crops of each collection; pictures of other groups show how near others come.
+
+    Collections have a share by the square root of their size, as in training.
+    """
+    groups = sorted(table["group"].unique())
+    others = table["group"].isin(groups[::_OTHERS] if len(groups) > 1 else groups)
+    kept = table[~others] if len(groups) > 1 else table
+    counts = kept["collection"].value_counts()
+    shares = counts**0.5 / (counts**0.5).sum()
+    chosen = pd.concat(
+        crops.sample(min(len(crops), max(1, round(number * shares[name]))), random_state=_SEED)
+        for name, crops in kept.groupby("collection")
+    ).sort_values("file")
+    reals = stack_crops(data.cropped / file for file in chosen["file"])
+    pictures = [assemble(data.cropped, places) for _, places in largest_blocks(data, table[others])]
+    return References.measure(reals, tuple(chosen["file"]), pictures[:_MOST_OTHERS])
+
+
+def _card(
+    params: PackageWorldParams,
+    about: Mapping[str, Any],
+    table: pd.DataFrame,
+    catalogue: pd.DataFrame,
+    cells: Mapping[str, Cell],
+) -> str:
+    """Write the model card in Markdown: what it learned from, and what was measured."""
+    known = catalogue.set_index("file")
+    rows = []
+    for collection, crops in table.groupby("collection"):
+        names = [name for name in crops["micrograph"].unique() if name in known.index]
+        of = known.loc[names]
+        rows.append(
+            {
+                "collection": collection,
+                "micrographs": crops["micrograph"].nunique(),
+                "crops": len(crops),
+                **{key: "; ".join(sorted({*of[key]} - {""})) for key in ("licence", "source")},
+            }
+        )
+    powers = {
+        name: [cell.power(count, _ALPHA) for count in _TILE_COUNTS] for name, cell in cells.items()
+    }
+    return render(
+        "world_card.md",
+        about=about,
+        params=params,
+        collections=rows,
+        cells=cells,
+        words=CELLS,
+        powers=powers,
+        counts=_TILE_COUNTS,
+        alpha=_ALPHA,
+    )
