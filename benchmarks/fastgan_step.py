@@ -90,8 +90,8 @@ def plain_networks(setting: Setting) -> tuple[Any, Any]:
         def forward(self, low: Any, high: Any) -> Any:
             return high * self.main(low)
 
-    sides = [side for side in (4, 8, 16, 32, 64, 128, 256) if side <= setting.size_px]
-    w = dict(zip((4, 8, 16, 32, 64, 128, 256), (16, 8, 4, 2, 2, 1, 0.5), strict=True))
+    w = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5, 512: 0.25}
+    sides = [side for side in w if side <= setting.size_px]
     w = {side: int(factor * setting.ngf) for side, factor in w.items()}
     small_px = min(128, setting.size_px // 2)
 
@@ -102,7 +102,7 @@ def plain_networks(setting: Setting) -> tuple[Any, Any]:
             self.init = nn.Sequential(first, nn.BatchNorm2d(2 * w[4]), GLU())
             self.feat, self.se = nn.ModuleDict(), nn.ModuleDict()
             for side in sides[1:]:
-                block = up_comp if side in (8, 32, 128) else up
+                block = up_comp if side in (8, 32, 128, 512) else up
                 self.feat[str(side)] = block(w[side // 2], w[side])
             for side in sides:
                 if side >= 64:
@@ -162,8 +162,9 @@ def plain_networks(setting: Setting) -> tuple[Any, Any]:
     class Discriminator(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            entry = setting.size_px
-            self.down_from_big = nn.Sequential(conv(1, d[2 * entry], 3, 1, 1), leaky())
+            entry = min(setting.size_px, 256)
+            first = (4, 2, 1) if setting.size_px == 512 else (3, 1, 1)
+            self.down_from_big = nn.Sequential(conv(1, d[2 * entry], *first), leaky())
             self.down, self.se = nn.ModuleDict(), nn.ModuleDict()
             for side in (128, 64, 32, 16, 8):
                 if side < entry:
@@ -180,7 +181,7 @@ def plain_networks(setting: Setting) -> tuple[Any, Any]:
 
         def forward(self, big: Any, small: Any, quadrant: int | None = None) -> Any:
             x = self.down_from_big(big)
-            maps = {setting.size_px: x}
+            maps = {min(setting.size_px, 256): x}
             for level, block in self.down.items():
                 x = block(x)
                 side = 512 // int(level)
@@ -202,10 +203,13 @@ def plain_networks(setting: Setting) -> tuple[Any, Any]:
 class Plain:
     """The straightforward step."""
 
-    def __init__(self, setting: Setting, weights: Path) -> None:
+    def __init__(
+        self, setting: Setting, weights: Path, device: str = "cpu", params: Any = None
+    ) -> None:
         import torch
 
-        self.state, self.reals, self.lpips, self.params = prepare(setting, weights, "float32")
+        prepared = prepare(setting, weights, "float32", device, params)
+        self.state, self.reals, self.lpips, self.params = prepared
         self.generator, self.discriminator = plain_networks(setting)
         for ours, plain in (
             (self.state.generator, self.generator),
@@ -213,6 +217,7 @@ class Plain:
         ):
             state = {n.replace("weight_orig", "weight"): n for n in plain.state_dict()}
             plain.load_state_dict({state[n]: t for n, t in ours.state_dict().items()})
+            plain.to(device)
         self.average = [p.detach().clone() for p in self.generator.parameters()]
         self.optimizer_g, self.optimizer_d = (
             torch.optim.Adam(network.parameters(), self.params.lr, (0.5, 0.999))
@@ -230,7 +235,8 @@ class Plain:
         from semforensics.generators.fastgan import losses, training
 
         rng = self.state.rng
-        x = take(self.reals, self.state.sampler.take(BATCH), 1, flip=True, rng=rng)
+        device = self.lpips.shift.device
+        x = take(self.reals, self.state.sampler.take(BATCH), 1, flip=True, rng=rng).to(device)
         big, small = self.generator(*draw_inputs(self.state.generator, BATCH, rng))
         reals = training.augment_reals(x, rng, reference=False)
         fakes = training.augment_fakes(training.Pair(big, small), rng, reference=False)
@@ -241,10 +247,12 @@ class Plain:
         whole, part = training.targets(reals, quadrant, reference=False)
         pairs = zip(images, (whole, whole, part), strict=True)
         reconstruction = sum(self.lpips(a, b).mean() for a, b in pairs)
-        hinge = F.relu(losses.draw_margins(logits.numel(), rng) - logits).mean()
+        margins = losses.draw_margins(logits.numel(), rng).to(device)
+        hinge = F.relu(margins - logits).mean()
         (hinge + self.params.reconstruction_weight * reconstruction).backward()
         logits = self.discriminator(*(scale.detach() for scale in fakes))
-        fake = F.relu(losses.draw_margins(logits.numel(), rng) + logits).mean()
+        margins = losses.draw_margins(logits.numel(), rng).to(device)
+        fake = F.relu(margins + logits).mean()
         fake.backward()
         self.optimizer_d.step()
 
@@ -263,8 +271,15 @@ class Plain:
 class Ours:
     """The project's step."""
 
-    def __init__(self, setting: Setting, weights: Path, precision: str = "bfloat16") -> None:
-        self.arguments = prepare(setting, weights, precision)
+    def __init__(
+        self,
+        setting: Setting,
+        weights: Path,
+        precision: str = "bfloat16",
+        device: str = "cpu",
+        params: Any = None,
+    ) -> None:
+        self.arguments = prepare(setting, weights, precision, device, params)
 
     def __call__(self) -> list[float]:
         """Take a step."""
@@ -276,15 +291,21 @@ class Ours:
         return state.window[0, :4].tolist()
 
 
-def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, Any, Any]:
-    """Return fresh networks, random images, LPIPS and parameters, the same in every process."""
+def prepare(
+    setting: Setting, weights: Path, precision: str, device: str = "cpu", params: Any = None
+) -> tuple[Any, Any, Any, Any]:
+    """Return fresh networks, random images, LPIPS and parameters, the same in every process.
+
+    `params` are of params.yaml unless they are given.
+    """
     import torch
 
     from semforensics.generators.fastgan.training import new_state
     from semforensics.params import read_params
     from semforensics.perceptual.lpips import LPIPS
 
-    params = read_params(Path(__file__).parents[1] / "params.yaml").train_gan.fastgan
+    file = Path(__file__).parents[1] / "params.yaml"
+    params = params or read_params(file).train_gan.fastgan
     params = params.model_copy(
         update={"channels": 1, "ngf": setting.ngf, "ndf": setting.ndf, "nz": setting.nz}
         | {"batch": BATCH, "flip": True, "tanh": True, "precision": precision, "compile": False}
@@ -296,8 +317,8 @@ def prepare(setting: Setting, weights: Path, precision: str) -> tuple[Any, Any, 
     rng = torch.Generator().manual_seed(2)
     shape = (64, 1, setting.size_px, setting.size_px)
     reals = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
-    state = new_state(params, setting.size_px, len(reals), 0, torch.device("cpu"))
-    return state, reals, lpips, params
+    state = new_state(params, setting.size_px, len(reals), 0, torch.device(device))
+    return state, reals, lpips.to(device), params
 
 
 def work(name: str, setting: Setting, weights: Path, threads: int) -> None:

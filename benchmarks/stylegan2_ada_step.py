@@ -41,13 +41,15 @@ class Setting:
     title: str
     channel_base: int
     rounds: int
+    size_px: int = 128
+    latent: int = 512
+    """Length of latents and styles."""
 
 
 SETTINGS = (
     Setting("128 px, channel_base 16384, as auto", 16384, 3),
     Setting("128 px, channel_base 4096", 4096, 5),
 )
-SIZE_PX = 128
 BATCH = 8
 P = 0.3
 """Strength of the augmentation."""
@@ -65,7 +67,7 @@ def plain_networks(generator: Any, discriminator: Any) -> tuple[Any, Any]:
     fir = taps.outer(taps) / 64
 
     def filtered(x: Any, padding: tuple[int, ...], gain: float = 1.0) -> Any:
-        kernel = (fir * gain)[None, None].repeat(x.shape[1], 1, 1, 1)
+        kernel = (fir * gain).to(x)[None, None].repeat(x.shape[1], 1, 1, 1)
         return F.conv2d(F.pad(x, padding), kernel, groups=x.shape[1])
 
     def up(x: Any) -> Any:
@@ -142,7 +144,8 @@ def plain_networks(generator: Any, discriminator: Any) -> tuple[Any, Any]:
             return F.conv2d(x * style[:, :, None, None], self.weight, self.bias)
 
     width = {4: generator.synthesis.b4.const.shape[0]}
-    for side in [2**n for n in range(3, 11) if 2**n <= SIZE_PX]:
+    size_px = generator.arguments["size_px"]
+    for side in [2**n for n in range(3, 11) if 2**n <= size_px]:
         width[side] = getattr(generator.synthesis, f"b{side}").conv0.weight.shape[0]
 
     class Synthesis(nn.Module):
@@ -209,7 +212,7 @@ def plain_networks(generator: Any, discriminator: Any) -> tuple[Any, Any]:
                 level = nn.Module()
                 level.conv0, level.conv1 = Conv(i, i, 3), Conv(i, o, 3, halved=True)
                 level.skip = Conv(i, o, 1, bias=False, halved=True)
-                if side == SIZE_PX:
+                if side == size_px:
                     level.fromrgb = Conv(like.channels, i, 1)
                 self.add_module(f"b{side}", level)
             self.b4 = nn.Module()
@@ -218,7 +221,7 @@ def plain_networks(generator: Any, discriminator: Any) -> tuple[Any, Any]:
             self.load_state_dict(like.state_dict())
 
         def forward(self, images: Any) -> Any:
-            x = getattr(self, f"b{SIZE_PX}").fromrgb(images)
+            x = getattr(self, f"b{size_px}").fromrgb(images)
             for level in list(self.children())[:-1]:
                 x = (level.conv1(level.conv0(x)) + level.skip(x)) * math.sqrt(0.5)
             groups = x.view(self.group, -1, *x.shape[1:])
@@ -234,7 +237,15 @@ def plain_networks(generator: Any, discriminator: Any) -> tuple[Any, Any]:
 class Step:
     """A training step of either version."""
 
-    def __init__(self, setting: Setting, *, plain: bool, precision: str) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        plain: bool,
+        precision: str,
+        device: str = "cpu",
+        params: Any = None,
+    ) -> None:
         import copy
 
         import torch
@@ -242,24 +253,28 @@ class Step:
         from semforensics.generators.stylegan2_ada import training
         from semforensics.params import read_params
 
-        params = read_params(Path(__file__).parents[1] / "params.yaml").train_gan.stylegan2_ada
+        file, size_px = Path(__file__).parents[1] / "params.yaml", setting.size_px
+        params = params or read_params(file).train_gan.stylegan2_ada
         params = params.model_copy(
-            update={"configuration": "auto", "channels": 1, "z_dim": 512, "w_dim": 512}
+            update={"configuration": "auto", "channels": 1}
+            | {"z_dim": setting.latent, "w_dim": setting.latent}
             | {"channel_base": setting.channel_base, "channel_max": 512, "batch": BATCH}
             | {"augment": "bgc", "orientation": "free", "precision": precision}
             | {"path_length_every": 4, "r1_every": 16}
         )
-        configuration = training.resolve(params, SIZE_PX)
+        configuration = training.resolve(params, size_px)
         rng = torch.Generator().manual_seed(2)
         self.reals = torch.randint(
-            0, 256, (64, 1, SIZE_PX, SIZE_PX), generator=rng, dtype=torch.uint8
+            0, 256, (64, 1, size_px, size_px), generator=rng, dtype=torch.uint8
         )
         self.state = training.new_state(
-            params, configuration, SIZE_PX, len(self.reals), 0, torch.device("cpu")
+            params, configuration, size_px, len(self.reals), 0, torch.device(device)
         )
         if plain:
             state = self.state
             networks = plain_networks(state.generator, state.discriminator)
+            for network in networks:
+                network.to(device)
             state.generator, state.discriminator = networks
             state.average = copy.deepcopy(state.generator).requires_grad_(False)
             every = (params.path_length_every, params.r1_every)
@@ -418,7 +433,7 @@ def main() -> None:
     lines = [
         "# Speed of a StyleGAN2-ADA training step",
         "",
-        f"Made by `python benchmarks/stylegan2_ada_step.py`: {SIZE_PX} px, batch {BATCH}, one",
+        f"Made by `python benchmarks/stylegan2_ada_step.py`: 128 px, batch {BATCH}, one",
         f"channel, 512 latents, mapping of 2 layers, augmentation bgc at p = {P}; a whole step",
         "(both networks, lazy penalties, Adam, the weight average). Straightforward: float32,",
         "NCHW, zero stuffing, default allocator. Ours: bf16 autocast, channels-last, resampling by",
