@@ -99,7 +99,7 @@ class Out:
 
 
 def run_campaign(arguments: argparse.Namespace) -> int:
-    """Run the parts in processes of their own; return 0 if all ended well and a generator is there.
+    """Run the parts in processes of their own; return 0 if none failed and a generator is there.
 
     `report.json` says after each part how it ended.
     """
@@ -110,7 +110,8 @@ def run_campaign(arguments: argparse.Namespace) -> int:
     for part in arguments.parts:
         begun = time.time()
         # What is left at the end is for the last snapshot of a training that is slower than it was.
-        until = begun + SHARES[part] * (end - 0.03 * (end - started) - begun)
+        reserve = max(5.0, 0.03 * (end - started))
+        until = begun + SHARES[part] * (end - reserve - begun)
         report["parts"][part] = {"state": "running"}
         out.write_json("report.json", report)
         state = run_part_apart(arguments, part, out, until, min(until + PART_SHOT_S, end))
@@ -127,7 +128,8 @@ def run_campaign(arguments: argparse.Namespace) -> int:
     shutil.rmtree(out.unfinished)
     states = {part: entry["state"] for part, entry in report["parts"].items()}
     print(f"{out.folder}: {states}, {', '.join(sorted(p.name for p in out.folder.iterdir()))}")
-    return int(set(states.values()) != {"done"})
+    is_trained = (out.folder / "generator.safetensors").is_file()
+    return int("failed" in states.values() or ("train" in states and not is_trained))
 
 
 def run_part_apart(

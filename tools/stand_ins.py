@@ -10,6 +10,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from inspect import get_annotations
 from pathlib import Path
@@ -71,6 +72,11 @@ class _Placeholder(type):
 
 
 class _Module(ModuleType):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        # Of no file: torch asks for the specification of a package before it looks for its files.
+        self.__spec__ = ModuleSpec(name, None)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
