@@ -152,3 +152,27 @@ def test_divergence_ends_the_training(gan: str, make_place: MakePlace) -> None:
         place.train(params_of(gan, 20, lr=1e30))
 
     assert place.outputs() == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_takes_the_steps_of_a_cpu(
+    gan: str, precision: str, make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first losses are the CPU's but for rounding, and a CPU draws from what it trained."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    params = params_of(gan, 5, precision=precision, log_every=1)
+
+    places = {device: make_place(device) for device in ("cpu", "cuda")}
+    first = {}
+    for device, place in places.items():
+        place.train(params, device=torch.device(device))
+        first[device] = rows_of(place.root / "plots/losses.csv")[0]
+
+    # The first step alone: Adam makes a step of the same size of every gradient, rounding too.
+    rel = 1e-3 if precision == "float32" else 0.1
+    assert first["cuda"] == pytest.approx(first["cpu"], rel=rel, abs=rel, nan_ok=True)
+    generator = load_generator(places["cuda"].root / "checkpoints")
+    on_cpu = generate_grey(generator, [3]).int()
+    on_gpu = generate_grey(generator.to("cuda"), [3]).int()
+    assert int((on_cpu - on_gpu).abs().max()) <= 2
