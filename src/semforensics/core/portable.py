@@ -1,0 +1,41 @@
+"""The portable mode: the same bytes on every x86-64 processor that has AVX2, at a price in time.
+
+Sums depend on their order, and libraries add in another order with wider registers. So the same
+training ends in other digits on a processor with AVX-512 than on one without, and then in other
+fakes. With `SEMFORENSICS_PORTABLE=1` every library is held to the same instructions, everything
+runs on one thread, and networks are trained in float32 whatever the parameters say: bfloat16 is
+computed by other instructions on each processor.
+
+The libraries read their variables when they are loaded, so this module imports nothing heavy.
+"""
+
+import os
+import sys
+
+VARIABLE = "SEMFORENSICS_PORTABLE"
+INSTRUCTIONS = {
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # its convolutions
+    "MKL_CBWR": "COMPATIBLE",  # its matrix products: what MKL promises on every maker's processor
+    "OPENBLAS_CORETYPE": "Haswell",  # numpy's and scipy's
+    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL",
+    "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX512-COMMON,AVX512-KNL,AVX512-KNM,AVX512-CNL,AVX512-ICL",
+}
+"""Of each library, the variable that holds it to AVX2."""
+
+
+def is_portable() -> bool:
+    """Say whether the mode is asked for."""
+    return os.environ.get(VARIABLE, "") not in ("", "0")
+
+
+def make_portable() -> bool:
+    """Hold all libraries to the same instructions, if the mode is asked for; say whether it is.
+
+    Whatever the user has set for one of them is replaced.
+    """
+    if not is_portable():
+        return False
+    assert not {"torch", "numpy"} & sys.modules.keys(), "loaded before their variables are set"
+    os.environ.update(INSTRUCTIONS)
+    return True
