@@ -147,7 +147,7 @@ def pixels(steps: int, size_px: int) -> dict[str, Any]:
     images = reals(max(2, steps), size_px).numpy()[:, 0]
     found = {"simulated": view, "spectra": radial_power_spectra(images)[1]}
     for p in find(["resize x0.75 bicubic", "filter non-local means", "tone gamma 1.4"]):
-        found[p.name] = np.asarray(p.apply(images[0], rng_of(0, p, "a"), images[1]))
+        found[f"{p.axis} {p.level}"] = np.asarray(p.apply(images[0], rng_of(0, p, "a"), images[1]))
     return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in found.items()}
 
 
@@ -197,6 +197,7 @@ def run(
     command += ["--steps", str(steps), "--size-px", str(size_px), "--tasks", *tasks]
     clean = {name: value for name, value in os.environ.items() if name not in HELD | MODE}
     done = subprocess.run(command, env=clean | environment, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, file=sys.stderr, flush=True)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {row["task"]: row for row in rows}
 

@@ -5,7 +5,7 @@ number that DVC cannot see.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,6 +31,9 @@ class Section(BaseModel):
     """A frozen part of params.yaml that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class SimulatedParams(Section):
@@ -558,6 +561,16 @@ class Params(Section):
     package_model: PackageModelParams
     package_world: PackageWorldParams
     package_dataset: PackageDatasetParams
+
+
+def in_float32(section: S) -> S:
+    """Return parameters whose every `precision` is float32."""
+    changes = {
+        name: in_float32(value) if isinstance(value, Section) else "float32"
+        for name, value in section
+        if isinstance(value, Section) or name == "precision"
+    }
+    return section.model_copy(update=changes)
 
 
 def read_params(path: Path) -> Params:

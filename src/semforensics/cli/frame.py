@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from semforensics.params import DetectorName, GanName, Params, read_params
+from semforensics.core.portable import is_portable, refuse_unportable
+from semforensics.params import DetectorName, GanName, Params, in_float32, read_params
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +48,9 @@ class Run:
 
     @cached_property
     def params(self) -> Params:
-        """The parameters, read and checked."""
-        return read_params(self.params_file)
+        """The parameters, read and checked; in the portable mode of float32 precision."""
+        params = read_params(self.params_file)
+        return in_float32(params) if is_portable() else params
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,12 @@ class DeviceRun(Run):
 
     @cached_property
     def device(self) -> "torch.device":
-        """Where to compute."""
+        """Where to compute; in the portable mode on the CPU."""
         from semforensics.core.device import choose_device
 
-        return choose_device(self.device_name)
+        if is_portable():
+            refuse_unportable("device", self.device_name, ("auto", "cpu"))
+        return choose_device("cpu" if is_portable() else self.device_name)
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,11 @@ def _run_on_device(call: Callable[[], str | None], run: DeviceRun) -> str | None
     from semforensics.core import distributed
     from semforensics.core.device import set_threads
 
+    if is_portable():
+        refuse_unportable("processes", getattr(run, "processes", 1), (1,))
     if isinstance(run, SharedTrainingRun) and run.processes > 1 and not distributed.is_worker():
         raise typer.Exit(distributed.launch(run.processes))
-    set_threads(run.threads)
+    set_threads(1 if is_portable() else run.threads)
     if not isinstance(run, SharedTrainingRun):
         return call()
     with distributed.process_group(run.device):

@@ -9,6 +9,7 @@ import typer
 from semforensics.cli import pipeline, review, screen
 from semforensics.core.allocator import keep_memory
 from semforensics.core.errors import INSTALL_PIPELINE, InputError
+from semforensics.core.portable import make_portable
 
 app = typer.Typer(
     help="Find AI-generated scanning-electron micrographs.",
@@ -41,7 +42,8 @@ def main() -> None:
     installed), in one line on stderr. Exit code 3: too little memory, in one line, too; or a
     mistake of this program, with its traceback. `--debug` shows the traceback of every error.
     """
-    keep_memory()  # before anything imports torch
+    make_portable()  # before anything imports torch or numpy
+    keep_memory()
     _settings["debug"] = False
     try:
         app()

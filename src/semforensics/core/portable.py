@@ -11,6 +11,9 @@ The libraries read their variables when they are loaded, so this module imports 
 
 import os
 import sys
+from collections.abc import Sequence
+
+from semforensics.core.errors import InputError
 
 VARIABLE = "SEMFORENSICS_PORTABLE"
 INSTRUCTIONS = {
@@ -39,3 +42,16 @@ def make_portable() -> bool:
     assert not {"torch", "numpy"} & sys.modules.keys(), "loaded before their variables are set"
     os.environ.update(INSTRUCTIONS)
     return True
+
+
+def refuse_unportable(option: str, found: object, portable: Sequence[object]) -> None:
+    """Refuse what would end in other bytes on another machine.
+
+    Raises:
+        InputError: The option is not one of those that are portable.
+    """
+    if found not in portable:
+        raise InputError(
+            f"{option} {found}: {VARIABLE} takes {' or '.join(map(str, portable))}; unset it, or "
+            "leave this option out"
+        )

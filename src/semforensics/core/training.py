@@ -175,6 +175,7 @@ def make_stamp(
         "threads": str(torch.get_num_threads()),
         "processes": str(distributed.num_processes()),
         "device": device.type,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
     }
 
 
