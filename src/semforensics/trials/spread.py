@@ -12,6 +12,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from scipy.stats import t
@@ -69,7 +70,12 @@ def half_width(values: list[float]) -> float:
     n = len(values)
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    return float(t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * deviation * math.sqrt(2)
+    return _point_of_t(n - 1) * deviation * math.sqrt(2)
+
+
+@cache
+def _point_of_t(degrees: int) -> float:
+    return float(t.ppf(0.5 + CONFIDENCE / 2, degrees))
 
 
 def with_spread(metrics: Mapping[str, Any], file: str, spread: Spread) -> dict[str, Any]:
