@@ -309,19 +309,30 @@ def test_tiles_are_drawn_by_the_root_of_a_collections_size(
     make_raw: MakeRaw, tmp_path: Path
 ) -> None:
     """The largest collection gives the tiles asked for, one of a quarter of its size gives half."""
-    sizes = {"a/1.png": 128, "a/2.png": 128, "b/1.png": 64, "b/2.png": 64}  # 32 and 8 tiles
+    sizes = {"a/1.png": 256, "a/2.png": 256, "b/1.png": 128, "b/2.png": 128, "c/1.png": 64}
     raw, catalogue = make_raw({name: draw_scene(0, side, side) for name, side in sizes.items()})
     table = pd.read_csv(catalogue, dtype=str)
-    known = {"instrument": "", "pixels": "", "info_bar": "", "use": "train"}
-    table.assign(collection=table["file"].str[0], **known).to_csv(catalogue, index=False)
+    known = {"instrument": "", "pixels": "", "info_bar": ""}
+    uses = ["measure" if file.startswith("c") else "train" for file in table["file"]]
+    table = table.assign(collection=table["file"].str[0], **known, use=uses)
+    table.to_csv(catalogue, index=False)
 
-    rows = run_crop((raw, catalogue), tmp_path, params(info_bar=0, max_tiles=8))
+    rows = run_crop((raw, catalogue), tmp_path, params(info_bar=0, max_tiles=32))
 
-    assert Counter(row["micrograph"] for row in rows) == {
-        "a/1.png": 4, "a/2.png": 4, "b/1.png": 2, "b/2.png": 2,
+    # Of 128, 32 and 4 tiles: blocks of 16 neighbours, and all that are for measuring.
+    assert Counter(row["micrograph"] for row in rows if row["collection"] == "a") == {
+        "a/1.png": 16, "a/2.png": 16,
     }  # fmt: skip
+    assert Counter(row["collection"] for row in rows) == {"a": 32, "b": 16, "c": 4}
+    for file in ("a/1.png", "a/2.png"):
+        places = {(int(r["top_px"]), int(r["left_px"])) for r in rows if r["micrograph"] == file}
+        first = min(places)
+        assert places == {
+            (first[0] + 32 * i, first[1] + 32 * j) for i in range(4) for j in range(4)
+        }
     assert {path.name for path in (tmp_path / "cropped").iterdir()} == {r["file"] for r in rows}
-    assert sum(int(count) for _, count, reason in left_out(tmp_path) if reason == "max_tiles") == 28
+    dropped = sum(int(n) for _, n, reason in left_out(tmp_path) if reason == "max_tiles")
+    assert dropped == 128 + 32 - 32 - 16
 
 
 def command(call: Call, root: Path, tmp_path: Path, raw: Raw, **changes: object) -> Ended:

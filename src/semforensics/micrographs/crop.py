@@ -21,6 +21,7 @@ import pandas as pd
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+from semforensics.core.blocks import BLOCK_CROPS
 from semforensics.core.errors import InputError, raise_problems
 from semforensics.core.files import atomic_folder
 from semforensics.core.greys import to_8_bit
@@ -29,6 +30,7 @@ from semforensics.core.progress import track
 from semforensics.core.tables import (
     CROP_COLUMNS,
     LEFT_OUT_COLUMNS,
+    is_measured,
     number_text,
     read_catalogue,
     write_table,
@@ -121,7 +123,7 @@ def crop(
             raise_problems(problems, f"of {len(files)} micrographs cannot be used")
         kept = pd.DataFrame(listed, columns=[*CROP_COLUMNS, *also]).sort_values("file")
         if params.max_tiles is not None:
-            kept, dropped = _draw_tiles(kept, params.max_tiles)
+            kept, dropped = _draw_tiles(kept, params.max_tiles, params.size_px)
             for name in dropped["file"]:
                 (folder / name).unlink()
             counts = dropped.groupby("micrograph").size().items()
@@ -148,26 +150,32 @@ def _summary(
     return f"; left out: {', '.join(parts)}, listed in {left_out}{''.join(lines)}" if parts else ""
 
 
-def _draw_tiles(crops: pd.DataFrame, most: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _draw_tiles(crops: pd.DataFrame, most: int, size_px: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Draw at most so many tiles of the largest collection, of others by the root of their size.
 
-    Groups of a collection, and micrographs of a group, take turns; which tile of a micrograph comes
-    first is drawn by a hash of its name.
+    Tiles for measuring are all kept. Neighbours are drawn together, in blocks of 4x4: shrinking a
+    tile needs what surrounds it.
+    Groups of a collection, and micrographs of a group, take turns; which block of a micrograph
+    comes first is drawn by a hash of its name and place.
 
     Returns:
         The tiles that are drawn and those that are not, in their order.
     """
     by = crops["collection"] if "collection" in crops else pd.Series("", index=crops.index)
-    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in crops["file"]]
-    table = crops.assign(by=by, hash=hashes).sort_values("hash")
-    table["turn"] = table.groupby("micrograph").cumcount()
-    table = table.sort_values(["turn", "hash"])
-    table["turn"] = table.groupby(["by", "group"]).cumcount()
-    table = table.sort_values(["turn", "hash"])
+    rows, columns = (crops[f"{side}_px"] // (size_px * BLOCK_CROPS) for side in ("top", "left"))
+    block = crops["micrograph"] + " " + rows.astype(str) + " " + columns.astype(str)
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in block]
+    table = crops.assign(by=by, hash=hashes)[~is_measured(crops)]
+    blocks = table.drop_duplicates("hash").sort_values("hash")
+    for keys in (["micrograph"], ["by", "group"]):
+        blocks["turn"] = blocks.groupby(keys).cumcount()
+        blocks = blocks.sort_values(["turn", "hash"])
+    rank = pd.Series(range(len(blocks)), index=blocks["hash"])
+    table = table.assign(rank=table["hash"].map(rank)).sort_values(["rank", "file"])
     sizes = table.groupby("by").size()
     quota = (most * (sizes / sizes.max()) ** 0.5).round().clip(lower=1)
     is_drawn = table.groupby("by").cumcount() < table["by"].map(quota)
-    drawn = is_drawn.reindex(crops.index)
+    drawn = is_drawn.reindex(crops.index) | is_measured(crops)
     return crops[drawn], crops[~drawn]
 
 
