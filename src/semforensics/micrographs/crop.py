@@ -175,7 +175,7 @@ def _draw_tiles(crops: pd.DataFrame, most: int, size_px: int) -> tuple[pd.DataFr
     sizes = table.groupby("by").size()
     quota = (most * (sizes / sizes.max()) ** 0.5).round().clip(lower=1)
     is_drawn = table.groupby("by").cumcount() < table["by"].map(quota)
-    drawn = is_drawn.reindex(crops.index) | is_measured(crops)
+    drawn = is_drawn.reindex(crops.index, fill_value=False) | is_measured(crops)
     return crops[drawn], crops[~drawn]
 
 
