@@ -152,7 +152,10 @@ def _save(
 
 
 def _fit_domain(reals: Iterable[Specimen], papers: Iterable[Specimen], size_px: int) -> WorldDomain:
-    """Learn what real tiles are like, as they are and after some histories of the calibration."""
+    """Learn what real tiles are like, as they are and after some histories of the calibration.
+
+    A collection of a single tile says nothing of how much tiles vary, and is left out.
+    """
     panels: dict[str, list[TilesOfAnyNumber]] = defaultdict(list)
     histories = list(GRID.values())
     named = [*((real.unit, real) for real in reals), *((_PAPERS, paper) for paper in papers)]
@@ -161,7 +164,8 @@ def _fit_domain(reals: Iterable[Specimen], papers: Iterable[Specimen], size_px: 
             image = history.apply(specimen.image, seed=_SEED)
             if min(image.shape) >= size_px:
                 panels[collection].append(cut_tiles(image, size_px).pixels)
-    return WorldDomain.fit(panels, np.random.default_rng(_SEED))
+    several = {name: own for name, own in panels.items() if sum(map(len, own)) > 1}
+    return WorldDomain.fit(several, np.random.default_rng(_SEED))
 
 
 def _measure_references(data: WorldData, table: pd.DataFrame, number: int) -> References:
