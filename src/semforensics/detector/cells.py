@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -21,7 +22,7 @@ from semforensics.detector.trunk import SameConv
 N = TypeVar("N", bound=nn.Module)
 Cells = Float[np.ndarray, "n rows columns"]
 
-_BATCH_PX = 2**17  # of tiles; twice as many no longer fit into the caches
+_BATCH_PX = 2**16  # of tiles; more no longer fit into the caches
 
 
 @runtime_checkable
@@ -54,13 +55,18 @@ def fold(network: N) -> N:
 
 
 def _padding_itself(conv: nn.Conv2d) -> nn.Conv2d:
-    """Return a convolution that needs no padded copy of what it reads, where there is one."""
-    if not isinstance(conv, SameConv) or conv.stride != (1, 1):
-        return conv
-    side = conv.kernel_size[0]  # odd, so padding is the same on all sides
-    channels = conv.in_channels, conv.out_channels
-    bare = nn.Conv2d(*channels, side, padding=side // 2, groups=conv.groups)
-    bare.weight, bare.bias = conv.weight, conv.bias
+    """Return a convolution that needs no padded copy of what it reads, where that is worth it.
+
+    A stride of 2 pads an even side by one more at its end. A kernel with a row and a column of
+    zeros before its own is padded alike on both ends, and reads the same.
+    """
+    side, stride = conv.kernel_size[0], conv.stride[0]
+    if not isinstance(conv, SameConv) or (stride > 1 and conv.groups == 1):
+        return conv  # the first convolution of all: its few channels are quickly copied
+    channels, more = (conv.in_channels, conv.out_channels), stride - 1
+    bare = nn.Conv2d(*channels, side + more, stride, padding=side // 2, groups=conv.groups)
+    bare.weight = nn.Parameter(F.pad(conv.weight, (more, 0, more, 0)))
+    bare.bias = conv.bias
     return bare
 
 

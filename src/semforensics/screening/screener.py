@@ -16,7 +16,7 @@ from semforensics.core.errors import InputError
 from semforensics.core.greys import to_8_bit
 from semforensics.detector.tiling import Tiles, cut_tiles
 from semforensics.screening.judge.model import find_model, load_model
-from semforensics.screening.judge.parts import WINDOWS, Cells, Part
+from semforensics.screening.judge.parts import IN_PART, WINDOWS, Cells, Part
 from semforensics.screening.judge.verdict import Rule
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.read.intake import LOSSY, hidden_pixels, to_grey
@@ -183,8 +183,8 @@ class Screener(Rule):
             held = [mask[y : y + size, x : x + size].any() for y, x in corners.reshape(-1, 2)]
             windows[np.reshape(held, windows.shape)] = np.nan
         part = rule.find(windows, size)
-        if part is None:
-            return None
+        if part is None or part.p_real > IN_PART * self.alpha:
+            return part  # it will not be suspected, and nothing else asks for more
         cut = [panel.grey[y : y + size, x : x + size] for y, x in corners[part.windows]]
         pixels = torch.from_numpy(np.stack(cut))[:, None]
         # As tiles, since the calibration of tiles reads it: a window sees its neighbours.
