@@ -162,7 +162,7 @@ def test_panels_are_told_apart_and_the_reason_names_what_was_measured(screener: 
         assert cell in finding.reason
         assert CELLS[OWN] in finding.reason
         assert (
-            f"of generated panels like it, {real.power:.0%} would be suspected." in finding.reason
+            f"Of generated panels like it, {real.power:.0%} would be suspected." in finding.reason
         )
 
 

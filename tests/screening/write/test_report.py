@@ -302,6 +302,30 @@ def test_the_promise_names_what_it_rests_on(
     assert "has not been measured with this pooling." in largest.text
 
 
+def test_a_model_for_any_instrument_promises_by_collections(
+    tmp_path: Path, fragments: list[dict[str, Any]]
+) -> None:
+    """Each collection and paper counts once; that parts are not searched for is said twice."""
+    calibration = {
+        "counted by": "collections and papers",
+        "groups": 40,
+        "parts": "not searched for",
+    }
+    model = HEAD["model"] | {"calibration": calibration | {"by what pixels tell": {"JPEG": "40"}}}
+
+    page, _, _ = write(tmp_path, fragments, HEAD | {"model": model})
+
+    for words in (
+        "like those of the calibration (40 at most)",
+        "each collection and each paper counts once",
+        "Parts that disagree with the rest of a panel are not searched for.",
+        "It does not look for generated parts",
+        "whose pixels tell of the same processing",
+    ):
+        assert words in page.text, words
+    assert "would need" not in page.text
+
+
 def test_a_panel_suspected_in_part_says_so_and_has_a_box(tmp_path: Path) -> None:
     """The words of the verdict, a box inside of the panel, and both numbers in report.json."""
     result = composite("a.tif", ("ai-suspected",), maps=False)

@@ -214,13 +214,13 @@ class WorldReading:
         needed = _units_for(self.alpha)
         compared = (
             f"It was compared with panels of {self.cell.num_units} collections and papers whose"
-            f" pixels tell of the same processing ({self.history})"
+            f" pixels tell of the same processing: {self.history}."
         )
         if self.cell.num_units < needed:
-            return f"{compared}: too few for a verdict, which needs {needed}."
+            return f"{compared} These are too few for a verdict, which needs {needed}."
         if not self.cell.families:
-            return f"{compared}, but with too few generated panels for a verdict."
-        return f"{compared}; of generated panels like it, {self.power:.0%} would be suspected."
+            return f"{compared} No generator has enough panels among them for a verdict."
+        return f"{compared} Of generated panels like it, {self.power:.0%} would be suspected."
 
     def p_values(self, logit: float) -> tuple[float, float]:
         """Return p_real and p_fake of a panel score."""
