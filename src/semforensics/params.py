@@ -509,7 +509,7 @@ class PackageWorldParams(PackageModelParams):
     """What the model for any instrument says of itself."""
 
     num_references: int = Field(gt=0)
-    """Crops whose fingerprints it carries, to recognise them by."""
+    """Crops of whose spectra it carries the percentiles."""
 
 
 class PackageDatasetParams(Section):

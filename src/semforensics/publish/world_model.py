@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from semforensics.core.blocks import assemble
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
@@ -27,7 +26,6 @@ from semforensics.detector.traces import CELLS
 from semforensics.detector.world_calibration import (
     CALIBRATION_FILE,
     Specimen,
-    largest_blocks,
     of_folds,
     of_published,
 )
@@ -41,8 +39,6 @@ from semforensics.screening.judge.references import References
 from semforensics.screening.judge.world_model import KIND
 
 MOST_BYTES = 12_000_000
-_OTHERS = 5  # one group in so many is none of the references: it shows how near others come
-_MOST_OTHERS = 60  # pictures of them that are searched
 _ALPHA = 0.05
 _TILE_COUNTS = (1, 4, 16)
 _SEED = 0
@@ -92,7 +88,7 @@ def package_world(
     parts_of = {part: load_world(networks / part) for part in get_args(WorldPart)}
     specimens = list(of_folds(data, parts_of))
     domain = _fit_domain(specimens[::2], of_published(data, parts_of["all"], published), size_px)
-    references = _measure_references(data, table, params.num_references)
+    references = _measure_references(data.cropped, table, params.num_references)
     parts = measure_world_parts(specimens, size_px, seed=_SEED)
     families = sorted({family for _, _, family, _ in panels["panels"]} - {""})
     about = {
@@ -168,23 +164,19 @@ def _fit_domain(reals: Iterable[Specimen], papers: Iterable[Specimen], size_px: 
     return WorldDomain.fit(several, np.random.default_rng(_SEED))
 
 
-def _measure_references(data: WorldData, table: pd.DataFrame, number: int) -> References:
-    """Fingerprint crops of each collection; pictures of other groups show how near others come.
+def _measure_references(cropped: Path, table: pd.DataFrame, number: int) -> References:
+    """Measure the spectra of crops, by the square root of their collections' size as in training.
 
-    Collections have a share by the square root of their size, as in training.
+    Crops are not made recognisable: of many collections some are so plain that pictures of others
+    come as near to them as their own copies.
     """
-    groups = sorted(table["group"].unique())
-    others = table["group"].isin(groups[::_OTHERS] if len(groups) > 1 else groups)
-    kept = table[~others] if len(groups) > 1 else table
-    counts = kept["collection"].value_counts()
+    counts = table["collection"].value_counts()
     shares = counts**0.5 / (counts**0.5).sum()
     chosen = pd.concat(
         crops.sample(min(len(crops), max(1, round(number * shares[name]))), random_state=_SEED)
-        for name, crops in kept.groupby("collection")
+        for name, crops in table.groupby("collection")
     ).sort_values("file")
-    reals = stack_crops(data.cropped / file for file in chosen["file"])
-    pictures = [assemble(data.cropped, places) for _, places in largest_blocks(data, table[others])]
-    return References.measure(reals, tuple(chosen["file"]), pictures[:_MOST_OTHERS])
+    return References.of_spectra(stack_crops(cropped / file for file in chosen["file"]))
 
 
 def _card(

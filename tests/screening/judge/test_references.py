@@ -114,3 +114,15 @@ def test_white_noise_is_as_strong_in_the_corners() -> None:
 
     assert fineness(frequencies, np.full(70, 12.0)) == pytest.approx(0)
     assert fineness(frequencies, -20 * frequencies) < -4
+
+
+def test_references_of_spectra_alone_recognise_nothing() -> None:
+    """They are stored and rebuilt as others are."""
+    reals = np.stack([original(0)[:64, :64], original(1)[:64, :64]])
+    spectra = References.of_spectra(reals)
+
+    again = References.restore(spectra.tensors(), spectra.numbers())
+
+    np.testing.assert_array_equal(again.spectra_db, spectra.spectra_db)
+    assert again.find(original(0)) is None
+    assert again.size_px == 64

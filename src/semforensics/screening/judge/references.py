@@ -11,7 +11,7 @@ pixel around the very best.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,8 +101,6 @@ class References:
         size_px = int(reals.shape[-1])
         if size_px < CELLS:
             raise InputError(f"crops of {size_px} px, need at least {CELLS}")
-        frequencies, power = radial_power_spectra(reals)
-        spectra = to_db(power)
         step = size_px // CELLS
         fingerprints = np.concatenate(
             [_fingerprints(_shrink(real, step)[None, :CELLS, :CELLS]) for real in reals]
@@ -111,15 +109,27 @@ class References:
         distances = [one[0] for one in found if one is not None]
         if not distances:
             raise InputError(f"{len(others)} others, all smaller than a crop of {size_px} px")
+        return replace(
+            cls.of_spectra(reals),
+            fingerprints=fingerprints,
+            names=tuple(names),
+            nearest=_SAFETY * min(distances),
+        )
+
+    @classmethod
+    def of_spectra(cls, reals: UInt8[np.ndarray, "n side side"]) -> "References":
+        """Measure the spectra of at least one training real alone: none will be recognised."""
+        frequencies, power = radial_power_spectra(reals)
+        spectra = to_db(power)
         return cls(
             frequencies.astype(np.float32),
             np.percentile(spectra, PERCENTILES, axis=0).astype(np.float32),
             float(np.percentile(fineness(frequencies, spectra), 5)),
             float(np.percentile(reach(frequencies, spectra), 95)),
-            fingerprints,
-            tuple(names),
-            _SAFETY * min(distances),
-            size_px,
+            np.empty((0, FREQUENCIES, FREQUENCIES), dtype=np.int8),
+            (),
+            0.0,
+            int(reals.shape[-1]),
         )
 
     def find(self, panel: Grey) -> dict[str, Any] | None:
@@ -128,8 +138,10 @@ class References:
         Returns:
             The nearest real with `distance` (share of differing bits), `threshold`, `crop` (its
             name), the `box` of the panel it lies in, and its `transform`: how the panel shows it;
-            None where none is suspiciously near, or the panel is smaller than a crop.
+            None where none is suspiciously near or known, or the panel is smaller than a crop.
         """
+        if not self.names:
+            return None
         step = self.size_px // CELLS
         found = _search(panel, self.fingerprints, step)
         if found is None or found[0] >= self.nearest:
@@ -150,7 +162,7 @@ class References:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what goes into a model file; the bits of the fingerprints are packed."""
-        bits = self.fingerprints.reshape(len(self.names), -1)[:, 1:]
+        bits = self.fingerprints.reshape(len(self.names), FREQUENCIES**2)[:, 1:]
         arrays = {
             "frequencies": self.frequencies,
             "spectra_db": self.spectra_db,
