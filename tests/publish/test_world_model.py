@@ -63,8 +63,12 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     catalogue.to_csv(root / "catalogue.csv", index=False)
     torch.manual_seed(0)
     for part in get_args(WorldPart):
-        state, meta = WorldNetwork().state_dict(), {"architecture": "world", "arguments": {}}
-        save_checkpoint(root / "world" / part / MODEL_FILE, state, meta, half=True)
+        left_out = [] if part == "all" else [f"collection {part[-1]}"]
+        meta = {"architecture": "world", "arguments": {}, "left_out": left_out}
+        path = root / "world" / part / MODEL_FILE
+        save_checkpoint(
+            path, WorldNetwork().state_dict(), meta | {"family_left_out": None}, half=True
+        )
     rng = np.random.default_rng(0)
     kinds = [("", f"unit {i}") for i in range(24)] + [("one", f"u {i}") for i in range(LEAST_FAKES)]
     panels = [

@@ -32,6 +32,7 @@ from semforensics.detector.world_data import (
     WorldData,
     draw_images,
     load_world,
+    read_fold,
     with_collections,
 )
 from semforensics.detector.world_network import WorldNetwork
@@ -89,7 +90,10 @@ def calibrate_world(
             write_off(temporary, "train_world is off")
         return f"off: train_world is; {folder / OFF_FILE}"
     parts = {part: load_world(networks / part).to(device) for part in get_args(WorldPart)}
-    specimens = [*of_folds(data, parts), *of_published(data, parts["all"], params.published)]
+    specimens = [
+        *of_folds(data, networks, parts),
+        *of_published(data, parts["all"], params.published),
+    ]
     specimens += of_generators(data, parts["all"], generators)
     size_px = len(read_crop(data.cropped / data.learned()["file"].iloc[0]))
     rows = []
@@ -104,14 +108,18 @@ def calibrate_world(
     return f"{len(rows)} panels of {len({row['unit'] for row in rows})} units; in {folder}"
 
 
-def of_folds(data: WorldData, parts: Mapping[str, WorldNetwork]) -> Iterator[Specimen]:
+def of_folds(
+    data: WorldData, networks: Path, parts: Mapping[str, WorldNetwork]
+) -> Iterator[Specimen]:
     """Yield a real of each micrograph and its fake, with the network of the fold that left it out.
 
-    The fake is of the family that this fold left out.
+    The fake is of the family that this fold left out. What it left out its own file says, in
+    `networks`: nothing else could promise that it has not seen a panel.
     """
     table, families = data.learned(), data.families()
-    for index, fold in enumerate(data.folds()):
-        network, family = parts[f"fold_{index}"], fold.family or next(iter(families))
+    for name in [name for name in parts if name != "all"]:
+        network, fold = parts[name], read_fold(networks / name)
+        family = fold.family or next(iter(families))
         unseen = table[table["collection"].isin(fold.collections)]
         for unit, places in largest_blocks(data, unseen):
             yield Specimen(unit, "", assemble(data.cropped, places), network)

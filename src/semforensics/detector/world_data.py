@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from semforensics.core.checkpoints import load_network
+from semforensics.core.checkpoints import load_checkpoint, load_network, refused_as
 from semforensics.core.errors import InputError
 from semforensics.core.tables import is_measured, read_splits
 from semforensics.detector.scoring import MODEL_FILE
@@ -78,6 +78,21 @@ def load_world(folder: Path) -> WorldNetwork:
         InputError: The file holds something else.
     """
     return load_network(folder / MODEL_FILE, {"world": WorldNetwork}, "train-world")[0].eval()
+
+
+def read_fold(folder: Path) -> Fold:
+    """Return what a network has not seen, as its own file says.
+
+    Raises:
+        FileNotFoundError: The folder holds no network.
+        InputError: The file does not say so.
+    """
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `train-world` makes it")
+    _, meta = load_checkpoint(path)
+    with refused_as(f"{path}: does not say what it has not seen"):
+        return Fold(tuple(map(str, meta["left_out"])), meta["family_left_out"])
 
 
 def divide(collections: Sequence[str], families: Sequence[str], number: int) -> list[Fold]:

@@ -86,7 +86,7 @@ def package_world(
     table = data.learned()
     size_px = len(read_crop(data.cropped / table["file"].iloc[0]))
     parts_of = {part: load_world(networks / part) for part in get_args(WorldPart)}
-    specimens = list(of_folds(data, parts_of))
+    specimens = list(of_folds(data, networks, parts_of))
     domain = _fit_domain(specimens[::2], of_published(data, parts_of["all"], published), size_px)
     references = _measure_references(data.cropped, table, params.num_references)
     parts = measure_world_parts(specimens, size_px, seed=_SEED)
