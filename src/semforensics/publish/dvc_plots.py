@@ -28,6 +28,8 @@ class DrawnPlot:
     revisions: tuple[str, ...]
     """That it shows: all that have it for curves, one for a picture that a stage made."""
     path: Path
+    is_same: bool = False
+    """Curves of several revisions that all have the same values."""
 
 
 def render_plots(repository: Path, revisions: Sequence[str], folder: Path) -> list[DrawnPlot]:
@@ -48,7 +50,9 @@ def render_plots(repository: Path, revisions: Sequence[str], folder: Path) -> li
         for plot, entries in _plots(repository, revisions, Path(name)).items():
             for entry in entries:
                 shown = tuple(str(revision) for revision in entry["revisions"])
+                is_same = False
                 if entry["type"] == "vega":
+                    is_same = _is_same(entry["content"])
                     path = pictures / f"{_file_name(plot)}.png"
                     path.write_bytes(vl_convert.vegalite_to_png(entry["content"], scale=_SCALE))
                 else:
@@ -56,7 +60,7 @@ def render_plots(repository: Path, revisions: Sequence[str], folder: Path) -> li
                     stem = _file_name(f"{Path(plot).with_suffix('')}_{'_'.join(shown)}")
                     path = pictures / f"{stem}{source.suffix}"
                     shutil.copy(source, path)
-                drawn.append(DrawnPlot(plot, shown, folder / path.name))
+                drawn.append(DrawnPlot(plot, shown, folder / path.name, is_same))
     return drawn
 
 
@@ -70,6 +74,17 @@ def _plots(
         raise InputError(f"dvc {' '.join(command)}: {done.stderr.strip()}")
     found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)["data"]
     return found
+
+
+def _is_same(content: str | dict[str, Any]) -> bool:
+    """Whether a filled template shows the same values of two or more revisions."""
+    template = json.loads(content) if isinstance(content, str) else content
+    rows: dict[str, list[str]] = {}
+    for row in template["data"]["values"]:
+        values = {name: value for name, value in row.items() if not name.startswith("rev")}
+        rows.setdefault(row["rev"], []).append(json.dumps(values, sort_keys=True))
+    first, *others = (sorted(values) for values in rows.values())
+    return bool(others) and all(values == first for values in others)
 
 
 def _file_name(text: str) -> str:

@@ -5,66 +5,46 @@ pulled, and writes a Markdown page with pictures beside it. Nothing is run again
 machine would differ, and whether dvc.lock belongs to the code is asked of DVC (`stale_stages`).
 """
 
-import itertools
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.markdown import markdown_table
+from semforensics.figures.changes import changes_figure
+from semforensics.figures.matrix import name_of
+from semforensics.figures.style import save_figure
+from semforensics.publish.changes import Change, Measured, exact, flatten, measured_in, results_in
 from semforensics.publish.dvc import run_dvc
 from semforensics.publish.dvc_plots import DrawnPlot, render_plots
-from semforensics.publish.rendering import code, number, render
+from semforensics.publish.rendering import code, render, text
+from semforensics.trials.headline import headline_sources, trials_sources
 
-_HIGHER_IS_BETTER = re.compile(
-    r"accuracy|average_precision|auroc|true_positive_rate|decided|passed|coverage|density"
-    r"|^precision_|^recall_|compactness_supported"
-)
-_LOWER_IS_BETTER = re.compile(
-    r"false_alarms|misses|false_positive_rate|flagged|equal_error_rate|^ece|brier|log_loss|^kid_"
-    r"|^spectrum_distance|^particle_size_distance|^n_fragile|^n_biased|_change$"
-)
-_NO_JUDGEMENT = re.compile(r"_low$|_high$|_sd$|_floor$|^max_false_positive_rate$")
-
-_HEADLINE = "headline"  # the file that comes first
+# Copies of numbers of other files, and what finds the originals.
+_HEADLINES = {
+    "metrics/headline.json": headline_sources,
+    "metrics/trials.json": trials_sources,
+}
+_DETECTOR = re.compile(r"metrics/classifier/(.+)\.json")
+_OF_REALS = ("accuracy_real", "decided_real", "false_alarms_of_decided")  # on all generators alike
+_FACTS = ("data", "protocol", "n_real", "n_fake", "n_groups")  # where they differ, nothing compares
+_PANELS = {
+    "accuracy": "Accuracy",
+    "average_precision": "Average precision",
+    "decided_real": "Reals decided",
+    "decided_fake": "Fakes decided",
+    "false_alarms_of_decided": "False alarms",
+}
 _MAX_ROWS = 200  # of one table: a longer one is not read
 
-
-@dataclass(frozen=True)
-class Change:
-    """One metric or parameter in two revisions; None: it is not there."""
-
-    file: str
-    key: str
-    old: Any
-    new: Any
-
-    @property
-    def step(self) -> float | None:
-        """New minus old, where both are numbers."""
-        numbers = (int, float)
-        if not (isinstance(self.old, numbers) and isinstance(self.new, numbers)):
-            return None
-        return float(self.new) - float(self.old)
-
-    @property
-    def mark(self) -> str:
-        """▲ better, ▼ worse, ↑ ↓ neither, as far as the name of the metric tells."""
-        name = self.key.rsplit(".", 1)[-1]
-        if not self.step:
-            return ""
-        is_up = self.step > 0
-        if not _NO_JUDGEMENT.search(name):
-            if _LOWER_IS_BETTER.search(name):  # first: false alarms *of decided*
-                return "▼ worse" if is_up else "▲ better"
-            if _HIGHER_IS_BETTER.search(name):
-                return "▲ better" if is_up else "▼ worse"
-        return "↑" if is_up else "↓"
+Metrics = dict[str, dict[str, Any]]
+"""What the files of a revision hold, by their paths."""
 
 
 def stale_stages(repository: Path) -> list[str]:
@@ -84,105 +64,198 @@ def stale_stages(repository: Path) -> list[str]:
 def write_report(base: str, head: str, out: Path, repository: Path) -> int:
     """Write `report.md` and its pictures; return the number of warnings.
 
-    A warning is a headline number that fell by more than its interval. The data of both revisions
-    must be in the cache.
+    A warning is a result that got worse by more than its interval (`Change.is_worse`). The data of
+    both revisions must be in the cache.
 
     Raises:
         InputError: A revision is unknown, or DVC refuses.
     """
-    metrics = _diff(repository, "metrics", base, head, _metrics_files(repository, base, head))
-    params = _diff(repository, "params", base, head)
-    changed = [change for change in metrics if change.old != change.new]
-    warnings = list(_warnings(metrics))
+    before, after = (_read_metrics(repository, revision) for revision in (base, head))
+    pairs = _pair(before, after)
+    results = {file: _once(found) for file, found in pairs.items()}
+    headline = _pair_headline(before, after)
+    num_worse = sum(change.is_worse for found in results.values() for change in found)
+    shown = _picture_rows(pairs)
     with atomic_folder(out) as folder:
+        plots = _changed_plots(render_plots(repository, [base, head], folder / "plots"))
+        if not shown.empty:
+            (folder / "plots").mkdir(exist_ok=True)
+            figure = changes_figure(shown, before=base, after=head)
+            save_figure(figure, folder / "plots/changes.png")
         page = render(
             "report.md",
             base=base,
             head=head,
-            warnings=warnings,
-            params=params,
-            metrics=changed,
-            num_same=len(metrics) - len(changed),
-            pictures=_changed_pictures(render_plots(repository, [base, head], folder / "plots")),
-            tables=_tables,
+            num_worse=num_worse,
+            headline=headline,
+            headline_table=_headline_table(headline),
+            detectors_table=_detectors_table(results),
+            has_picture=not shown.empty,
+            params=_params(repository, base, head),
+            facts=_other_facts(before, after),
+            results=results,
+            results_table=_results_table,
+            plots=plots,
         )
         (folder / "report.md").write_text(page.rstrip() + "\n", encoding="utf-8")
-    return len(warnings)
+    return num_worse
 
 
-def _metrics_files(repository: Path, *revisions: str) -> list[str]:
-    """Name all files of metrics, not only the few that `dvc metrics` shows by itself."""
-    found: set[str] = set()
-    for revision in revisions:
-        command = ["git", "ls-tree", "-r", "--name-only", "--end-of-options", revision]
+def _read_metrics(repository: Path, revision: str) -> Metrics:
+    """Read all files of metrics, not only the few that `dvc metrics` shows by itself."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
         done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InputError(f"{revision}: {done.stderr.strip()}")
-        found |= {n for n in done.stdout.splitlines() if re.fullmatch(r"metrics(/.+)?\.json", n)}
-    return sorted(found)
+        return done.stdout
+
+    names = git("ls-tree", "-r", "-z", "--name-only", "--end-of-options", revision).split("\0")
+    found: Metrics = {}
+    for name in sorted(name for name in names if re.fullmatch(r"metrics(/.+)?\.json", name)):
+        try:
+            content = json.loads(git("show", "--end-of-options", f"{revision}:./{name}"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{revision}: {name}: not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{revision}: {name}: not a JSON object")
+        found[name] = content
+    return found
 
 
-def _diff(
-    repository: Path, kind: str, base: str, head: str, files: Sequence[str] = ()
-) -> list[Change]:
-    """List metrics or params of two revisions, equal ones too, sorted by file and key."""
-    targets = ["--targets", *files] if files else []
-    done = run_dvc(repository, kind, "diff", "--json", "--all", *targets, "--", base, head)
+def _params(repository: Path, base: str, head: str) -> list[tuple[str, Any, Any]]:
+    """List the parameters that differ: name, before, after."""
+    done = run_dvc(repository, "params", "diff", "--json", "--", base, head)
     if done.returncode:
-        raise InputError(f"dvc {kind} diff {base} {head}: {done.stderr.strip()}")
-    found: Mapping[str, Mapping[str, Mapping[str, Any]]] = json.loads(done.stdout or "{}")
+        raise InputError(f"dvc params diff {base} {head}: {done.stderr.strip()}")
+    found: dict[str, dict[str, dict[str, Any]]] = json.loads(done.stdout or "{}")
     return [
-        Change(file, key, value.get("old"), value.get("new"))
-        for file, keys in sorted(
-            found.items(), key=lambda item: (_HEADLINE not in item[0], item[0])
-        )
+        (key if file == "params.yaml" else f"{file}: {key}", value.get("old"), value.get("new"))
+        for file, keys in sorted(found.items())
         for key, value in sorted(keys.items())
     ]
 
 
-def _warnings(metrics: Sequence[Change]) -> Iterator[tuple[Change, float, float]]:
-    """Find the numbers that left their interval on the bad side; yield its old ends too."""
-    old = {(c.file, c.key): c.old for c in metrics}
-    for change in metrics:
-        low, high = (old.get((change.file, f"{change.key}{end}")) for end in ("_low", "_high"))
-        if "worse" not in change.mark or change.step is None:
+def _pair(before: Metrics, after: Metrics) -> dict[str, list[Change]]:
+    """Pair the results of all files but the headline's."""
+    pairs = {}
+    for file in sorted({*before, *after} - {*_HEADLINES}):
+        old, new = (results_in(metrics.get(file, {})) for metrics in (before, after))
+        keys = list(dict.fromkeys([*new, *old]))
+        pairs[file] = [Change(key, old.get(key), new.get(key)) for key in keys]
+    return pairs
+
+
+def _once(changes: Sequence[Change]) -> list[Change]:
+    """Keep one of the equal changes that reals make on each generator."""
+    found: dict[object, Change] = {}
+    for change in changes:
+        is_of_reals = change.name in _OF_REALS
+        found.setdefault((change.name, change.old, change.new) if is_of_reals else change, change)
+    return list(found.values())
+
+
+def _pair_headline(before: Metrics, after: Metrics) -> list[tuple[str, Change]]:
+    """Pair the numbers of the headline, with the words for them."""
+    old, new = _headline_numbers(before), _headline_numbers(after)
+    words = {name: found[0] for name, found in (old | new).items()}
+    none = "", None
+    return [
+        (words[name], Change(name, old.get(name, none)[1], new.get(name, none)[1]))
+        for name in words
+    ]
+
+
+def _headline_numbers(metrics: Metrics) -> dict[str, tuple[str, Measured | None]]:
+    """Find words and number by name, with the interval of the file that the number is from."""
+    found: dict[str, tuple[str, Measured | None]] = {}
+    for file, sources_of in _HEADLINES.items():
+        try:
+            sources = sources_of(lambda name: metrics[f"metrics/{name}.json"])
+        except (AttributeError, KeyError, StopIteration, TypeError, ValueError):
+            continue  # not measured, or by another version
+        copies = flatten(metrics.get(file, {}))
+        for source in sources:
+            number: Measured | None
+            if source.key is None:
+                number = exact(source.value)
+            else:
+                number = measured_in(flatten(metrics[f"metrics/{source.file}.json"]), source.key)
+            joined = number and number.joined(measured_in(copies, source.name))
+            found[source.name] = source.words, joined
+    return found
+
+
+def _headline_table(headline: Sequence[tuple[str, Change]]) -> str:
+    rows = [[text(words), *_cells(change)] for words, change in headline]
+    return markdown_table(["headline", "before", "after", ""], rows) if rows else ""
+
+
+def _detectors_table(results: Mapping[str, Sequence[Change]]) -> str:
+    """Return a line per detector: how many results left their intervals, and the worst change."""
+    rows = []
+    for file, changes in results.items():
+        if changes and (detector := _DETECTOR.fullmatch(file)):
+            counts = [sum(getattr(c, way) for c in changes) for way in ("is_worse", "is_better")]
+            worst = min(changes, key=lambda change: (not change.is_worse, change.gain))
+            shown = [f"`{code(worst.key)}`", *_cells(worst)] if worst.gain < 0 else ["-"] * 4
+            rows.append([f"`{code(detector[1])}`", *map(str, counts), *shown])
+    names = ["detector", "worse", "better", "worst change", "before", "after", ""]
+    return markdown_table(names, rows) if rows else ""
+
+
+def _results_table(changes: Sequence[Change]) -> str:
+    """Return the results that differ, first those that left their intervals."""
+    changed = [change for change in changes if not change.is_same]
+    changed.sort(key=lambda change: (not change.is_worse, not change.is_better))
+    rows = [[f"`{code(change.key)}`", *_cells(change)] for change in changed[:_MAX_ROWS]]
+    table = markdown_table(["result", "before", "after", ""], rows)
+    num_left_out = len(changed) - len(rows)
+    return table + (f"\n{num_left_out} more are left out.\n" if num_left_out else "")
+
+
+def _cells(change: Change) -> list[str]:
+    old, new = ("-" if one is None else str(one) for one in (change.old, change.new))
+    return [old, new, change.verdict]
+
+
+def _other_facts(before: Metrics, after: Metrics) -> list[tuple[str, Any, Any]]:
+    """List what was measured on other data: the name of a fact, before, after."""
+    found: dict[str, tuple[str, Any, Any]] = {}
+    for file in sorted({*before} & {*after}):
+        old, new = flatten(before[file]), flatten(after[file])
+        for key in sorted({*old} & {*new}):
+            fact = key.rpartition(".")[2], old[key], new[key]
+            if fact[0] in _FACTS and old[key] != new[key]:
+                found.setdefault(str(fact), fact)
+    return list(found.values())
+
+
+def _picture_rows(pairs: Mapping[str, Sequence[Change]]) -> pd.DataFrame:
+    """Return what `changes_figure` draws: a row per detector, generator and panel."""
+    rows = []
+    for file, changes in pairs.items():
+        if not (detector := _DETECTOR.fullmatch(file)):
             continue
-        if not (isinstance(low, int | float) and isinstance(high, int | float)):
-            continue
-        if change.new < low if change.step < 0 else change.new > high:
-            yield change, low, high
+        by_key = {change.key: change for change in changes}
+        for generator in dict.fromkeys(key.rpartition(".")[0] for key in by_key):
+            for name, panel in _PANELS.items():
+                if change := by_key.get(f"{generator}.{name}"):
+                    line = f"{name_of(detector[1])} on {name_of(generator)}"
+                    rows.append({"line": line, "panel": panel, **change.as_row()})
+    return pd.DataFrame(rows)
 
 
-def _tables(changes: Sequence[Change], names: Sequence[str]) -> str:
-    """Return one table per file."""
-    parts: list[str] = []
-    for file, group in itertools.groupby(changes, key=lambda change: change.file):
-        rows = [
-            [
-                f"`{code(change.key)}`",
-                number(change.old),
-                number(change.new),
-                "" if change.step is None else f"{change.step:+.4g}",
-                change.mark,
-            ][: len(names)]
-            for change in group
-            if change.old != change.new
-        ]
-        if rows:
-            parts.append(f"`{code(file)}`\n\n{markdown_table(names, rows[:_MAX_ROWS])}")
-        if len(rows) > _MAX_ROWS:
-            parts.append(f"{len(rows) - _MAX_ROWS} more are left out.\n")
-    return "\n".join(parts) or "None.\n"
-
-
-def _changed_pictures(drawn: Sequence[DrawnPlot]) -> dict[str, list[DrawnPlot]]:
-    """Group pictures by their plot; delete those whose before and after are the same bytes."""
+def _changed_plots(drawn: Sequence[DrawnPlot]) -> dict[str, list[DrawnPlot]]:
+    """Group pictures by their plot; delete those that show the same before and after."""
     groups: dict[str, list[DrawnPlot]] = {}
     for plot in drawn:
         groups.setdefault(plot.name, []).append(plot)
     for name, plots in list(groups.items()):
         is_pair = len(plots) == 2 and all(len(plot.revisions) == 1 for plot in plots)
-        if is_pair and plots[0].path.read_bytes() == plots[1].path.read_bytes():
+        is_same = is_pair and plots[0].path.read_bytes() == plots[1].path.read_bytes()
+        if is_same or all(plot.is_same for plot in plots):
             for plot in groups.pop(name):
                 plot.path.unlink()
     return groups
