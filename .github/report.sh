@@ -20,8 +20,11 @@ git worktree add --quiet --detach .scratch/base "$base"
 (cd .scratch/base && dvc pull --quiet --allow-missing) || echo "no data of the base: $base" >&2
 git worktree remove --force .scratch/base
 semforensics pull-request-report "$base" "$head" "$out"
-if [ "$lock" -ne 0 ]; then
-  printf '\n## dvc.lock\n\nNot of this code and these parameters; run `dvc repro` and commit.\n\n' >> "$out/report.md"
-  printf '    %s\n' "$stages" >> "$out/report.md"
+if [ "$lock" -ne 0 ]; then # at the top: a comment leaves out the end
+  page=$(< "$out/report.md")
+  {
+    printf '⚠ **`dvc.lock` does not belong to this code and these parameters**: run `dvc repro` and commit.\n\n'
+    printf 'Stale: `%s`.\n\n%s\n' "$(sed 's/^stale: //' <<< "$stages" | paste -sd ' ')" "$page"
+  } > "$out/report.md"
 fi
 exit "$lock"

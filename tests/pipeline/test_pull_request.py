@@ -13,7 +13,7 @@ from PIL import Image
 
 from semforensics.publish import review as pull_request
 from semforensics.publish.dvc_plots import DrawnPlot
-from semforensics.publish.review import Change, stale_stages, write_report
+from semforensics.publish.review import stale_stages, write_report
 from tests.detector.conftest import SHARES, recipe, write_data
 from tests.pipeline.conftest import ROOT
 
@@ -29,10 +29,10 @@ STAGES = {
         },
         "evaluate_classifier": {
             "cmd": f"{STAGE} evaluate-classifier fastgan data/classifier data/cropped "
-            "data/splits.csv data/fakes metrics/fastgan.json plots",
+            "data/splits.csv data/fakes metrics/classifier/fastgan.json plots",
             "deps": ["data/classifier"],
             "params": ["evaluate_classifier"],
-            "outs": ["plots", {"metrics/fastgan.json": {"cache": False}}],
+            "outs": ["plots", {"metrics/classifier/fastgan.json": {"cache": False}}],
         },
     },
     "plots": [
@@ -98,7 +98,7 @@ def run(folder: Path, *command: str) -> None:
 
 
 def test_a_worse_classifier_is_reported_as_such(repository: Path, tmp_path: Path) -> None:
-    """Both tables, arrows, a warning for each number that left its interval, and pictures."""
+    """A warning for each result that left its interval, a row with both intervals, pictures."""
     out = tmp_path / "report"
 
     count = write_report("main", "change", out, repository)
@@ -106,31 +106,53 @@ def test_a_worse_classifier_is_reported_as_such(repository: Path, tmp_path: Path
     page = re.sub(" +", " ", (out / "report.md").read_text())  # columns of tables are padded
     old, new = (accuracy(repository, revision) for revision in ("main", "change"))
     assert new["accuracy_at_half"] < old["accuracy_at_half_low"]
+    assert old["accuracy_at_half"] > new["accuracy_at_half_high"]
     assert count >= 1
-    assert f"⚠ **{count} numbers got worse by more than their 95 % interval:**" in page
-    warned = page.split("## Parameters")[0]
-    before = f"{old['accuracy_at_half']:.4g} ({old['accuracy_at_half_low']:.4g} to"
-    assert f"`fastgan.accuracy_at_half`: {before}" in warned
-    assert "| `train_classifier.lr` | 0.005 | 1e-07 |" in page
-    assert "| `train_classifier.epochs` | 40 | 1 |" in page
-    ends = old["accuracy_at_half"], new["accuracy_at_half"]
-    row = "| `fastgan.accuracy_at_half` | {:.4g} | {:.4g} | {:+.4g} |".format(
-        *ends, ends[1] - ends[0]
+    assert f"⚠ **Worse by more than the interval: {count} results in all.**" in page
+    assert "`train_classifier.lr` 0.005 → 1e-07" in page
+    assert "`train_classifier.epochs` 40 → 1" in page
+    before, after = (
+        f"{n['accuracy_at_half']:.3g} ({n['accuracy_at_half_low']:.3g} to "
+        f"{n['accuracy_at_half_high']:.3g})"
+        for n in (old, new)
     )
-    assert f"{row} ▼ worse |" in page
+    row = f"| `fastgan.accuracy_at_half` | {before} | {after} | ⚠ **worse** |"
+    first, _, folded = page.partition("<details>")
+    assert row in folded
+    (line,) = (line for line in first.splitlines() if line.startswith("| `fastgan`"))
+    assert f"| `fastgan` | {count} | 0 | `fastgan." in line, "one line for the detector"
+    assert "⚠ **worse** |" in line
     assert "train_classifier.batch" not in page, "what did not change is left out"
+    for what in ("_low`", "_high`", "threshold", "temperature", "`alpha`"):
+        assert what not in page, "what is no result is left out"
+    assert len(first.splitlines()) < 30, "one screen before the fold"
+    assert first.count("<img ") == 1
     pictures = sorted((out / "plots").iterdir())
-    assert [p.name for p in pictures] == ["losses.png"]
-    with Image.open(pictures[0]) as picture:
-        assert picture.format == "PNG"
-        assert len(picture.convert("L").getcolors(256)) > 20, "curves, not an empty frame"
-    assert 'src="plots/losses.png"' in page
+    assert [p.name for p in pictures] == ["changes.png", "losses.png"]
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert len(picture.convert("L").getcolors(256)) > 20, "marks, not an empty frame"
+        assert f'src="plots/{path.name}"' in page
+
+
+def test_a_revision_beside_itself_has_nothing_to_report(repository: Path, tmp_path: Path) -> None:
+    """No warning, no result, and no plot of twice the same curves."""
+    run(repository, "git", "tag", "-f", "same", "main")
+
+    count = write_report("main", "same", tmp_path / "report", repository)
+
+    page = (tmp_path / "report/report.md").read_text()
+    assert count == 0
+    assert "No result got worse by more than its interval." in page
+    assert "<details>" not in page
+    assert [path.name for path in (tmp_path / "report/plots").iterdir()] == ["changes.png"]
 
 
 def accuracy(repository: Path, revision: str) -> dict[str, float]:
     """The numbers that one revision's metrics hold."""
     shown = subprocess.run(
-        ["git", "show", f"{revision}:metrics/fastgan.json"],
+        ["git", "show", f"{revision}:metrics/classifier/fastgan.json"],
         cwd=repository, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     return json.loads(shown)["fastgan"]
@@ -140,10 +162,10 @@ def test_a_better_classifier_raises_no_warning(repository: Path, tmp_path: Path)
     """The other way round, the same numbers are better."""
     count = write_report("change", "main", tmp_path / "report", repository)
 
-    page = (tmp_path / "report/report.md").read_text()
-    assert "▲ better" in page
-    assert (count == 0) == ("No number with an interval got worse" in page)
-    assert "`fastgan.accuracy_at_half`" not in page.split("## Parameters")[0]
+    page = re.sub(" +", " ", (tmp_path / "report/report.md").read_text())
+    (row,) = (one for one in page.splitlines() if one.startswith("| `fastgan.accuracy_at_half`"))
+    assert row.endswith(" better |")
+    assert (count == 0) == ("No result got worse" in page)
 
 
 def test_a_revision_that_does_not_exist_leaves_nothing(repository: Path, tmp_path: Path) -> None:
@@ -174,45 +196,33 @@ def test_a_lock_file_of_other_parameters_is_named(repository: Path) -> None:
     assert without == ["evaluate_classifier"]
 
 
-@pytest.mark.parametrize(
-    ("key", "old", "new", "mark"),
-    [
-        ("both.accuracy", 0.9, 0.8, "▼ worse"),
-        ("false_alarms_of_decided", 0.01, 0.02, "▼ worse"),
-        ("false_alarms_of_decided", 0.02, 0.01, "▲ better"),
-        ("decided_real", 0.5, 0.6, "▲ better"),
-        ("kid_alex_conv5_mean", 0.3, 0.2, "▲ better"),
-        ("kid_alex_conv5_mean_floor", 0.3, 0.2, "↓"),
-        ("auroc_low", 0.3, 0.2, "↓"),
-        ("n_real", 3, 4, "↑"),
-        ("threshold", 0.3, 0.3, ""),
-        ("data", "simulated", "folder", ""),
-    ],
-)
-def test_what_is_better_follows_from_the_name(
-    key: str, old: object, new: object, mark: str
-) -> None:
-    """Shares of errors fall, accuracies rise, bounds and counts are neither good nor bad."""
-    assert Change("metrics.json", key, old, new).mark == mark
-
-
 def test_names_from_a_stranger_do_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Markdown, HTML and mentions in revisions, keys and values come out as text."""
+    """Markdown, HTML and mentions in revisions, files, keys and values come out as text."""
     evil = "a|b`c`<img src=x>@all\n# x"
-    changes = [Change(evil, evil, "old", evil)]
-    monkeypatch.setattr("semforensics.publish.review._diff", lambda *_: changes)
-    monkeypatch.setattr("semforensics.publish.review._metrics_files", lambda *_: [])
-    monkeypatch.setattr("semforensics.publish.review.render_plots", lambda *_: [])
+    metrics = {
+        evil: {evil: 0.1, "data": evil},
+        f"metrics/classifier/{evil[:-4]}.json": {evil: {"accuracy": 0.9, evil: 1.0}},
+    }
+    changed = {
+        evil: {evil: 0.2, "data": "b"},
+        f"metrics/classifier/{evil[:-4]}.json": {evil: {"accuracy": 0.1, evil: 2.0}},
+    }
+    read = {evil: metrics, "head": changed}
+    monkeypatch.setattr(pull_request, "_read_metrics", lambda _, revision: read[revision])
+    monkeypatch.setattr(pull_request, "_params", lambda *_: [(evil, evil, evil)] * 2)
+    monkeypatch.setattr(pull_request, "render_plots", lambda *_: [])
 
     write_report(evil, "head", tmp_path / "report", tmp_path)
 
     page = (tmp_path / "report/report.md").read_text()
-    assert "@all" not in page.replace("`a b c <img src=x>@all # x`", "")
-    assert "<img" not in page.replace("`a b c <img src=x>@all # x`", "")
+    harmless = re.sub("`[^`\n]*`", "", page)  # code is shown as it is
+    assert harmless.count("<img") == 1, "the picture of changes"
+    assert "@all" not in harmless
     assert "\n# x" not in page
+    assert page.startswith("# a\\|b")
     rows = [line for line in page.splitlines() if line.startswith("| `a b")]
     assert rows
-    assert all(line.replace("\\|", "").count("|") in (4, 6) for line in rows)
+    assert all(line.replace("\\|", "").count("|") in (5, 8) for line in rows)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda p: p.stem)
@@ -234,17 +244,19 @@ def test_workflows_are_valid_and_safe(path: Path) -> None:
 
 
 def test_pictures_that_did_not_change_are_left_out(tmp_path: Path) -> None:
-    """A pair of the same bytes is deleted; another pair and curves of both revisions stay."""
-    names = {"same": (b"1", b"1"), "other": (b"1", b"2"), "curves": (b"1",)}
+    """A pair of the same bytes and curves of the same values are deleted; all else stays."""
+    names = {
+        "same": (b"1", b"1"), "other": (b"1", b"2"), "curves": (b"1",), "same curves": (b"1",)
+    }  # fmt: skip
     drawn = []
     for name, contents in names.items():
         for index, content in enumerate(contents):
             path = tmp_path / f"{name}_{index}.png"
             path.write_bytes(content)
             revisions = ("a", "b") if len(contents) == 1 else (("a", "b")[index],)
-            drawn.append(DrawnPlot(name, revisions, path))
+            drawn.append(DrawnPlot(name, revisions, path, is_same=name == "same curves"))
 
-    kept = pull_request._changed_pictures(drawn)
+    kept = pull_request._changed_plots(drawn)
 
     assert [plot.name for plots in kept.values() for plot in plots] == ["other", "other", "curves"]
     left = sorted(path.name for path in tmp_path.iterdir())

@@ -31,10 +31,10 @@ def changes_figure(changes: pd.DataFrame, *, before: str, after: str) -> Figure:
         one.set_title(panel, size=10)
         one.set_xlim(-0.05, 1.05)
         one.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes[0].set_yticks(range(len(lines)), lines, size=9)
+    axes[0].set_yticks(range(len(lines)), [_plain(line) for line in lines], size=9)
     axes[0].set_ylim(len(lines) - 0.5, -0.5)
     words = "vermilion cross: worse by more than the intervals, green: better, blue: within them"
-    add_source(figure, f"grey: {before} · coloured: {after} ({words})")
+    add_source(figure, _plain(f"grey: {before} · coloured: {after} ({words})"))
     return figure
 
 
@@ -43,3 +43,8 @@ def _draw(
 ) -> None:
     axes.hlines(height, row[f"{end}_low"], row[f"{end}_high"], color=colour, linewidth=4, alpha=0.4)
     axes.plot(row[end], height, mark, color=colour, markersize=5)
+
+
+def _plain(text: str) -> str:
+    """Keep a dollar sign from beginning a formula."""
+    return text.replace("$", r"\$")

@@ -72,7 +72,7 @@ def _plots(
     done = run_dvc(repository, *command, "--json", "-o", str(pictures))
     if done.returncode:
         raise InputError(f"dvc {' '.join(command)}: {done.stderr.strip()}")
-    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)["data"]
+    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout).get("data", {})
     return found
 
 

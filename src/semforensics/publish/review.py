@@ -74,6 +74,7 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
     pairs = _pair(before, after)
     results = {file: _once(found) for file, found in pairs.items()}
     headline = _pair_headline(before, after)
+    changed = {file: [c for c in found if not c.is_same] for file, found in results.items()}
     num_worse = sum(change.is_worse for found in results.values() for change in found)
     shown = _picture_rows(pairs)
     with atomic_folder(out) as folder:
@@ -93,7 +94,7 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
             has_picture=not shown.empty,
             params=_params(repository, base, head),
             facts=_other_facts(before, after),
-            results=results,
+            changed={file: found for file, found in changed.items() if found},
             results_table=_results_table,
             plots=plots,
         )
@@ -206,12 +207,11 @@ def _detectors_table(results: Mapping[str, Sequence[Change]]) -> str:
 
 
 def _results_table(changes: Sequence[Change]) -> str:
-    """Return the results that differ, first those that left their intervals."""
-    changed = [change for change in changes if not change.is_same]
-    changed.sort(key=lambda change: (not change.is_worse, not change.is_better))
-    rows = [[f"`{code(change.key)}`", *_cells(change)] for change in changed[:_MAX_ROWS]]
+    """Return one row per result, first those that left their intervals."""
+    first = sorted(changes, key=lambda change: (not change.is_worse, not change.is_better))
+    rows = [[f"`{code(change.key)}`", *_cells(change)] for change in first[:_MAX_ROWS]]
     table = markdown_table(["result", "before", "after", ""], rows)
-    num_left_out = len(changed) - len(rows)
+    num_left_out = len(changes) - len(rows)
     return table + (f"\n{num_left_out} more are left out.\n" if num_left_out else "")
 
 

@@ -30,7 +30,7 @@ class Source:
     """Below `metrics`, without the suffix."""
     key: str | None
     """There, with dots; the interval is beside it, `<key>_low` and `<key>_high`. None: a count."""
-    value: float | None
+    value: float | int | None
 
 
 def headline(metrics: Path, out: Path) -> int:
@@ -52,11 +52,12 @@ def headline(metrics: Path, out: Path) -> int:
 
 def headline_trials(metrics: Path, out: Path) -> int:
     """Gather the numbers of the detector's trials, as `headline` does."""
-    return _write(
-        out,
-        metrics,
-        lambda read: {"data": read("detectors")["data"]} | _values(trials_sources(read)),
-    )
+
+    def content(read: Read) -> dict[str, Any]:
+        numbers = _values(trials_sources(read))
+        return {"data": read("detectors")["data"]} | numbers
+
+    return _write(out, metrics, content)
 
 
 def headline_sources(read: Read) -> list[Source]:
@@ -111,7 +112,7 @@ def trials_sources(read: Read) -> list[Source]:
         left_out("auroc_leave_one_out", "AUROC on a GAN left out of the training", "npr"),
         left_out(
             "auroc_leave_one_out_best_baseline",
-            "the same of the best baseline",
+            "the same, best baseline",
             detectors["best_baseline"],
         ),
         Source(
@@ -135,7 +136,7 @@ def _generators(detector: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: value for name, value in detector.items() if isinstance(value, dict)}
 
 
-def _values(sources: list[Source]) -> dict[str, float | None]:
+def _values(sources: list[Source]) -> dict[str, float | int | None]:
     return {source.name: source.value for source in sources}
 
 
