@@ -168,6 +168,46 @@ def test_a_better_classifier_raises_no_warning(repository: Path, tmp_path: Path)
     assert (count == 0) == ("No result got worse" in page)
 
 
+def test_the_headline_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers with the intervals of the files they are from, a line per detector, a picture."""
+    main, change = (
+        {
+            str(path.relative_to(ROOT)): json.loads(path.read_text())
+            for path in (ROOT / "metrics").rglob("*.json")
+        }
+        for _ in range(2)
+    )
+    for metrics, share in ((main, 0.4), (change, 0.1)):
+        tested = metrics["metrics/classifier/both.json"]["stylegan2_ada"]
+        ends = {"decided_fake_low": share - 0.05, "decided_fake_high": share + 0.05}
+        tested |= {"decided_fake": share, "threshold": share} | ends
+        metrics["metrics/audit.json"]["gates"]["permuted_labels"]["passed"] = share > 0.2
+    monkeypatch.setattr(
+        pull_request, "_read_metrics", lambda _, name: {"a": main, "b": change}[name]
+    )
+    monkeypatch.setattr(pull_request, "_params", lambda *_: [])
+    monkeypatch.setattr(pull_request, "render_plots", lambda *_: [])
+
+    count = write_report("a", "b", tmp_path / "report", tmp_path)
+
+    page = re.sub(" +", " ", (tmp_path / "report/report.md").read_text())
+    first = page.partition("<details>")[0]
+    table = [line for line in first.splitlines() if line.startswith("| ")]
+    assert count == 2
+    assert (
+        "⚠ **Worse by more than the interval: 2 of 11 headline numbers, 2 results in all.**" in page
+    )
+    assert "decided" in table[1]
+    assert "| 0.4 (0.35 to 0.45) | 0.1 (0.05 to 0.15) | ⚠ **worse** |" in table[1]
+    assert table[2] == "| red gates of the shortcut audit | 0 | 1 | ⚠ **worse** |"
+    detectors = sorted(path.stem for path in (ROOT / "metrics/classifier").glob("*.json"))
+    assert [line.split("`")[1] for line in table[4:]] == detectors
+    worst = "`stylegan2_ada.decided_fake` | 0.4 (0.35 to 0.45) | 0.1 (0.05 to 0.15) | ⚠ **worse** |"
+    assert worst in table[4]
+    assert first.count("<img ") == 1
+    assert len(first.splitlines()) < 30, "one screen"
+
+
 def test_a_revision_that_does_not_exist_leaves_nothing(repository: Path, tmp_path: Path) -> None:
     """The error names it, and no folder is left behind."""
     with pytest.raises(ValueError, match="nowhere"):

@@ -20,7 +20,7 @@ def changes_figure(changes: pd.DataFrame, *, before: str, after: str) -> Figure:
     `verdict`, "worse", "better" or "".
     """
     lines, panels = list(changes["line"].unique()), list(changes["panel"].unique())
-    figure = Figure(figsize=(10, 1.1 + 0.3 * len(lines)), layout="constrained")
+    figure = Figure(figsize=(10, 1.1 + 0.26 * len(lines)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for panel, one in zip(panels, axes, strict=True):
         for row in changes[changes["panel"] == panel].to_dict("records"):

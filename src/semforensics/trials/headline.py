@@ -86,10 +86,10 @@ def headline_sources(read: Read) -> list[Source]:
         return Source(name, words, f"distances/{nearest}", name, values[nearest])
 
     return [
-        of_classifier("accuracy", "accuracy, lowest of the GANs"),
-        of_classifier("average_precision", "average precision, lowest of the GANs"),
+        of_classifier("accuracy", "accuracy (lowest of the GANs)"),
+        of_classifier("average_precision", "average precision (lowest of the GANs)"),
         of_reals("decided_real", "reals decided"),
-        of_classifier("decided_fake", "fakes decided, lowest of the GANs"),
+        of_classifier("decided_fake", "fakes decided (lowest of the GANs)"),
         of_reals("false_alarms_of_decided", "false alarms among decided reals"),
         of_fakes("mse_min", "smallest MSE of a fake to a real"),
         of_fakes("lpips_min", "smallest LPIPS of a fake to a real"),
@@ -112,7 +112,7 @@ def trials_sources(read: Read) -> list[Source]:
         left_out("auroc_leave_one_out", "AUROC on a GAN left out of the training", "npr"),
         left_out(
             "auroc_leave_one_out_best_baseline",
-            "the same, best baseline",
+            "AUROC of the best baseline, likewise",
             detectors["best_baseline"],
         ),
         Source(
