@@ -110,6 +110,7 @@ def test_a_number_and_its_interval_are_one_text() -> None:
     assert str(Measured(0.98765, 0.9639, 0.99574)) == "0.988 (0.964 to 0.996)"
     assert str(Measured(2309.24, 2000.0, 2500.0)) == "2309 (2000 to 2500)"
     assert str(Measured(1.0, 1.0, 1.0)) == "1"
+    assert str(Measured(0.99993, 0.9994, 1.0)) == "0.9999 (0.999 to 1)"
     assert str(Measured(False)) == "False"
 
 

@@ -187,4 +187,7 @@ def flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: float) -> str:
     if isinstance(value, bool):
         return str(value)
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    short = f"{value:.3g}"
+    return short if short != "1" or value == 1 else f"{value:.4f}"  # 0.9999 is not 1

@@ -191,7 +191,11 @@ def _headline_numbers(metrics: Metrics) -> dict[str, tuple[str, Measured | None]
 def _headline_table(headline: Sequence[tuple[str, Change]]) -> str:
     """Return a row per number that changed, and the others in a line."""
     rows = [[text(words), *_cells(change)] for words, change in headline if not change.is_same]
-    same = [f"{text(words)} {change.new}" for words, change in headline if change.is_same]
+    same = [
+        f"{text(words)} {change.new and Measured(change.new.value)}"
+        for words, change in headline
+        if change.is_same
+    ]
     parts = [markdown_table(["headline", "before", "after", ""], rows)] if rows else []
     return "\n".join([*parts, f"Unchanged: {', '.join(same)}.\n"] if same else parts)
 

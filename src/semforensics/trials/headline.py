@@ -112,7 +112,7 @@ def trials_sources(read: Read) -> list[Source]:
         left_out("auroc_leave_one_out", "AUROC on a GAN left out of the training", "npr"),
         left_out(
             "auroc_leave_one_out_best_baseline",
-            "AUROC of the best baseline, likewise",
+            "AUROC of the best baseline on it",
             detectors["best_baseline"],
         ),
         Source(
