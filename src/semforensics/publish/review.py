@@ -207,9 +207,12 @@ def _detectors_table(results: Mapping[str, Sequence[Change]]) -> str:
         if changes and (detector := _DETECTOR.fullmatch(file)):
             counts = [sum(getattr(c, way) for c in changes) for way in ("is_worse", "is_better")]
             worst = min(changes, key=lambda change: (not change.is_worse, change.gain))
-            shown = [f"`{code(worst.key)}`", *_cells(worst)] if worst.gain < 0 else ["-"] * 4
-            rows.append([f"`{code(detector[1])}`", *map(str, counts), *shown])
-    names = ["detector", "worse", "better", "worst change", "before", "after", ""]
+            shown = ["-"] * 4
+            if worst.gain < 0:
+                old, new, verdict = _cells(worst)
+                shown = [f"`{code(worst.key)}`", old, new, "⚠" if worst.is_worse else verdict]
+            rows.append([f"`{code(detector[1])}`", "{} / {}".format(*counts), *shown])
+    names = ["detector", "worse / better", "worst change", "before", "after", ""]
     return markdown_table(names, rows) if rows else ""
 
 
