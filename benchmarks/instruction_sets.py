@@ -151,6 +151,40 @@ def pixels(steps: int, size_px: int) -> dict[str, Any]:
     return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in found.items()}
 
 
+def step_seconds(gan: str, steps: int) -> float:
+    """Return the CPU seconds of a step at the sizes, and in the precision, of params.yaml."""
+    import torch
+
+    from semforensics.core.portable import is_portable
+    from semforensics.params import in_float32, read_params
+    from semforensics.perceptual.lpips import LPIPS
+
+    params = read_params(Path(__file__).parents[1] / "params.yaml")
+    sections = (in_float32(params) if is_portable() else params).train_gan
+    images, cpu = reals(64, params.crop.size_px), torch.device("cpu")
+    size_px = params.crop.size_px
+    take: Callable[[], Any]
+    if gan == "FastGAN":
+        from semforensics.generators.fastgan import training
+
+        lpips = LPIPS("alex")
+        state = training.new_state(sections.fastgan, size_px, len(images), 0, cpu)
+        take = lambda: training.take_step(state, images, lpips, sections.fastgan)  # noqa: E731
+    else:
+        from semforensics.generators.stylegan2_ada import training as style
+
+        configuration = style.resolve(sections.stylegan2_ada, size_px)
+        own = style.new_state(sections.stylegan2_ada, configuration, size_px, 64, 0, cpu)
+        own.ada.p = 0.3
+        take = lambda: style.take_step(own, images, sections.stylegan2_ada, configuration)  # noqa: E731
+    for _ in range(2):
+        take()
+    begun = time.process_time()
+    for _ in range(steps):
+        take()
+    return (time.process_time() - begun) / steps
+
+
 TASKS: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "classifier": train_classifier,
     "LPIPS distances": lpips_distances,
@@ -169,6 +203,10 @@ def work(folder: Path, steps: int, size_px: int, tasks: list[str]) -> None:
     import torch
 
     torch.set_num_threads(1)
+    if not tasks:
+        for gan in ("FastGAN", "StyleGAN2-ADA"):
+            seconds = step_seconds(gan, steps)
+            print(json.dumps({"task": gan, "seconds": seconds}), flush=True)
     for name in tasks:
         begun = time.process_time()
         tensors = {
@@ -202,6 +240,25 @@ def run(
     return {row["task"]: row for row in rows}
 
 
+def costs(root: Path, rounds: int) -> list[str]:
+    """Return what a step of the demo's GANs costs as params.yaml says, and in the portable mode."""
+    from semforensics.core.markdown import markdown_table
+
+    found: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        for name in (NATIVE, "portable mode"):
+            for gan, row in run(root / "cost", VARIANTS[name], 16, 64, "", []).items():
+                found.setdefault((gan, name), []).append(row["seconds"])
+    rows = []
+    for gan in dict.fromkeys(gan for gan, _ in found):
+        native, portable = (
+            statistics.median(found[gan, name]) for name in (NATIVE, "portable mode")
+        )
+        rows.append([gan, f"{native:.3f}", f"{portable:.3f}", f"{portable / native:.2f}"])
+    names = ["step of the demo's", "CPU s, native, as params.yaml", "CPU s, portable", "ratio"]
+    return ["## What the mode costs", "", markdown_table(names, rows)]
+
+
 def difference(ours: Path, theirs: Path) -> float:
     """Return the largest difference of two files of tensors, relative to the tensor's largest."""
     import torch
@@ -221,7 +278,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each variant, in turns")
     parser.add_argument("--emulator", default="", help="a command that runs x86-64 programs")
     parser.add_argument("--emulated-steps", type=int, default=2)
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--print", action="store_true", help="write no table")
     parser.add_argument("--worker", type=Path)
     arguments = parser.parse_args()
@@ -269,6 +326,7 @@ def compare(arguments: argparse.Namespace) -> list[str]:
         lines = ["# Results and the processor's instruction set", ""]
         lines += [f"Made by `{command}`: {arguments.size_px} px, float32, one thread.", ""]
         lines += [markdown_table(names, rows)]
+        lines += costs(root, arguments.rounds)
         if arguments.emulator:
             few = arguments.emulated_steps
             how = (MODE, few, arguments.size_px)

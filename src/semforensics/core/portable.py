@@ -1,10 +1,11 @@
-"""The portable mode: the same bytes on every x86-64 processor that has AVX2, at a price in time.
+"""The portable mode: all libraries use one set of instructions, so that processors differ less.
 
 Sums depend on their order, and libraries add in another order with wider registers. So the same
-training ends in other digits on a processor with AVX-512 than on one without, and then in other
-fakes. With `SEMFORENSICS_PORTABLE=1` every library is held to the same instructions, everything
-runs on one thread, and networks are trained in float32 whatever the parameters say: bfloat16 is
-computed by other instructions on each processor.
+training ends in other digits on a processor with AVX-512 than on one without, and after some
+hundred steps in other fakes. With `SEMFORENSICS_PORTABLE=1` every library is held to AVX2,
+everything runs on one thread, and networks are trained in float32 whatever the parameters say:
+bfloat16 is computed by other instructions on each processor. What it reaches and what not:
+benchmarks/results/instruction_sets.md.
 
 The libraries read their variables when they are loaded, so this module imports nothing heavy.
 """
