@@ -101,11 +101,12 @@ def train_classifier(steps: int, size_px: int) -> dict[str, Any]:
     import torch.nn.functional as F
 
     from semforensics.core.images import to_unit_range
+    from semforensics.core.portable import adam_kernel
     from semforensics.detector.networks import build_network
 
     torch.manual_seed(0)
     network = build_network("npr_tiny", 1)
-    optimizer = torch.optim.Adam(network.parameters(), 0.002)
+    optimizer = torch.optim.Adam(network.parameters(), 0.002, fused=adam_kernel())
     images = reals(16, size_px)
     fakes = images[..., ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3)
     x = to_unit_range(torch.cat([images, fakes])).contiguous(memory_format=torch.channels_last)

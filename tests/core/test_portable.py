@@ -7,10 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from semforensics.cli.frame import DeviceRun
 from semforensics.core.errors import InputError
-from semforensics.core.portable import VARIABLE, is_portable, refuse_unportable
+from semforensics.core.portable import (
+    VARIABLE,
+    adam_kernel,
+    is_portable,
+    refuse_unportable,
+    square_root,
+)
 from semforensics.params import Section
 
 ROOT = Path(__file__).parents[2]
@@ -71,3 +78,16 @@ def test_the_libraries_are_held_before_they_are_loaded() -> None:
     assert json.loads(first)[0] in ("AVX2", "DEFAULT")  # the latter where there is no AVX2
     assert json.loads(first)[1] == "COMPATIBLE"
     assert second == "loaded before their variables are set"
+
+
+def test_roots_are_torch_s_but_in_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the mode they are near, 0 stays 0, and Adam is fused."""
+    x = torch.tensor([0.0, 1e-6, 0.3, 2.0, 1e6])
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert torch.equal(square_root(x), x.sqrt())
+    assert adam_kernel() is None
+
+    monkeypatch.setenv(VARIABLE, "1")
+
+    torch.testing.assert_close(square_root(x), x.sqrt(), rtol=3e-7, atol=0)
+    assert adam_kernel() is True

@@ -13,8 +13,12 @@ The libraries read their variables when they are loaded, so this module imports 
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from semforensics.core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VARIABLE = "SEMFORENSICS_PORTABLE"
 INSTRUCTIONS = {
@@ -56,3 +60,17 @@ def refuse_unportable(option: str, found: object, portable: Sequence[object]) ->
             f"{option} {found}: {VARIABLE} takes {' or '.join(map(str, portable))}; unset it, or "
             "leave this option out"
         )
+
+
+def square_root(x: "Tensor") -> "Tensor":
+    """Return the roots of numbers from 0 up; in the portable mode the same on every processor.
+
+    torch takes roots on a CPU by MKL's vector functions, which no variable holds to one kernel: on
+    an AMD EPYC a fifth of them are not what IEEE 754 asks for, and others on another processor.
+    """
+    return x * x.clamp_min(1e-38).rsqrt() if is_portable() else x.sqrt()
+
+
+def adam_kernel() -> bool | None:
+    """Return whether Adam shall be fused: in the portable mode; the others take such roots."""
+    return True if is_portable() else None

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.errors import InputError
+from semforensics.core.portable import square_root
 
 DOMAIN_FILE = "domain.safetensors"
 DOMAIN_ARRAYS = ("mean", "spread", "whitening", "direction")
@@ -103,7 +104,8 @@ def _features(x: Float[Tensor, "n 1 height width"]) -> Float[Tensor, "n f"]:
         # How often neighbours are alike, which denoising changes first.
         if level < 2:
             for steps in (rows, columns.mT):
-                size, rms = steps.abs().mean(dim=(1, 2, 3)), (steps**2).mean(dim=(1, 2, 3)).sqrt()
+                size = steps.abs().mean(dim=(1, 2, 3))
+                rms = square_root((steps**2).mean(dim=(1, 2, 3)))
                 found += [torch.log((size + _GREY) / (rms + _GREY))]
                 found += [_correlation(steps[..., 1:], steps[..., :-1])]
                 if level == 0:
@@ -127,7 +129,7 @@ def _moments(x: Float[Tensor, "n 1 h w"]) -> tuple[Tensor, Tensor, Tensor, Tenso
 def _correlation(a: Float[Tensor, "n 1 h w"], b: Float[Tensor, "n 1 h w"]) -> Float[Tensor, " n"]:
     """Correlate two maps of each image, as Fisher's z; 0 where one is flat."""
     a, b = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (a, b))
-    spread = ((a**2).mean(dim=1) * (b**2).mean(dim=1)).sqrt()
+    spread = square_root((a**2).mean(dim=1) * (b**2).mean(dim=1))
     return torch.atanh(0.98 * (a * b).mean(dim=1) / spread.clamp_min(1e-6))
 
 

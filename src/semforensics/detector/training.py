@@ -27,6 +27,7 @@ from semforensics.core.device import seed_everything
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import to_unit_range
+from semforensics.core.portable import adam_kernel
 from semforensics.core.training import (
     Setup,
     Training,
@@ -218,7 +219,7 @@ def train_network(
             f"train_classifier.batch: batches of {smallest} images, fewer than the "
             f"{distributed.num_processes()} processes"
         )
-    optimizer = torch.optim.Adam(network.parameters(), lr=params.lr)
+    optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=adam_kernel())
     state = ClassifierState(network=network, optimizer=optimizer)
     training = _begin(params, train, validation, setup)
     training.resume(state, params.epochs)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from semforensics.core.errors import InputError
 from semforensics.core.images import to_unit_range
+from semforensics.core.portable import square_root
 from semforensics.params import Precision, Trunk
 
 Images = Float[Tensor, "batch channels height width"]
@@ -170,7 +171,7 @@ class Embedding:
         self._kept = [int(weight.count_nonzero()) for weight in self._lpips.lin]
         self._largest = [float(weight.max()) for weight in self._lpips.lin]
         self._roots = [
-            (weight[:kept] / largest).sqrt() * _STEPS
+            square_root(weight[:kept] / largest) * _STEPS
             for weight, kept, largest in zip(
                 self._lpips.lin, self._kept, self._largest, strict=True
             )

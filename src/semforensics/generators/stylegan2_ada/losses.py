@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from semforensics.core.portable import square_root
+
 Scalar = Float[Tensor, ""]
 PerImage = Float[Tensor, " batch"]
 Images = Float[Tensor, "batch channels height width"]
@@ -56,7 +58,7 @@ def path_lengths(images: Images, ws: Float[Tensor, "batch num_ws w_dim"], y: Ima
     direction `y` is one of `draw_path_direction`.
     """
     (gradients,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
-    lengths: Tensor = gradients.square().sum(dim=2).mean(dim=1).sqrt()
+    lengths = square_root(gradients.square().sum(dim=2).mean(dim=1))
     return lengths
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from semforensics.core.checkpoints import own_arguments, refused_as
 from semforensics.core.errors import InputError
+from semforensics.core.portable import square_root
 from semforensics.generators.stylegan2_ada import resampling
 
 Styles = Float[Tensor, "batch num_ws w_dim"]
@@ -457,7 +458,7 @@ def append_deviation(
     if batch % group:
         raise InputError(f"batch of {batch}, expected a multiple of the group of {group}")
     y = _at_least_float32(x).reshape(group, batch // group, -1)
-    deviation = (y.var(dim=0, correction=0) + _EPSILON).sqrt().mean(dim=1)  # [batch / group]
+    deviation = square_root(y.var(dim=0, correction=0) + _EPSILON).mean(dim=1)  # [batch / group]
     channel = deviation.repeat(group).to(x.dtype).view(-1, 1, 1, 1)
     return torch.cat([x, channel.expand(-1, 1, *x.shape[2:])], dim=1)
 
