@@ -25,6 +25,7 @@ from semforensics.publish.dvc import run_dvc
 from semforensics.publish.dvc_plots import DrawnPlot, render_plots
 from semforensics.publish.rendering import code, render, text
 from semforensics.trials.headline import headline_sources, trials_sources
+from semforensics.trials.spread import SPREAD_FILE, read_spread, with_spread
 
 # Copies of numbers of other files, and what finds the originals.
 _HEADLINES = {
@@ -103,7 +104,10 @@ def write_report(base: str, head: str, out: Path, repository: Path) -> int:
 
 
 def _read_metrics(repository: Path, revision: str) -> Metrics:
-    """Read all files of metrics, not only the few that `dvc metrics` shows by itself."""
+    """Read all files of metrics, not only the few that `dvc metrics` shows by itself.
+
+    Numbers whose spread over trainings the revision stores get its interval.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -122,6 +126,9 @@ def _read_metrics(repository: Path, revision: str) -> Metrics:
         if not isinstance(content, dict):
             raise InputError(f"{revision}: {name}: not a JSON object")
         found[name] = content
+    if SPREAD_FILE in names:
+        spread = read_spread(git("show", "--end-of-options", f"{revision}:./{SPREAD_FILE}"))
+        found = {name: with_spread(content, name, spread) for name, content in found.items()}
     return found
 
 
