@@ -23,11 +23,12 @@ from sklearn.metrics import roc_auc_score
 
 from semforensics.core.markdown import markdown_table
 from semforensics.detector.histories import History
+from semforensics.detector.world_calibration import calibration_groups
 from semforensics.generators.autoencoders.networks import load_autoencoder
 from semforensics.generators.autoencoders.resynthesise import RECONSTRUCTED, reconstruct
 from semforensics.generators.common.sampling import generate_grey
 from semforensics.generators.generate_fakes import load_generator
-from semforensics.generators.published.networks import LATENT_CHANNELS, load_published
+from semforensics.generators.published.networks import load_published
 from semforensics.generators.published.resynthesise import Variation, resynthesise
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.records import Limits, Picture
@@ -93,38 +94,50 @@ def reals(sem: Path) -> Iterator[Case]:
     for name in MEASURED:
         for _, image in panels_of(sem / name):
             yield Case("measured", name, image)
-    papers = sorted(panels_of(sem / PUBLISHED), key=lambda found: found[0])
-    for name, image in papers[1::2]:
-        yield Case("published", name, image)
+    manifest = pd.read_csv(sem / PUBLISHED / "MANIFEST.csv", dtype=str)
+    paper_of = dict(zip(manifest["path"], manifest["group"], strict=True))
+    calibrating = set(calibration_groups(manifest))
+    for name, image in panels_of(sem / PUBLISHED):
+        if paper_of[name] not in calibrating:
+            yield Case("published", paper_of[name], image)
     for name, image in panels_of(sem / TEM):
         yield Case("TEM", name, image)
 
 
 def reconstructions(found: Sequence[Case], weights: Path, autoencoders: Path) -> Iterator[Case]:
-    """Yield fakes of the measured micrographs by published autoencoders and by our own.
+    """Yield fakes of the measured micrographs by a published autoencoder and by our own.
 
-    The detector knows the published ones, by other micrographs, but none of ours that are here.
+    The detector knows the published one, by other micrographs, but none of ours that are here.
     """
     measured = [case for case in found if case.kind == "measured"]
     rng = np.random.default_rng(0)
-    for name in LATENT_CHANNELS:
-        published = load_published(weights, name, "bfloat16")
-        for case in track(measured, name):
-            yield Case(name, case.unit, resynthesise(published, case.image, Variation(), rng))
+    published = load_published(weights, "taesd3", "bfloat16")
+    for case in track(measured, "TAESD3"):
+        fake = resynthesise(published, case.image, Variation(), rng)
+        yield Case("TAESD3 (known)", case.unit, fake)
     for name in RECONSTRUCTED:
         own = load_autoencoder(autoencoders / f"{name}.safetensors")[0]
         for case in track(measured, name):
             height, width = (side // 16 * 16 for side in case.image.shape)
-            yield Case(f"own, {name}", case.unit, reconstruct(own, case.image[:height, :width]))
+            yield Case(
+                f"own decoder {name} (new)",
+                case.unit,
+                reconstruct(own, case.image[:height, :width]),
+            )
 
 
 def drawn() -> Iterator[Case]:
     """Yield images of released generators: two that the detector knows, and a later snapshot."""
     seeds = range(FIRST_SEED, FIRST_SEED + NUM_DRAWN)
-    for name in ("fastgan", "stylegan2_ada_best", "stylegan2_ada"):
+    names = {
+        "fastgan": "FastGAN (known)",
+        "stylegan2_ada_best": "StyleGAN2-ADA (known)",
+        "stylegan2_ada": "StyleGAN2-ADA, last snapshot (new)",
+    }
+    for name, kind in names.items():
         generator = load_generator(RELEASED / "real_subset" / f"{name}.safetensors")
         for image in generate_grey(generator, seeds).numpy():
-            yield Case(name, name, image)
+            yield Case(kind, kind, image)
 
 
 def generated(folder: Path) -> Iterator[Case]:
