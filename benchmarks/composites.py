@@ -217,7 +217,7 @@ def split_singles(pictures: list[Picture]) -> list[str]:
     cut = doubt = inset = 0
     for picture in pictures:
         panels, refusals = split_panels(picture, 32)
-        insets = sum(any("as an inset" in note for note in panel.notes) for panel in panels)
+        insets = sum(any("this is an inset" in note for note in panel.notes) for panel in panels)
         cut += len(panels) + len(refusals) - insets > 1
         inset += insets > 0
         doubt += any(panel.may_be_composite for panel in panels)

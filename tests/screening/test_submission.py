@@ -354,6 +354,16 @@ def test_a_condition_includes_those_before_it(found: str, met: dict[Any, bool]) 
     assert {condition: totals.meets(condition) for condition in met} == met
 
 
+def test_panels_suspected_in_part_are_counted() -> None:
+    """The line of suspected panels says how many of them are suspected in part, if any are."""
+    verdicts = Counter({"ai-suspected": 3})
+
+    some, none = (Totals(1, 1, verdicts, 0, n).lines()[2] for n in (1, 0))
+
+    assert some == "3 AI-suspected: ask for the instrument files (1 in part)"
+    assert none == "3 AI-suspected: ask for the instrument files"
+
+
 def test_the_command_survives_a_shell() -> None:
     """Names with spaces are quoted in the command that repeats a screening."""
     assert repeating_command(["screen", "a b.png"]) == "semforensics screen 'a b.png'"

@@ -199,6 +199,11 @@ class Finding:
     power: float | None = None
     """Of generated panels with such pixels and so many tiles, share that would be suspected."""
 
+    @property
+    def is_in_part(self) -> bool:
+        """Whether only a part of the panel is suspected: `part_box`."""
+        return self.verdict == "ai-suspected" and self.part_box is not None
+
 
 @dataclass(frozen=True)
 class Map:

@@ -103,10 +103,16 @@ class Totals:
     """Panels of each verdict; "refused" counts inputs and pictures that are not judged, too."""
     n_reuses: int | None
     """None where panels were not compared."""
+    n_in_part: int = 0
+    """Of the suspected panels, those that are suspected in part alone."""
 
     def lines(self) -> list[str]:
         """Say how many panels have each verdict, one line each, and what else was found."""
-        counts = [f"{self.verdicts[name]} {words}" for name, words in WORDING.items()]
+        counts = [
+            f"{self.verdicts[name]} {words}"
+            + (f" ({self.n_in_part} in part)" if name == "ai-suspected" and self.n_in_part else "")
+            for name, words in WORDING.items()
+        ]
         if self.n_reuses is None:
             return [*counts, "panels were not compared with each other"]
         return [*counts, f"{self.n_reuses} pairs of panels that may show the same place"]
@@ -302,11 +308,13 @@ def _finish(
         keys += record.pictures
         refusals += record.refusals
     verdicts: Counter[str] = Counter(refused=len(refusals))
+    n_in_part = 0
     panels: list[tuple[PanelName, str, int]] = []
     for key in keys:
         fragment = store.read_fragment(key)
         verdicts["refused"] += len(fragment["refusals"])
         verdicts.update(panel["verdict"] for panel in fragment["panels"])
+        n_in_part += sum(panel["in_part"] for panel in fragment["panels"])
         where = fragment["path"], fragment["location"]
         panels += [((*where, p["name"]), key, i) for i, p in enumerate(fragment["panels"])]
     reuses, note = _compare(store, panels) if reuse else ([], "not searched (--no-reuse)")
@@ -317,7 +325,7 @@ def _finish(
     }
     write_report(out, head, lambda: map(store.read_fragment, keys), refusals, reuses)
     store.remove()
-    return Totals(len(shown), len(keys), verdicts, len(reuses) if reuse else None)
+    return Totals(len(shown), len(keys), verdicts, len(reuses) if reuse else None, n_in_part)
 
 
 def _compare(store: Store, panels: Sequence[tuple[PanelName, str, int]]) -> tuple[list[Reuse], str]:

@@ -88,7 +88,18 @@ def test_info_bars_are_cut_off_panels() -> None:
     for index, panel in enumerate(found):
         np.testing.assert_array_equal(panel.grey, micrograph(120, 160, index))
         # Rows of the bar's own background at its lower edge count as a margin.
-        assert panel.notes[0].startswith("info bar of ")
+        assert panel.notes[0].startswith("36 rows below the panels, from row 132 on, were cut off")
+
+
+def test_a_strip_below_a_composite_is_not_called_its_bar() -> None:
+    """It may be a caption; an inset has no note of it."""
+    panels = [[micrograph(160, 200, 1), micrograph(160, 200, 2)]]
+    grey = with_bar(figure(panels, margin=0), 30)
+
+    found, _ = split_panels(picture_of(grey), 32)
+
+    note = "30 rows below the panels, from row 160 on, were cut off as info bars or a caption"
+    assert [panel.notes for panel in found] == [(note,), (note,)]
 
 
 def test_the_rows_of_a_bar_can_be_given() -> None:

@@ -139,7 +139,8 @@ def test_insets_are_panels(top: int, left: int, frame: int) -> None:
     assert is_near(inset.box, box)
     assert host.box == Box(0, 0, 360, 480)
     assert host.mask[box.top : box.bottom, box.left : box.right].all()
-    assert "an inset is left out" in host.notes
+    assert "its inset, panel b, is left out of it" in host.notes
+    assert "this is an inset of panel a" in inset.notes
 
 
 def test_a_frame_around_a_detail_is_no_inset() -> None:
@@ -172,4 +173,4 @@ def test_what_may_be_a_seam_is_named() -> None:
     (panel,), _ = split_panels(picture_of(grey), 32)
 
     assert panel.may_be_composite
-    assert "may be composite: two pictures may meet at row 140" in panel.notes
+    assert "it may be composite: two pictures may meet at row 140" in panel.notes

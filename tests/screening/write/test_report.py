@@ -98,14 +98,14 @@ def test_json_follows_its_schema(tmp_path: Path, fragments: list[dict[str, Any]]
 
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(written, SCHEMA, jsonschema.Draft202012Validator)
-    assert written["schema_version"] == "1.1"
+    assert written["schema_version"] == "1.2"
     assert written["images"] == [
         {key: value for key, value in fragment.items() if key != "figures"}
         for fragment in fragments
     ]
     assert written["summary"] == {
         "n_pictures": 3, "n_reuses": 1, "n_ai_suspected": 1, "n_inconclusive": 1,
-        "n_consistent": 2, "n_refused": 3,
+        "n_consistent": 2, "n_refused": 3, "n_ai_suspected_in_part": 0,
     }  # fmt: skip
 
 
@@ -333,9 +333,10 @@ def test_a_panel_suspected_in_part_says_so_and_has_a_box(tmp_path: Path) -> None
     finding = dataclasses.replace(panel.finding, p_part=0.002, part_box=Box(10, 20, 74, 90))
     result = dataclasses.replace(result, panels=(dataclasses.replace(panel, finding=finding),))
 
-    page, written, _ = write(tmp_path, [picture_fragment(result)])
+    page, written, rows = write(tmp_path, [picture_fragment(result)])
 
-    assert "AI-suspected in part: ask for the instrument files" in page.text
+    assert "1 of 1 panel is AI-suspected in part: ask for the instrument files." in page.text
+    assert "at a glance AI-suspected in part a.tif " in page.text
     assert "A solid box inside of a panel: the part that disagrees" in page.text
     box = panel.panel.box
     place = {"x": str(box.left + 20), "y": str(box.top + 10), "width": "70", "height": "64"}
@@ -343,6 +344,26 @@ def test_a_panel_suspected_in_part_says_so_and_has_a_box(tmp_path: Path) -> None
     (entry,) = written["images"][0]["panels"]
     assert entry["part_box"] == {"top": 10, "left": 20, "bottom": 74, "right": 90}
     assert entry["p_part"] == 0.002
+    assert entry["in_part"]
+    assert written["summary"]["n_ai_suspected_in_part"] == 1
+    assert [row["in_part"] for row in rows] == ["True"]
+
+
+def test_suspicions_of_both_kinds_are_counted_apart(tmp_path: Path) -> None:
+    """Those of a part are counted among all, in the sentence, the counts and the thumbnails."""
+    result = composite("a.tif", ("ai-suspected", "ai-suspected", "consistent"), maps=False)
+    whole, panel, other = result.panels
+    finding = dataclasses.replace(panel.finding, part_box=Box(10, 20, 74, 90))
+    panels = (whole, dataclasses.replace(panel, finding=finding), other)
+    result = dataclasses.replace(result, panels=panels)
+
+    page, written, _ = write(tmp_path, [picture_fragment(result)])
+
+    assert "2 of 3 panels are AI-suspected, 1 of them in part: ask for" in page.text
+    assert "2 AI-suspected: ask for the instrument files (1 in part) 0 inconclusive" in page.text
+    assert "at a glance AI-suspected 2 of 3 panels, 1 in part a.tif " in page.text
+    assert written["summary"]["n_ai_suspected"] == 2
+    assert written["summary"]["n_ai_suspected_in_part"] == 1
 
 
 def test_numbers_are_never_certainties(tmp_path: Path) -> None:

@@ -4,16 +4,16 @@
 and are not judged. Of the others the info bar is taken off, and what is drawn over them is found.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from semforensics.core.errors import InputError
 from semforensics.micrographs.drawn import DrawnBox, Mask
-from semforensics.micrographs.text import find_bar, find_drawn
+from semforensics.micrographs.text import find_drawn
 from semforensics.screening.records import Box, Grey, Panel, Picture, Refusal
-from semforensics.screening.split.parts import BLACK, WHITE, Part, find_parts
+from semforensics.screening.split.parts import BLACK, WHITE, Part, find_bar, find_parts, is_bar
 
 FLAT = 0.75
 """Share of one grey level from which on a part is no micrograph; of white and black, give or take
@@ -41,6 +41,8 @@ def split_panels(
     height = len(grey)
     frame, note = _without_bar(grey, info_bar)
     parts = find_parts(grey, frame)
+    if note and len(parts) > 1:  # below a composite it may as well be a caption
+        note = _strip_note(frame, height)
     if info_bar and len(parts) > 1:  # each panel has one
         whole = Box(0, 0, *grey.shape)
         note = f"{info_bar} rows cut off at the bottom, as asked"
@@ -52,15 +54,19 @@ def split_panels(
     refusals: list[Refusal] = []
     is_alone = len(parts) == 1
     all_parts = [one for part in parts for one in (part, *(Part(box) for box, _ in part.insets))]
+    host = ""
     for index, part in enumerate(all_parts):
         name = "" if len(all_parts) == 1 else _letter(index)
         try:
             is_inset = part not in parts
+            host = host if is_inset else name
             looks_for_bar = info_bar is None and not (is_alone and note) and not is_inset
             end = height if is_alone else part.box.bottom
             panel = _panel(name, part.box, grey, least_px, end if looks_for_bar else None)
-            panel = replace(panel, notes=((note,) if note else ()) + panel.notes)
-            panel = _with_what_parts_says(panel, part, is_inset)
+            if note and not is_inset:
+                panel = replace(panel, notes=(note, *panel.notes))
+            insets = [_letter(index + 1 + n) for n in range(len(part.insets))]
+            panel = _with_what_parts_says(panel, part, host if is_inset else "", insets)
             if picture.hidden is not None:
                 hidden = _boxes_of(panel.box.cut(picture.hidden))
                 panel = replace(panel, drawn=(*panel.drawn, *hidden))
@@ -73,11 +79,18 @@ def split_panels(
     return panels, refusals
 
 
-def _with_what_parts_says(panel: Panel, part: Part, is_inset: bool) -> Panel:
-    """Add what is known of a panel from where it was found: insets, and doubt."""
+def _with_what_parts_says(panel: Panel, part: Part, host: str, insets: Sequence[str]) -> Panel:
+    """Add what is known of a panel from where it was found: insets, and doubt.
+
+    Args:
+        panel: As it is without that.
+        part: Where it was found.
+        host: The panel of which it is an inset; empty where it is none.
+        insets: Its own insets, by their names as panels.
+    """
     notes, drawn = list(panel.notes), list(panel.drawn)
-    if is_inset:
-        notes.append("lies in another panel as an inset")
+    if host:
+        notes.append(f"this is an inset of panel {host}")
     for _, frame in part.insets:
         inner = frame.moved(-panel.box.top, -panel.box.left)
         height, width = panel.box.size_px
@@ -91,11 +104,12 @@ def _with_what_parts_says(panel: Panel, part: Part, is_inset: bool) -> Panel:
                     min(inner.right, width),
                 )
             )
-    if part.insets:
-        count = len(part.insets)
-        notes.append("an inset is left out" if count == 1 else f"{count} insets are left out")
+    if insets:
+        words = "its inset, panel" if len(insets) == 1 else "its insets, panels"
+        are = "is" if len(insets) == 1 else "are"
+        notes.append(f"{words} {' and '.join(insets)}, {are} left out of it")
     if part.doubt:
-        notes.append(f"may be composite: {part.doubt}")
+        notes.append(f"it may be composite: {part.doubt}")
     return replace(panel, notes=tuple(notes), drawn=tuple(drawn), may_be_composite=bool(part.doubt))
 
 
@@ -116,6 +130,16 @@ def _without_bar(grey: Grey, info_bar: int | None) -> tuple[Box, str]:
         return kept, f"{info_bar} rows cut off at the bottom, as asked"
     rows = find_bar(grey) if info_bar is None else None
     return _rest(Box(0, 0, height, width), rows, height)
+
+
+def _strip_note(kept: Box, height: int) -> str:
+    """Say which rows along a side of a composite figure were cut off."""
+    if kept.bottom < height:
+        return (
+            f"{height - kept.bottom} rows below the panels, from row {kept.bottom} on, were cut off"
+            " as info bars or a caption"
+        )
+    return f"{kept.top} rows above the panels were cut off as info bars or a caption"
 
 
 def _rest(box: Box, rows: tuple[int, int] | None, end: int) -> tuple[Box, str]:
@@ -157,6 +181,8 @@ def _panel(name: str, box: Box, picture: Grey, least_px: int, bar_end: int | Non
     if share > FLAT:
         raise InputError(f"not a micrograph: {share:.0%} of it is of grey level {level}")
     found = find_drawn(grey, with_bar=bar_end is not None)
+    if found.info_bar is not None and not is_bar(grey, found.info_bar):
+        found = find_drawn(grey, with_bar=False)
     kept, note = _rest(box, found.info_bar, bar_end or box.bottom)
     rows, width = kept.size_px
     if rows < least_px:

@@ -12,14 +12,15 @@ is one part, whatever the bar looks like.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool
 
-from semforensics.micrographs.text import find_bar
+from semforensics.micrographs import text
 from semforensics.screening.records import Box, Grey
 from semforensics.screening.split.insets import find_insets
-from semforensics.screening.split.seams import Seam, find_seams
+from semforensics.screening.split.seams import EVEN, Seam, find_seams, scatter
 
 GUTTER_PX = 4
 """Least thickness of a gutter."""
@@ -28,15 +29,20 @@ PART_PX = 24
 ABRUPT = 0.2
 """Least share of the line beside a gutter that is of another level."""
 MAX_PARTS = 200
+WHOLE = 0.97
+"""Share of the stretches along a seam from which on it can be no side of an inset."""
 WHITE, BLACK = 248, 7
 """From and up to which a level counts as white or black: JPEG leaves gutters a few levels off."""
 
+_THICK_BAR = 0.15  # share of the rows; info bars of instruments have up to 0.13
+_DRAWN = 0.3  # least share of neighbours in a bar that are equal; panels taken for bars: to 0.15
 _NOISE = 6.0  # range of grey levels in a line of a gutter, most of it
 _WHITE_NOISE = 28.0  # the same in a white one: JPEG rings beside a picture
 _LINE_SHARE = 0.98  # of a line's pixels within that range: specks of JPEG or a scan are let pass
 _RINGING = 4.0  # mean distance from a strip's level that a lossy codec leaves in a line
 _STRIP_PX = 64  # a thicker one is a background
 _MIXED_PX = 5
+_BESIDE = 20  # lines of the pictures on either side of a strip
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ def find_parts(grey: Grey, frame: Box) -> list[Part]:
             pieces = [box]
         doubts: list[tuple[str, int]] = []
         if len(pieces) == 1:
-            pieces, doubts = _cut_at_seams(grey, box)
+            is_composite = bool(found) or bool(waiting)
+            pieces, doubts = _cut_at_seams(grey, box, is_composite)
         if len(pieces) == 1:
             found.append(_part(grey, box, doubts))
         else:
@@ -109,6 +116,19 @@ def _in_reading_order(parts: list[Part]) -> Iterator[Part]:
         left = [part for part in left if part not in row]
 
 
+def find_bar(part: Grey) -> tuple[int, int] | None:
+    """Find the first and last row of an info bar, as `text.find_bar` does, but no dark panel."""
+    rows = text.find_bar(part)
+    return rows if rows is not None and is_bar(part, rows) else None
+
+
+def is_bar(part: Grey, rows: tuple[int, int]) -> bool:
+    """Say whether rows taken for an info bar are thin, or drawn: noise differs from row to row."""
+    strip = part[rows[0] : rows[1] + 1]
+    is_thin = len(strip) <= _THICK_BAR * len(part)
+    return is_thin or bool((strip[:, 1:] == strip[:, :-1]).mean() >= _DRAWN)
+
+
 def _without_bar(grey: Grey, box: Box) -> Box:
     """Leave the rows of an info bar out of a part."""
     rows = find_bar(box.cut(grey))
@@ -126,15 +146,18 @@ def _is_one_with_bar(grey: Grey, box: Box) -> bool:
     return rest != box and rest.size_px[0] >= PART_PX and len(_cut(grey, rest)) == 1
 
 
-def _cut_at_seams(grey: Grey, box: Box) -> tuple[list[Box], list[tuple[str, int]]]:
+def _cut_at_seams(
+    grey: Grey, box: Box, is_composite: bool
+) -> tuple[list[Box], list[tuple[str, int]]]:
     """Cut a part along its certain seams of one direction; list those in doubt if there are none.
 
     The rows of an info bar have no seams, and the edge of one is none.
     """
     bare = _without_bar(grey, box)
-    rows, columns = find_seams(bare.cut(grey))
+    rows, columns = find_seams(bare.cut(grey), is_composite)
     rows = _no_tops_of_bars(grey, bare, rows)
     certain = [[seam for seam in seams if seam.is_certain] for seams in (rows, columns)]
+    certain = _no_sides_of_insets(bare.cut(grey), *certain)
     best = max((seam for seams in certain for seam in seams), key=lambda s: s.score, default=None)
     if best is None:
         doubts = [("row", bare.top + seam.end) for seam in rows]
@@ -148,6 +171,25 @@ def _cut_at_seams(grey: Grey, box: Box) -> tuple[list[Box], list[tuple[str, int]
         pairs = zip([box.left, *edges[1::2]], [*edges[::2], box.right], strict=True)
         pieces = [Box(box.top, left, box.bottom, right) for left, right in pairs]
     return [_trimmed(grey, piece) for piece in pieces], []
+
+
+def _no_sides_of_insets(
+    part: Grey, rows: Sequence[Seam], columns: Sequence[Seam]
+) -> list[list[Seam]]:
+    """Leave out the seams along which not everything changes and an inset has a side."""
+    if all(seam.along >= WHOLE for seam in (*rows, *columns)):
+        return [[*rows], [*columns]]
+    frames = [frame for _, frame in find_insets(part)]
+    sides = [(f.top, f.bottom) for f in frames], [(f.left, f.right) for f in frames]
+    return [
+        [
+            seam
+            for seam in seams
+            if seam.along >= WHOLE
+            or all(abs(seam.end - side) > GUTTER_PX for pair in pairs for side in pair)
+        ]
+        for seams, pairs in ((rows, sides[0]), (columns, sides[1]))
+    ]
 
 
 def _no_tops_of_bars(grey: Grey, box: Box, seams: Sequence[Seam]) -> list[Seam]:
@@ -168,45 +210,54 @@ def _cut(grey: Grey, box: Box) -> list[Box]:
         lines = part if axis == 0 else part.T
         spans = [(a, b) for a, b in _between(lines) if b - a >= PART_PX]
         if len(spans) > 1:
+            level = float(np.median(lines[spans[0][1] : spans[1][0]]))
             pieces = [
                 Box(box.top + a, box.left, box.top + b, box.right)
                 if axis == 0
                 else Box(box.top, box.left + a, box.bottom, box.left + b)
                 for a, b in spans
             ]
-            return [_trimmed(grey, piece) for piece in pieces]
+            return [_trimmed(grey, piece, level) for piece in pieces]
     return [box]
 
 
 def _between(lines: Grey) -> list[tuple[int, int]]:
     """List the stretches of lines between the gutters from which a picture begins at once."""
     is_gutter = _is_gutter(lines)
-    for start, stop in _runs(is_gutter):
+    is_strip = is_gutter.copy()
+    for start, stop in _strips(lines, is_gutter):
         level = float(np.median(lines[start:stop]))
         first, last = _widened(lines, start, stop, level)
-        beside = [line for line in (first - 1, last) if 0 <= line < len(lines)]
+        if first == 0 or last == len(lines):
+            is_gutter[first:last] = True
+            continue
+        # A strip of another level is no picture that could begin.
+        beside = [line for line in (first - 1, last) if not is_strip[line]]
         away = [(np.abs(lines[line] - level) > _NOISE).mean() for line in beside]
-        is_gutter[first:last] = len(beside) < 2 or max(away) >= ABRUPT
+        is_gutter[first:last] = max(away, default=1.0) >= ABRUPT
     return _runs(~is_gutter)
 
 
-def _trimmed(grey: Grey, box: Box) -> Box:
-    """Cut off margins."""
+def _trimmed(grey: Grey, box: Box, level: float | None = None) -> Box:
+    """Cut off margins; between gutters of a level, margins of that level."""
     part = box.cut(grey)
-    top, bottom = _ends(part)
-    left, right = _ends(part.T)
+    top, bottom = _ends(part, level)
+    left, right = _ends(part.T, level)
     if bottom - top < PART_PX or right - left < PART_PX:
         return box
     return Box(box.top + top, box.left + left, box.top + bottom, box.left + right)
 
 
-def _ends(lines: Grey) -> tuple[int, int]:
-    """Find the first line and the last one, the latter left out, between the margins."""
+def _ends(lines: Grey, level: float | None) -> tuple[int, int]:
+    """Find the first line and the last one, the latter left out, between margins of a level."""
     n = len(lines)
     first, last = 0, n
     for start, stop in _runs(_is_gutter(lines)):
+        own = float(np.median(lines[start:stop]))
+        if level is not None and abs(own - level) > _WHITE_NOISE / 2:
+            continue  # a background
         if start == 0 or stop == n:
-            start, stop = _widened(lines, start, stop, float(np.median(lines[start:stop])))
+            start, stop = _widened(lines, start, stop, own)
         if start == 0:
             first = stop
         elif stop == n:
@@ -246,7 +297,9 @@ def _is_grey_strip(part: Grey) -> Bool[np.ndarray, " lines"]:
         is_thin = GUTTER_PX <= stop - start <= _STRIP_PX and np.ptp(level[start:stop]) <= 4
         # One at an edge may be an info bar.
         is_abrupt = len(away) == 2 and max(away) >= 0.5 and min(away) >= ABRUPT
-        is_flat[start:stop] = is_thin and is_abrupt and inside <= _RINGING
+        usual = min(scatter(part[max(start - _BESIDE, 0) : start]), scatter(part[stop:][:_BESIDE]))
+        is_even = scatter(part[start:stop]) <= EVEN * usual  # than the pictures on both sides
+        is_flat[start:stop] = is_thin and is_abrupt and is_even and inside <= _RINGING
     return np.asarray(is_flat)
 
 
@@ -255,22 +308,34 @@ def _widened(lines: Grey, start: int, stop: int, level: float) -> tuple[int, int
 
     Of these, the picture begins where the distance from the strip's level grows most.
     """
-    if (lines[start:stop] == level).all():  # nothing was lossy
-        return start, stop
+    is_constant = bool((lines[start:stop] == level).all())
     return (
-        start - _mixed(lines[max(start - _MIXED_PX, 0) : start + 1][::-1], level),
-        stop + _mixed(lines[stop - 1 : stop + _MIXED_PX], level),
+        start - _mixed(lines[max(start - _MIXED_PX, 0) : start + 1][::-1], level, is_constant),
+        stop + _mixed(lines[stop - 1 : stop + _MIXED_PX], level, is_constant),
     )
 
 
-def _mixed(lines: Grey, level: float) -> int:
-    """Count the lines after the first one that still belong to a strip."""
-    away = np.abs(lines - level).mean(axis=1)
-    if len(away) < 2:
+def _mixed(lines: Grey, level: float, is_constant: bool) -> int:
+    """Count the lines after the first one that still belong to a strip.
+
+    Beside a constant strip, which may have gone through no codec, all of their pixels are near.
+    """
+    distance = np.abs(lines - level)
+    away = distance.mean(axis=1)
+    if len(away) < 2 or (is_constant and distance[1].max() > _WHITE_NOISE / 2):
         return 0
     count = int(np.diff(away).argmax())
     is_theirs = away[: count + 1].max() <= min(away[count + 1] / 3, _NOISE)
     return count if is_theirs else 0
+
+
+def _strips(lines: Grey, is_gutter: Bool[np.ndarray, " lines"]) -> Iterator[tuple[int, int]]:
+    """Yield runs of gutter lines, each of one level: a black background may touch a gutter."""
+    for start, stop in _runs(is_gutter):
+        levels = np.median(lines[start:stop], axis=1)
+        edges = np.flatnonzero(np.abs(np.diff(levels)) > _WHITE_NOISE / 2) + start + 1
+        ends = [start, *edges.tolist(), stop]
+        yield from pairwise(ends)
 
 
 def _runs(mask: Bool[np.ndarray, " lines"]) -> list[tuple[int, int]]:

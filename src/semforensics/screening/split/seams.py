@@ -25,10 +25,16 @@ from semforensics.screening.records import Grey
 
 SEAM, SEAM_BRIDGED = 2.2, 1.0
 """Least scores, whole and with the lines at the seam left out, at which a picture is cut."""
+GUTTER_IN_COMPOSITE = -1.0
+"""The second score of a gutter in a figure that was cut before: a further one is nothing unusual,
+and says more than a blank scan line in one of its panels."""
+EVEN = 0.45
+"""Scatter of the grey levels along a line, as a share of that nearby, up to which it is drawn."""
 ALONG = 0.6
 """Least share of the stretches along a line at which it is cut: an inset has shorter sides."""
 GUTTER, GUTTER_BRIDGED = 3.0, 0.4
-"""The same where flat lines lie between the two pictures."""
+"""The same where a gutter lies between the two pictures. Of two and more lines the second is 0: a
+blank scan line is one."""
 BLURRED_BRIDGED, ALONG_BLURRED = 2.0, 0.9
 """The same where resampling has blurred a seam."""
 DOUBT, DOUBT_BRIDGED = 1.9, 0.3
@@ -64,21 +70,31 @@ class Seam:
     start: int
     """First line of the lower picture. Lines between the two are a gutter."""
     score: float
+    along: float
+    """Share of the stretches along it at which the picture changes."""
     is_certain: bool
     """If not, the line may be a seam, or a thing that happens to be straight."""
 
 
-def find_seams(part: Grey) -> tuple[list[Seam], list[Seam]]:
-    """Find the seams of a part: those between rows and those between columns, in order."""
+def find_seams(part: Grey, is_composite: bool = False) -> tuple[list[Seam], list[Seam]]:
+    """Find the seams of a part: those between rows and those between columns, in order.
+
+    Args:
+        part: Grey levels.
+        is_composite: It is a part of a figure that was cut before.
+    """
     if min(part.shape) < 2 * END_PX:
         return [], []
     grey = part.astype(np.float32)
     down = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
     across = np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
-    return _seams_of(grey, down, across), _seams_of(grey.T, across.T, down.T)
+    return (
+        _seams_of(grey, down, across, is_composite),
+        _seams_of(grey.T, across.T, down.T, is_composite),
+    )
 
 
-def _seams_of(lines: Lines, steps: Lines, along: Lines) -> list[Seam]:
+def _seams_of(lines: Lines, steps: Lines, along: Lines, is_composite: bool) -> list[Seam]:
     """Find seams, given the absolute differences from line to line and along the lines."""
     profile = Profile.of(lines, steps, along)
     scores = profile.scores.mean(axis=1)
@@ -91,9 +107,10 @@ def _seams_of(lines: Lines, steps: Lines, along: Lines) -> list[Seam]:
         end, start, score, bridged = profile.examine(line)
         near = profile.scores[max(line - 1, 0) : line + 2].max(axis=0)
         share = float((near >= _CHANGE).mean())
-        certain, likely = _judged(lines[end:start], score, bridged, share)
-        if likely:
-            seams.append(Seam(end, start, score, certain))
+        has_gutter = _is_drawn(lines, end, start)
+        certain = _is_certain(lines[end:start], has_gutter, score, bridged, share, is_composite)
+        if certain or _is_likely(lines[end:start], has_gutter, score, bridged, share):
+            seams.append(Seam(end, start, score, share, certain))
     return sorted(seams, key=lambda seam: seam.end)
 
 
@@ -138,20 +155,51 @@ class Profile:
         return end, start, score, _bridged(self.lines, self.rough, self.levels, end, start)
 
 
-def _judged(between: Lines, score: float, bridged: float, along: float) -> tuple[bool, bool]:
-    """Say whether scores, and the lines between two pictures, make a seam for certain, or maybe."""
+def _is_certain(
+    between: Lines,
+    has_gutter: bool,
+    score: float,
+    bridged: float,
+    along: float,
+    is_composite: bool,
+) -> bool:
+    """Say whether scores, and the lines between two pictures, make a seam for certain."""
+    least, least_bridged, least_along = GUTTER, SEAM_BRIDGED, ALONG
     if not len(between):
-        certain = score >= SEAM and bridged >= SEAM_BRIDGED and along >= ALONG
-        return certain, score >= DOUBT and bridged >= DOUBT_BRIDGED
-    if not _is_flat(between).all():
-        # A seam that resampling blurred, or the edge of a thing.
-        is_like_seam = len(between) <= _BLURRED_PX and along >= ALONG_BLURRED
-        certain = score >= GUTTER and bridged >= BLURRED_BRIDGED
-        return is_like_seam and certain, is_like_seam and bridged >= SEAM_BRIDGED
-    is_constant = bool((between == between[0, 0]).all())
-    least = 0 if is_constant and len(between) > 1 else GUTTER_BRIDGED
-    certain = score >= GUTTER and bridged >= least and along >= ALONG
-    return certain, is_constant or bridged >= _FLAT_BRIDGED
+        least = SEAM
+    elif has_gutter:
+        least_bridged = (
+            GUTTER_IN_COMPOSITE if is_composite else 0 if len(between) > 1 else GUTTER_BRIDGED
+        )
+    elif not _is_flat(between).all():  # a seam that resampling blurred, or the edge of a thing
+        least_bridged, least_along = BLURRED_BRIDGED, ALONG_BLURRED
+        if len(between) > _BLURRED_PX:
+            return False
+    return score >= least and bridged >= least_bridged and along >= least_along
+
+
+def _is_likely(
+    between: Lines, has_gutter: bool, score: float, bridged: float, along: float
+) -> bool:
+    """Say whether what is not certain may be a seam."""
+    if not len(between):
+        return score >= DOUBT and bridged >= DOUBT_BRIDGED
+    if has_gutter or _is_flat(between).all():
+        return bool((between == between[0, 0]).all()) or bridged >= _FLAT_BRIDGED
+    return len(between) <= _BLURRED_PX and along >= ALONG_BLURRED and bridged >= SEAM_BRIDGED
+
+
+def _is_drawn(lines: Lines, end: int, start: int) -> bool:
+    """Say whether the lines between two pictures are flat and much more even than those nearby."""
+    if end == start or not _is_flat(lines[end:start]).all():
+        return False
+    above, below = lines[max(end - 2 - _NEARBY, 0) : max(end - 2, 0)], lines[start + 2 :][:_NEARBY]
+    return scatter(lines[end:start]) <= EVEN * scatter(np.concatenate([above, below]))
+
+
+def scatter(lines: Lines | Grey) -> float:
+    """Return the standard deviation of the grey levels along a line, the median of lines."""
+    return float(np.median(lines.std(axis=1))) if len(lines) else 0.0
 
 
 def _texture(rough: Stretches, levels: Stretches) -> Stretches:
@@ -177,7 +225,7 @@ def _with_gutter(lines: Lines, breaks: PerLine, end: int, start: int) -> tuple[i
     Longer ones are flat parts of a picture. A gutter that is not thin ends abruptly, too.
     """
     if end != start:
-        return end, start
+        return _flat_run(lines, end, start)
     reach = _MOST_GUTTER_PX + 1
     first = max(end - reach, 0)
     window = lines[first : end + reach]
@@ -193,10 +241,28 @@ def _with_gutter(lines: Lines, breaks: PerLine, end: int, start: int) -> tuple[i
         thickness = abs(other - at)
         if thickness <= GUTTER_PX:
             return True
-        is_abrupt = first + other < len(breaks) and breaks[first + other] >= breaks[end] / 2
+        line = first + other
+        is_abrupt = line < len(breaks) and (
+            breaks[line] >= breaks[end] / 2
+            or np.abs(lines[line] - lines[line - 1]).mean() >= _FLAT_RANGE
+        )
         return thickness <= _MOST_GUTTER_PX and bool(is_abrupt)
 
-    return first + (low if is_gutter(low) else at), first + (high if is_gutter(high) else at)
+    low, high = (low if is_gutter(low) else at), (high if is_gutter(high) else at)
+    if low < at < high:  # one side is a flat part of its picture
+        above, below = (part.std(axis=1).mean() for part in (window[low:at], window[at:high]))
+        low, high = (at, high) if below < above else (low, at)
+    return first + low, first + high
+
+
+def _flat_run(lines: Lines, end: int, start: int) -> tuple[int, int]:
+    """Leave lines of the pictures out of a gutter, or return it as it is if it is not flat."""
+    is_flat = _is_flat(lines[end:start])
+    if is_flat.all() or not is_flat.any() or start - end <= 1:
+        return end, start
+    edges = np.flatnonzero(np.diff(np.pad(is_flat, 1).astype(np.int8))).reshape(-1, 2)
+    first, last = edges[np.argmax(edges[:, 1] - edges[:, 0])]
+    return end + int(first), end + int(last)
 
 
 def _is_flat(lines: Lines) -> Bool[np.ndarray, " lines"]:

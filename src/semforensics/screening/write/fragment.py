@@ -69,6 +69,7 @@ def _panel(result: PanelResult) -> dict[str, Any]:
         "name": result.panel.name,
         "box": asdict(result.panel.box),
         **_plain(result.finding),
+        "in_part": result.finding.is_in_part,
         "may_be_composite": result.panel.may_be_composite,
         "drawn": [box._asdict() for box in result.panel.drawn],
         "notes": list(result.panel.notes),

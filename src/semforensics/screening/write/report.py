@@ -23,7 +23,7 @@ from semforensics.screening.write.figures import GRAD_CAM_END, TILE_LOGIT_END
 from semforensics.screening.write.fragment import refusal_entry
 from semforensics.screening.write.rendering import REPORT_CSS, TEMPLATES, visible
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 FULL_DETAIL = 40
 """A submission of no more pictures than this has all of them in full detail."""
 MOST_DETAILED = 100
@@ -31,7 +31,7 @@ MOST_DETAILED = 100
 COLUMNS = (
     "path", "location", "sha256", "panel", "top", "left", "bottom", "right", "verdict",
     "probability", "predictive_value", "p_real", "p_fake", "n_tiles", "logit", "share_inside",
-    "share_judged", "reason",
+    "share_judged", "reason", "in_part",
 )  # fmt: skip
 REPORT_NAMES = ("report.json", "report.csv", "report.html")
 SIMULATED = (
@@ -59,6 +59,8 @@ class _Survey:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     """Panels of each verdict; "refused" counts inputs and pictures too."""
+    n_in_part: int = 0
+    """Panels that are suspected in part."""
     ranks: list[int] = field(default_factory=list)
     """Of each picture: the first of `_ORDER` that a panel of it has."""
 
@@ -67,6 +69,7 @@ class _Survey:
         verdicts = [panel["verdict"] for panel in fragment["panels"]]
         self.ranks.append(min(map(_ORDER.index, verdicts), default=len(_ORDER)))
         self.verdicts.update(verdicts, refused=len(fragment["refusals"]))
+        self.n_in_part += sum(panel["in_part"] for panel in fragment["panels"])
 
     def detailed(self) -> frozenset[int]:
         """Return the numbers, from 0, of the pictures that the HTML shows in full detail."""
@@ -155,6 +158,7 @@ def _write_json_and_csv(submission: _Submission, json_file: TextIO, csv_file: Te
     survey.verdicts["refused"] += len(submission.refused)
     summary = {"n_pictures": len(survey.ranks), "n_reuses": len(submission.pairs)}
     summary |= {f"n_{name.replace('-', '_')}": survey.verdicts[name] for name in _ORDER}
+    summary["n_ai_suspected_in_part"] = survey.n_in_part
     json_file.write(
         f'\n],\n"refusals": {_json(submission.refused)},\n"reuse": {_json(submission.pairs)},\n'
         f'"summary": {_json(summary)}\n}}\n'
@@ -190,6 +194,7 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
         },
         "order": _ORDER,
         "verdicts": survey.verdicts,
+        "n_in_part": survey.n_in_part,
         "n_pictures": len(survey.ranks),
         "n_by_rank": [survey.ranks.count(rank) for rank in range(len(_ORDER))],
         "n_strip": len(strip),
