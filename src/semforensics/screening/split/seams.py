@@ -262,7 +262,8 @@ def _flat_run(lines: Lines, end: int, start: int) -> tuple[int, int]:
         return end, start
     edges = np.flatnonzero(np.diff(np.pad(is_flat, 1).astype(np.int8))).reshape(-1, 2)
     first, last = edges[np.argmax(edges[:, 1] - edges[:, 0])]
-    return end + int(first), end + int(last)
+    inner = end + int(first), end + int(last)
+    return inner if _is_drawn(lines, *inner) else (end, start)
 
 
 def _is_flat(lines: Lines) -> Bool[np.ndarray, " lines"]:
