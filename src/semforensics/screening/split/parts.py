@@ -29,8 +29,6 @@ PART_PX = 24
 ABRUPT = 0.2
 """Least share of the line beside a gutter that is of another level."""
 MAX_PARTS = 200
-WHOLE = 0.97
-"""Share of the stretches along a seam from which on it can be no side of an inset."""
 WHITE, BLACK = 248, 7
 """From and up to which a level counts as white or black: JPEG leaves gutters a few levels off."""
 
@@ -157,7 +155,6 @@ def _cut_at_seams(
     rows, columns = find_seams(bare.cut(grey), is_composite)
     rows = _no_tops_of_bars(grey, bare, rows)
     certain = [[seam for seam in seams if seam.is_certain] for seams in (rows, columns)]
-    certain = _no_sides_of_insets(bare.cut(grey), *certain)
     best = max((seam for seams in certain for seam in seams), key=lambda s: s.score, default=None)
     if best is None:
         doubts = [("row", bare.top + seam.end) for seam in rows]
@@ -171,25 +168,6 @@ def _cut_at_seams(
         pairs = zip([box.left, *edges[1::2]], [*edges[::2], box.right], strict=True)
         pieces = [Box(box.top, left, box.bottom, right) for left, right in pairs]
     return [_trimmed(grey, piece) for piece in pieces], []
-
-
-def _no_sides_of_insets(
-    part: Grey, rows: Sequence[Seam], columns: Sequence[Seam]
-) -> list[list[Seam]]:
-    """Leave out the seams along which not everything changes and an inset has a side."""
-    if all(seam.along >= WHOLE for seam in (*rows, *columns)):
-        return [[*rows], [*columns]]
-    frames = [frame for _, frame in find_insets(part)]
-    sides = [(f.top, f.bottom) for f in frames], [(f.left, f.right) for f in frames]
-    return [
-        [
-            seam
-            for seam in seams
-            if seam.along >= WHOLE
-            or all(abs(seam.end - side) > GUTTER_PX for pair in pairs for side in pair)
-        ]
-        for seams, pairs in ((rows, sides[0]), (columns, sides[1]))
-    ]
 
 
 def _no_tops_of_bars(grey: Grey, box: Box, seams: Sequence[Seam]) -> list[Seam]:

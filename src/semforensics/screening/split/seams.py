@@ -70,8 +70,6 @@ class Seam:
     start: int
     """First line of the lower picture. Lines between the two are a gutter."""
     score: float
-    along: float
-    """Share of the stretches along it at which the picture changes."""
     is_certain: bool
     """If not, the line may be a seam, or a thing that happens to be straight."""
 
@@ -110,7 +108,7 @@ def _seams_of(lines: Lines, steps: Lines, along: Lines, is_composite: bool) -> l
         has_gutter = _is_drawn(lines, end, start)
         certain = _is_certain(lines[end:start], has_gutter, score, bridged, share, is_composite)
         if certain or _is_likely(lines[end:start], has_gutter, score, bridged, share):
-            seams.append(Seam(end, start, score, share, certain))
+            seams.append(Seam(end, start, score, certain))
     return sorted(seams, key=lambda seam: seam.end)
 
 
