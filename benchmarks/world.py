@@ -82,7 +82,7 @@ def panels_of(folder: Path) -> Iterator[tuple[str, Grey]]:
             panels, _ = split_panels(picture, 128)
             if panels:
                 largest = max(panels, key=lambda panel: panel.grey.size).grey
-                yield Path(picture.source).name, middle(largest)
+                yield Path(picture.path).name, middle(largest)
 
 
 def reals(sem: Path) -> Iterator[Case]:
