@@ -191,8 +191,8 @@ def page(counts: Counts, whole: dict[str, list[str]], micrographs: dict[str, int
         " published panels. The method and its weights are older: they were chosen on most"
         " collections, so these figures may still be a little optimistic. Failures on the"
         " micrographs measured here were looked at, with other figures, and two kinds were mended"
-        " since, which is a little optimistic too. These micrographs were measured twice with the"
-        " present rules; after the first time one step, which took touching panels for insets, was"
+        " since, which is a little optimistic too. These micrographs were measured three times with"
+        " the present rules; after the first time one step, which took touching panels for insets, was"
         " taken out. A panel counts as found if all sides of its box"
         f" are right to {TOLERANCE_PX} px.",
         markdown_table(["panels", "n", "found, %"], rows_of(counts.found)).strip(),
