@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from semforensics.core.training import Setup
 
 InDir = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
+MayBeDir = Annotated[Path, typer.Argument(help="Needed only where parameters name files of it.")]
 InFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 OutPath = Annotated[Path, typer.Argument()]
 Gan = Annotated[GanName, typer.Argument(help="Which generator.")]

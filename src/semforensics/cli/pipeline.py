@@ -12,6 +12,7 @@ from semforensics.cli.frame import (
     Gan,
     InDir,
     InFile,
+    MayBeDir,
     OutPath,
     Panel,
     Run,
@@ -68,7 +69,7 @@ class WorldImages:
     splits: InFile
     reconstructed: InDir
     pseudo: InDir
-    generators: InDir
+    generators: MayBeDir
 
     def data(self) -> "WorldData":
         """Return them."""
@@ -348,7 +349,7 @@ def train_world(
     splits: InFile,
     reconstructed: InDir,
     pseudo: InDir,
-    generators: InDir,
+    generators: MayBeDir,
     network: OutPath,
     run: TrainingRun,
 ) -> str:
@@ -372,7 +373,7 @@ def calibrate_world(
     splits: InFile,
     reconstructed: InDir,
     pseudo: InDir,
-    generators: InDir,
+    generators: MayBeDir,
     networks: InDir,
     calibration: OutPath,
     run: DeviceRun,
