@@ -15,6 +15,8 @@ GANS = ("fastgan", "stylegan2_ada")
 ROWS = (*GANS, "both", "both_pseudo")
 UNSEEN = ("autoencoder", "nearest", "bilinear", "transposed", "denoised", "resized")
 TINY = {
+    "train_world.steps": 2,
+    "train_world.published_trunk": False,  # a download
     "acquire.simulated.num_areas": 5,
     "acquire.simulated.magnifications_k": [100],
     "acquire.simulated.width_px": 256,
@@ -112,8 +114,10 @@ def outputs_of_trials() -> set[str]:
         *(f"data/autoencoders/{n}.safetensors" for n in ("pseudo", *UNSEEN[:4])),
         *(f"data/{n}/off.json" for n in ("diffusion", "unseen/diffusion", "unseen/simulator")),
         *(f"data/reconstructed/{n}/off.json" for n in ("taesd", "taesd3", "taesdxl")),
-        *(f"data/world/{n}/off.json" for n in ("fold_0", "fold_1", "fold_2", "all")),
-        *(f"data/{n}/off.json" for n in ("world_calibration", "screening_world")),
+        *(f"data/world/{n}/losses.csv" for n in ("fold_0", "fold_1", "fold_2", "all")),
+        *(f"data/world/{n}/model.safetensors" for n in ("fold_0", "fold_1", "fold_2", "all")),
+        *(f"data/world_calibration/{n}" for n in ("calibration.safetensors", "power.csv")),
+        *(f"data/screening_world/{n}" for n in ("README.md", "model.safetensors")),
     }
 
 
