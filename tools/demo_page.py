@@ -67,7 +67,7 @@ def tables(root: Path) -> str:
         ],
         [
             "kinds of processing that cost more than the bound of "
-            "[robustness.md](../robustness.md)",
+            "[robustness.md](../reproduce/robustness.md)",
             f"{robustness['n_fragile']} of {robustness['n_cells']}; biased "
             f"{robustness['n_biased']}",
         ],

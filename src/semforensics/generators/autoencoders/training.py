@@ -37,7 +37,7 @@ from semforensics.params import TrainAutoencodersParams
 CUT_OUT_PX = 64
 """Side of the training images, cut out of the crops: all that is learnt is local."""
 DIFFERENCE_WEIGHT, ENERGY_WEIGHT = 1.0, 0.1
-"""Of the two terms beside the absolute error. Own trial, see docs/unseen.md."""
+"""Of the two terms beside the absolute error. Own trial, see docs/reproduce/unseen.md."""
 LOG_EVERY = 20
 MIN_ENERGY = (1 / 255) ** 2
 """Added to energies: differences of half a grey level are no detail."""
