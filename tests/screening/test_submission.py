@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 from PIL import Image
 
 from semforensics.core.errors import InputError
+from semforensics.micrographs.drawn import DrawnBox
 from semforensics.screening import store
+from semforensics.screening.records import Box, Panel, Picture, PictureResult
 from semforensics.screening.submission import Options, Totals, repeating_command, screen_submission
 from tests.screening.stand_in import HANGS, KILLS, RAISES, OneThread, StandIn, draw
 
@@ -367,3 +370,36 @@ def test_panels_suspected_in_part_are_counted() -> None:
 def test_the_command_survives_a_shell() -> None:
     """Names with spaces are quoted in the command that repeats a screening."""
     assert repeating_command(["screen", "a b.png"]) == "semforensics screen 'a b.png'"
+
+
+class WithInset(StandIn):
+    """Takes the middle of each picture for an inset."""
+
+    def screen_picture(self, picture: Picture, info_bar: int | None = None) -> PictureResult:
+        """Judge a picture as one panel with an inset, and the inset."""
+        result = super().screen_picture(picture, info_bar)
+        (whole,) = result.panels
+        box = Box(100, 100, 250, 250)
+        host = replace(whole.panel, name="a", drawn=(DrawnBox("inset", 100, 100, 250, 250),))
+        inset = Panel("b", box, box.cut(picture.grey))
+        return replace(result, panels=(replace(whole, panel=host), replace(whole, panel=inset)))
+
+
+def test_an_inset_is_not_found_in_the_panel_that_it_lies_on(tmp_path: Path) -> None:
+    """Its pixels are its own panel's; the same pixels elsewhere are listed."""
+    levels = np.random.default_rng(0).integers(40, 220, (100, 100))
+    own = np.kron(levels, np.ones((4, 4))).astype(np.uint8)
+    copied = own.copy()
+    copied[250:400, 250:400] = copied[100:250, 100:250]
+    for name, grey in (("own", own), ("copied", copied)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(grey).save(tmp_path / name / "a.png")
+
+    (_, alone), (_, twice) = (
+        screen([tmp_path / name], tmp_path / f"{name}_out", screener=WithInset())
+        for name in ("own", "copied")
+    )
+
+    assert alone["reuse"] == []
+    (pair,) = twice["reuse"]
+    assert pair["overlap"] == {"top": 250, "left": 250, "bottom": 400, "right": 400}

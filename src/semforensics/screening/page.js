@@ -3,8 +3,8 @@
 
 const byId = (id) => document.getElementById(id);
 const setting = (name) => document.querySelector(`meta[name="${name}"]`).content;
-const [form, zone, input, state, progress, error, result, frame] =
-  ["form", "zone", "files", "state", "progress", "error", "result", "report"].map(byId);
+const [form, zone, input, state, seconds, progress, error, result, frame] =
+  ["form", "zone", "files", "state", "clock", "progress", "error", "result", "report"].map(byId);
 const MB = 1e6;
 let busy = false;
 let clock = null;
@@ -16,6 +16,7 @@ function setBusy(now) {
   input.disabled = now;
   progress.hidden = !now;
   clearInterval(clock);
+  seconds.textContent = "";
 }
 
 function showError(message) {
@@ -45,7 +46,7 @@ function judge(files) {
   state.textContent = `Judging ${title} …`;
   progress.removeAttribute("value");
   clock = setInterval(() => {
-    progress.title = `${Math.round((Date.now() - start) / 1000)} s`;
+    seconds.textContent = `${Math.round((Date.now() - start) / 1000)} s. To stop, close this page.`;
   }, 1000);
 }
 
@@ -78,7 +79,8 @@ function send(files) {
 function show(answer, count) {
   setBusy(false);
   input.value = "";
-  state.textContent = `Done: ${count === 1 ? "1 file" : `${count} files`}. Nothing was kept.`;
+  const files = count === 1 ? "1 file" : `${count} files`;
+  state.textContent = `Done: ${files}, and none is kept. Save the report before you close this page.`;
   links.forEach(URL.revokeObjectURL);
   links = [["html", "text/html"], ["json", "application/json"], ["csv", "text/csv"]].map(([kind, type]) => {
     const address = URL.createObjectURL(new Blob([answer[kind]], { type }));

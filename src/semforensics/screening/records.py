@@ -57,7 +57,7 @@ WORDING: dict[Verdict, str] = {
     "consistent": "consistent with a real micrograph",
     "inconclusive": "inconclusive",
     "ai-suspected": "AI-suspected: ask for the instrument files",
-    "refused": "refused",
+    "refused": "not judged",
 }
 """What a report says of each verdict: no more than the detector can defend."""
 

@@ -35,6 +35,7 @@ from semforensics.screening.records import (
     WORDING,
     Grey,
     Limits,
+    Panel,
     PanelName,
     Picture,
     PictureResult,
@@ -162,12 +163,21 @@ class InputJob:
                 continue
             try:
                 result = self.screener.screen_picture(picture, info_bar=self.info_bar)
-                panels = [panel.panel.grey for panel in result.panels]
+                panels = [_without_insets(panel.panel) for panel in result.panels]
                 found: Found = Judged(key, picture_fragment(result), panels)
             except Exception as error:
                 reason = f"could not be judged: {type(error).__name__}: {error}"
                 found = Refusal(picture.path, picture.location, picture.sha256, reason)
             yield found
+
+
+def _without_insets(panel: Panel) -> Grey:
+    """Blacken the insets of a panel: these pixels are compared as panels of their own."""
+    grey = panel.grey.copy()
+    for box in panel.drawn:
+        if box.kind == "inset":
+            grey[box.top : box.bottom, box.left : box.right] = 0
+    return grey
 
 
 Keep = Callable[[Path, Iterable[Found]], None]

@@ -289,7 +289,7 @@ def test_the_promise_names_what_it_rests_on(
     largest, _, _ = write(tmp_path / "largest", fragments, pooled)
 
     for words in (
-        "595 such images, but from only 9 areas", "would need 19 areas",
+        "595 real images, but from only 9 areas", "would need 19 areas",
         "0 of 9 real panels suspected, of the same one (1 instrument, 7 other areas);",
         "2 of 27 real panels suspected, of another one (1 instrument, areas not recorded).",
     ):  # fmt: skip
@@ -337,7 +337,7 @@ def test_a_panel_suspected_in_part_says_so_and_has_a_box(tmp_path: Path) -> None
 
     assert "1 of 1 panel is AI-suspected in part: ask for the instrument files." in page.text
     assert "at a glance AI-suspected in part a.tif " in page.text
-    assert "A solid box inside of a panel: the part that disagrees" in page.text
+    assert "only this part of the panel is suspected" in page.text
     box = panel.panel.box
     place = {"x": str(box.left + 20), "y": str(box.top + 10), "width": "70", "height": "64"}
     assert sum(tag == "rect" and place.items() <= found.items() for tag, found in page.tags) == 2
@@ -501,7 +501,7 @@ def test_what_was_found_comes_first(tmp_path: Path) -> None:
     strip = page.text[page.text.index("at a glance") : page.text.index("Pictures s.tif")]
     assert strip == (
         "at a glance AI-suspected 2 of 3 panels s.tif inconclusive 1 of 2 panels u.pdf page 3 of 8"
-        " consistent q.tif refused x.jpg "
+        " consistent q.tif not judged x.jpg "
     )
     links = [a["href"] for _, a in page.tags if (a.get("href") or "").startswith("#picture-")]
     assert links == ["#picture-3", "#picture-1", "#picture-0", "#picture-2"]
@@ -599,3 +599,16 @@ def test_panels_that_were_not_compared_are_not_called_different(tmp_path: Path) 
 def test_the_schema_is_that_of_the_writer() -> None:
     """The version in the schema's name is the one that reports carry."""
     assert SCHEMA["$id"].endswith(report.SCHEMA_VERSION)
+
+
+def test_reasons_are_given_once(tmp_path: Path, fragments: list[dict[str, Any]]) -> None:
+    """Those of parts stand with their picture, those of inputs in a table, and both are counted."""
+    inputs, _, _ = write(tmp_path, fragments, refusals=REFUSALS)
+    none, _, _ = write(tmp_path, fragments[1:2])
+
+    part = fragments[0]["refusals"][0]["reason"]
+    assert "1 input and 2 pictures or parts." in inputs.text
+    assert "The reason for 2 pictures or parts is given with the pictures above." in inputs.text
+    assert inputs.text.count(part) == 1
+    assert inputs.text.count("notes.docx") == 1
+    assert "Not judged" not in none.text

@@ -62,13 +62,12 @@ def why_not_native(
         if signs[name] > limit:
             return clause
     if signs["fineness_db"] < references.fineness_db:
-        return (
-            "it has less fine detail than native pixels of the training domain, as after resampling"
-        )
+        return "it has less fine detail than the images that the model was trained on, as after"
+        return " resizing"
     if signs["reach_db"] > references.reach_db:
         return (
-            "it has more detail of a few pixels than native pixels of the training domain, as where"
-            " pixels were left out"
+            "it has more detail of a few pixels than the images that the model was trained on, as"
+            " where pixels were left out"
         )
     return None
 

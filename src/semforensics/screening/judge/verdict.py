@@ -165,10 +165,10 @@ class Rule:
         of_tile = decide(p_real, p_fake, self.alpha, is_known)[0]
         if part.p_real <= IN_PART * self.alpha and of_tile == "ai-suspected":
             reason = (
-                f"{where} has scores that are unusual for real micrographs and not those of the"
-                f" rest: so high a part is expected in {part.p_real:.2g} of real panels of this"
-                " size. It may be generated, or pasted from another picture; real structures that"
-                " differ much from their surroundings can cause it, too."
+                f"{where} may be generated, or pasted from another picture: its scores are unusual"
+                f" for real micrographs and not those of the rest. {_in_thousand(part.p_real)} real"
+                " panels of this size are expected to have such a part. Real structures that differ"
+                " much from their surroundings can cause it, too."
             )
             if self.prevalence < IN_PART * self.alpha * (1 - self.prevalence):
                 reason += (
@@ -203,6 +203,12 @@ def _known_history(is_lossy: bool, is_resampled: bool) -> str | None:
     if is_resampled:
         return "it was brought to another size on the way here"
     return "it was stored with loss, as in a JPEG file" if is_lossy else None
+
+
+def _in_thousand(share: float) -> str:
+    """Write a small share; fewer than one in a thousand is as fine as the calibration can tell."""
+    number = math.ceil(1000 * share)
+    return f"About {number} in 1000" if number > 1 else "Fewer than 1 in 1000"
 
 
 def _probability(logit: float) -> float:

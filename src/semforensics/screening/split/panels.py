@@ -105,9 +105,9 @@ def _with_what_parts_says(panel: Panel, part: Part, host: str, insets: Sequence[
                 )
             )
     if insets:
-        words = "its inset, panel" if len(insets) == 1 else "its insets, panels"
-        are = "is" if len(insets) == 1 else "are"
-        notes.append(f"{words} {' and '.join(insets)}, {are} left out of it")
+        words, are = ("inset, panel", "is") if len(insets) == 1 else ("insets, panels", "are")
+        names = " and ".join(filter(None, [", ".join(insets[:-1]), insets[-1]]))
+        notes.append(f"its {words} {names}, {are} left out of it")
     if part.doubt:
         notes.append(f"it may be composite: {part.doubt}")
     return replace(panel, notes=tuple(notes), drawn=tuple(drawn), may_be_composite=bool(part.doubt))

@@ -63,12 +63,15 @@ class _Survey:
     """Panels that are suspected in part."""
     ranks: list[int] = field(default_factory=list)
     """Of each picture: the first of `_ORDER` that a panel of it has."""
+    n_refused: list[int] = field(default_factory=list)
+    """Of each picture: parts that were not judged."""
 
     def add(self, fragment: Mapping[str, Any]) -> None:
         """Count one picture."""
         verdicts = [panel["verdict"] for panel in fragment["panels"]]
         self.ranks.append(min(map(_ORDER.index, verdicts), default=len(_ORDER)))
         self.verdicts.update(verdicts, refused=len(fragment["refusals"]))
+        self.n_refused.append(len(fragment["refusals"]) + verdicts.count("refused"))
         self.n_in_part += sum(panel["in_part"] for panel in fragment["panels"])
 
     def detailed(self) -> frozenset[int]:
@@ -206,7 +209,9 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
         "strip": _by_rank(submission, survey, strip),
         "pictures": _by_rank(submission, survey, detailed),
         "others": (picture for number, picture in pictures() if number not in detailed),
-        "refused": _all_refused(submission),
+        "refused": _refused_outside(submission, detailed),
+        "n_inputs_refused": len(submission.refused),
+        "n_refused_above": sum(survey.n_refused[number] for number in detailed),
         "pairs": submission.pairs,
         "anchors": {
             (picture["path"], picture["location"]): number
@@ -226,10 +231,12 @@ def _by_rank(
                 yield number, picture
 
 
-def _all_refused(submission: _Submission) -> Iterator[Mapping[str, Any]]:
-    """Return all refusals: of inputs first, then of parts of pictures."""
+def _refused_outside(submission: _Submission, detailed: Set[int]) -> Iterator[Mapping[str, Any]]:
+    """Return refusals of inputs, then of parts of pictures that are not shown in full detail."""
     yield from submission.refused
-    for fragment in submission.fragments():
+    for number, fragment in enumerate(submission.fragments()):
+        if number in detailed:
+            continue
         yield from fragment["refusals"]
         for panel in fragment["panels"]:
             if panel["verdict"] == "refused":
