@@ -52,7 +52,7 @@ def test_counts_and_the_place_of_the_report_are_printed(
         "2 consistent with a real micrograph",
         "1 inconclusive",
         "1 AI-suspected: ask for the instrument files",
-        "0 refused",
+        "0 not judged",
         "0 pairs of panels that may show the same place",
         f"report: {tmp_path / 'report/report.html'}",
     ]
