@@ -10,10 +10,19 @@ from dataclasses import replace
 import numpy as np
 
 from semforensics.core.errors import InputError
-from semforensics.micrographs.drawn import DrawnBox, Mask
+from semforensics.micrographs.drawn import MARGIN_PX, DrawnBox, Mask
 from semforensics.micrographs.text import find_drawn
 from semforensics.screening.records import Box, Grey, Panel, Picture, Refusal
-from semforensics.screening.split.parts import BLACK, WHITE, Part, find_bar, find_parts, is_bar
+from semforensics.screening.split.parts import (
+    BLACK,
+    GUTTER_PX,
+    WHITE,
+    Part,
+    find_bar,
+    find_parts,
+    is_bar,
+)
+from semforensics.screening.split.seams import END_PX, find_seams
 
 FLAT = 0.75
 """Share of one grey level from which on a part is no micrograph; of white and black, give or take
@@ -108,9 +117,37 @@ def _with_what_parts_says(panel: Panel, part: Part, host: str, insets: Sequence[
         words, are = ("inset, panel", "is") if len(insets) == 1 else ("insets, panels", "are")
         names = " and ".join(filter(None, [", ".join(insets[:-1]), insets[-1]]))
         notes.append(f"its {words} {names}, {are} left out of it")
-    if part.doubt:
-        notes.append(f"it may be composite: {part.doubt}")
-    return replace(panel, notes=tuple(notes), drawn=tuple(drawn), may_be_composite=bool(part.doubt))
+    doubts = [f"{kind} {line}" for kind, line in part.doubts if not _is_of_text(panel, kind, line)]
+    if doubts:
+        notes.append(f"it may be composite: two pictures may meet at {' and '.join(doubts)}")
+    return replace(panel, notes=tuple(notes), drawn=tuple(drawn), may_be_composite=bool(doubts))
+
+
+def _is_of_text(panel: Panel, kind: str, line: int) -> bool:
+    """Say whether what may be a seam is the side of a label, and gone without that label.
+
+    Pictures that meet do so beside the label, too.
+
+    Args:
+        panel: With what is drawn over it.
+        kind: "row" or "column".
+        line: Its number in the picture.
+    """
+    is_row = kind == "row"
+    grey = panel.grey if is_row else panel.grey.T
+    at = line - (panel.box.top if is_row else panel.box.left)
+    beside = np.ones(grey.shape[1], dtype=bool)
+    for one in panel.drawn:
+        sides = (one.top, one.bottom) if is_row else (one.left, one.right)
+        low, high = (one.left, one.right) if is_row else (one.top, one.bottom)
+        if one.kind == "text" and min(abs(at - side) for side in sides) <= GUTTER_PX:
+            beside[max(low - MARGIN_PX, 0) : high + MARGIN_PX] = False
+    edges = np.flatnonzero(np.diff(np.pad(beside, 1).astype(np.int8))).reshape(-1, 2)
+    low, high = max(edges.tolist(), key=lambda run: run[1] - run[0], default=(0, 0))
+    if beside.all() or high - low < 0.5 * len(beside) or high - low < 2 * END_PX:
+        return False  # there is no such label, or it leaves too little to tell
+    seams, _ = find_seams(np.ascontiguousarray(grey[:, low:high]))
+    return all(abs(seam.end - at) > GUTTER_PX for seam in seams)
 
 
 def _boxes_of(hidden: Mask) -> Iterator[DrawnBox]:
@@ -179,7 +216,10 @@ def _panel(name: str, box: Box, picture: Grey, least_px: int, bar_end: int | Non
     spread = 0 if BLACK < level < WHITE else 2
     share = counts[max(level - spread, 0) : level + spread + 1].sum() / grey.size
     if share > FLAT:
-        raise InputError(f"not a micrograph: {share:.0%} of it is of grey level {level}")
+        raise InputError(
+            f"{share:.0%} of it is of grey level {level}, as in a drawing or where a detector is"
+            " saturated: too little is left to judge"
+        )
     found = find_drawn(grey, with_bar=bar_end is not None)
     if found.info_bar is not None and not is_bar(grey, found.info_bar):
         found = find_drawn(grey, with_bar=False)

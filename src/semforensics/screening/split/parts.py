@@ -48,9 +48,8 @@ class Part:
     """A part of a figure that no gutter and no certain seam divides."""
 
     box: Box
-    doubt: str = ""
-    """Where it may be a composite of several pictures, in a clause; empty if nothing speaks for
-    it."""
+    doubts: tuple[tuple[str, int], ...] = ()
+    """Where two pictures may meet: "row" or "column", and its number in the figure."""
     insets: tuple[tuple[Box, Box], ...] = ()
     """The boxes of smaller pictures inside of it, without and with their frames."""
 
@@ -96,12 +95,12 @@ def _part(grey: Grey, box: Box, doubts: Sequence[tuple[str, int]]) -> Part:
             ("column", frame.right),
         )
     ]
-    left = [
-        f"{kind} {line}"
+    left = tuple(
+        (kind, line)
         for kind, line in doubts
         if not any(kind == other and abs(line - side) <= GUTTER_PX for other, side in sides)
-    ]
-    return Part(box, f"two pictures may meet at {' and '.join(left)}" if left else "", insets)
+    )
+    return Part(box, left, insets)
 
 
 def _in_reading_order(parts: list[Part]) -> Iterator[Part]:
