@@ -360,7 +360,7 @@ def test_suspicions_of_both_kinds_are_counted_apart(tmp_path: Path) -> None:
     page, written, _ = write(tmp_path, [picture_fragment(result)])
 
     assert "2 of 3 panels are AI-suspected, 1 of them in part: ask for" in page.text
-    assert "2 AI-suspected: ask for the instrument files (1 in part) 0 inconclusive" in page.text
+    assert "2 AI-suspected (1 in part) 0 inconclusive" in page.text
     assert "at a glance AI-suspected 2 of 3 panels, 1 in part a.tif " in page.text
     assert written["summary"]["n_ai_suspected"] == 2
     assert written["summary"]["n_ai_suspected_in_part"] == 1
