@@ -117,13 +117,13 @@ def _with_what_parts_says(panel: Panel, part: Part, host: str, insets: Sequence[
         words, are = ("inset, panel", "is") if len(insets) == 1 else ("insets, panels", "are")
         names = " and ".join(filter(None, [", ".join(insets[:-1]), insets[-1]]))
         notes.append(f"its {words} {names}, {are} left out of it")
-    doubts = [f"{kind} {line}" for kind, line in part.doubts if not _is_of_text(panel, kind, line)]
+    doubts = [f"{kind} {line}" for kind, line in part.doubts if not is_of_text(panel, kind, line)]
     if doubts:
         notes.append(f"it may be composite: two pictures may meet at {' and '.join(doubts)}")
     return replace(panel, notes=tuple(notes), drawn=tuple(drawn), may_be_composite=bool(doubts))
 
 
-def _is_of_text(panel: Panel, kind: str, line: int) -> bool:
+def is_of_text(panel: Panel, kind: str, line: int) -> bool:
     """Say whether what may be a seam is the side of a label, and gone without that label.
 
     Pictures that meet do so beside the label, too.
