@@ -34,13 +34,12 @@ setup: $(READY) ## Make .venv from constraints.txt
 .PHONY: repro
 repro: $(READY) ## Run the whole pipeline (FOLDER=... your own micrographs, MANIFEST=... what is known of them, BENIGN=... to count false alarms on)
 ifdef FOLDER
-	semforensics list-folder "$(FOLDER)" data/folder_listing.csv $(if $(MANIFEST),--manifest "$(MANIFEST)")
+	@semforensics list-folder "$(FOLDER)" data/folder_listing.csv $(if $(MANIFEST),--manifest "$(MANIFEST)")
 endif
 ifdef BENIGN
-	semforensics list-benign "$(BENIGN)" data/benign_listing.csv
+	@semforensics list-benign "$(BENIGN)" data/benign_listing.csv
 endif
-	$(if $(FOLDER),SEMFORENSICS_FOLDER="$(FOLDER)") $(if $(BENIGN),SEMFORENSICS_BENIGN="$(BENIGN)") \
-		python tools/repro.py
+	@$(if $(FOLDER),SEMFORENSICS_FOLDER="$(FOLDER)") $(if $(BENIGN),SEMFORENSICS_BENIGN="$(BENIGN)") python tools/repro.py
 
 .PHONY: test
 test: $(READY) ## Run the tests
@@ -57,8 +56,8 @@ lint: $(READY) ## Check style and types
 	mypy
 
 .PHONY: preset
-preset: ## Put a preset in the place of params.yaml: make preset NAME=thesis
-	@test -f "presets/$(NAME).yaml" || { echo "presets/$(NAME).yaml: no such preset; there are: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 2; }
+preset: ## Copy a preset to params.yaml: make preset NAME=thesis
+	@test -f "presets/$(NAME).yaml" || { echo "make preset NAME=...: no preset is called \"$(NAME)\"; there are: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 2; }
 	cp "presets/$(NAME).yaml" params.yaml
 
 .PHONY: constraints
