@@ -250,3 +250,14 @@ def test_too_many_panels_are_refused() -> None:
 
     with pytest.raises(ValueError, match=f"{MOST_PANELS + 1} panels.*at most {MOST_PANELS}"):
         find_reuse([(("a", "", ""), panel)] * (MOST_PANELS + 1))
+
+
+def test_what_a_change_of_tone_made_dark_is_no_print(micrograph: Grey) -> None:
+    """Features are found all over a darkened panel; a black area as large holds none."""
+    dark = (micrograph * (12 / micrograph.max())).round().astype(np.uint8)
+    black = micrograph.copy()
+    black[:, 256:] = 0
+
+    assert (dark < 5).mean() > 0.25
+    assert len(find_features(dark, 500).places) > 100
+    assert find_features(black, 500).places[:, 0].max() < 256

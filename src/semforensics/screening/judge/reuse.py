@@ -38,6 +38,7 @@ _BLOCK, _TEMPLATE, _AROUND = 64, 128, 256  # px: of a correlation; of what is so
 _ROUGH = 0.1  # correlation of a fit that is worth improving; chance reaches less
 _OFF = 3  # px that a fit may be off
 _MARGIN = 8  # px around what is printed
+_MOST_PRINTED = 0.25  # of a panel, in black or in white
 _FLAT = 1.0  # grey levels of spread below which a block says nothing
 # A descriptor has 4 x 4 cells of 8 directions: mirroring reverses the rows and the directions.
 _MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
@@ -301,13 +302,18 @@ def _agrees_elsewhere(first: np.ndarray, laid: np.ndarray, box: Box) -> bool:
 
 
 def _printed(grey: Grey) -> np.ndarray:
-    """Mark black and white areas, and what is near them; single pixels are noise."""
+    """Mark black and white areas, and what is near them; single pixels are noise.
+
+    Where much is dark or bright and yet varies, as after a change of tone, it is the micrograph.
+    """
     stroke, near = np.ones((5, 5), np.uint8), np.ones((2 * _MARGIN + 1,) * 2, np.uint8)
-    black, white = (
-        cv2.morphologyEx(area.astype(np.uint8), cv2.MORPH_OPEN, stroke)
-        for area in (grey < 5, grey > 250)
-    )
-    return np.asarray(cv2.dilate(np.maximum(black, white), near), dtype=bool)
+    printed = np.zeros(grey.shape, dtype=bool)
+    for level, area in ((0, grey < 5), (255, grey > 250)):
+        core = cv2.morphologyEx(area.astype(np.uint8), cv2.MORPH_OPEN, stroke)
+        around = cv2.dilate(core, near) > 0
+        if around.mean() <= _MOST_PRINTED or (grey[core > 0] == level).mean() >= 0.5:
+            printed |= around
+    return printed
 
 
 def _without_shading(grey: Grey) -> np.ndarray:
