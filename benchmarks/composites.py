@@ -191,9 +191,10 @@ def page(counts: Counts, whole: dict[str, list[str]], micrographs: dict[str, int
         " published panels. The method and its weights are older: they were chosen on most"
         " collections, so these figures may still be a little optimistic. Failures on the"
         " micrographs measured here were looked at, with other figures, and two kinds were mended"
-        " since, which is a little optimistic too. These micrographs were measured three times with"
-        " the present rules; after the first time one step, which took touching panels for insets,"
-        " was taken out. A panel counts as found if all sides of its box"
+        " since, which is a little optimistic too. These micrographs were measured four times with"
+        " the present rules. After the first time one step, which took touching panels for insets,"
+        " was taken out; before the last one the sides of labels were taken out of what is in"
+        " doubt, which changed no panel here. A panel counts as found if all sides of its box"
         f" are right to {TOLERANCE_PX} px.",
         markdown_table(["panels", "n", "found, %"], rows_of(counts.found)).strip(),
         f"Of {counts.judged} boxes that were judged, {counts.false} are no panel (right to"

@@ -67,8 +67,12 @@ def section(folder: Path) -> str:
         "`not_sem_tem`), which were resampled, edges of bars are right to two rows. The finder of "
         "text was designed on these files.",
         markdown_table(COLUMNS, rows).strip(),
-        "Refused are a transmission micrograph of which three quarters are white, and of published "
-        "panels three narrow strips and a legend that were taken for panels of their own.",
+        "Not judged are a transmission micrograph of which three quarters are saturated white, "
+        "so that too little is left, and four parts of three published panels. For two parts "
+        "this is right: a box with a letter, and a strip beside a line that is drawn across the"
+        " whole picture. The other two are a mistake: the micrograph is cut along the lower "
+        "edge of the text of its scale bar, and the 69 rows below are left out; the 86 % above "
+        "are judged.",
         "Text is missed where it is soft (resampled), lower than 6 px, or grey on grey. By eye "
         "that is so of some letters in about one in eight published panels; in one file of "
         "`wood_hitachi_palette` the ticks of a ruler are missed. A few bright particles are taken "
