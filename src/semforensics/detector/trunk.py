@@ -6,7 +6,9 @@ with ImageNet weights under Apache 2.0. `semforensics.detector.world_network` be
 """
 
 from collections.abc import Mapping
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ class LiteTrunk(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _conv_norm(1, STEM, 3, stride=2)
+        self.stem = ConvNorm(1, STEM, 3, stride=2)
         blocks: list[nn.Module] = []
         inputs = STEM
         for expansion, outputs, repeats, stride, kernel in STAGES:
@@ -70,9 +72,9 @@ class _InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, kernel: int) -> None:
         super().__init__()
         width = inputs * expansion
-        self.expand = _conv_norm(inputs, width, 1) if expansion != 1 else None
-        self.depthwise = _conv_norm(width, width, kernel, stride=stride, groups=width)
-        self.project = _conv_norm(width, outputs, 1)
+        self.expand = ConvNorm(inputs, width, 1) if expansion != 1 else None
+        self.depthwise = ConvNorm(width, width, kernel, stride=stride, groups=width)
+        self.project = ConvNorm(width, outputs, 1)
         self.has_shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c_out h_out w_out"]:
@@ -86,20 +88,86 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c_out h_out w_out"]:
         """Pad, then convolve."""
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(
+        self, x: Float[Tensor, "n c h w"], weight: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "n c_out h_out w_out"]:
+        """As `forward`, with other weights."""
         padding = []
         for side in (x.shape[-1], x.shape[-2]):
             outputs = -(-side // self.stride[0])
             total = max(0, (outputs - 1) * self.stride[0] + self.kernel_size[0] - side)
             padding += [total // 2, total - total // 2]
-        filtered: Tensor = super().forward(F.pad(x, padding))
-        return filtered
+        padded = F.pad(x, padding)
+        if bias is not None and self.groups > 1 and x.device.type == "cpu" and weight.requires_grad:
+            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+            return cast(Tensor, _Depthwise.apply(padded, weight, bias, self.stride[0]))  # type: ignore[no-untyped-call]
+        return F.conv2d(padded, weight, bias, self.stride, groups=self.groups)
 
 
-def _conv_norm(
-    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    convolution = SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs, eps=_EPS))
+class ConvNorm(nn.Sequential):
+    """A convolution and a batch norm; one convolution where the norm's statistics are fixed."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1
+    ) -> None:
+        convolution = SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(outputs, eps=_EPS))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c_out h_out w_out"]:
+        """Filter and normalise."""
+        convolution, norm = self
+        if not isinstance(norm, nn.BatchNorm2d) or norm.training:
+            return cast(Tensor, super().forward(x))
+        assert isinstance(convolution, SameConv)
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        bias = norm.bias - norm.running_mean * scale
+        return convolution.convolve(x, convolution.weight * scale[:, None, None, None], bias)
+
+
+class _Depthwise(torch.autograd.Function):
+    """A convolution of each channel alone, whose gradients a CPU computes fast.
+
+    oneDNN is slow at two of them: that of the input where the stride is not 1, and that of a kernel
+    of 5x5. Here zeros between the gradients of the output make every stride 1, and a kernel of 5x5
+    is put together from four of 3x3.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return F.conv2d(x, weight, bias, stride, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        (of_output,) = gradients
+        size, more = weight.shape[-1], weight.shape[-1] - 1
+        n, channels, height, width = x.shape
+        full = torch.empty(
+            (n, channels, height + more, width + more),
+            dtype=of_output.dtype,
+            memory_format=torch.channels_last,
+        ).zero_()
+        spread = full[:, :, more : height, more : width]
+        spread[:, :, :: ctx.stride, :: ctx.stride] = of_output
+        of_input = F.conv2d(full, weight.flip(2, 3), groups=channels)
+        of_weight = torch.empty_like(weight)
+        for top in range(0, size - 2, 2):
+            for left in range(0, size - 2, 2):
+                rows, columns = slice(top, top + 3), slice(left, left + 3)
+                window = x[:, :, top : top + height - size + 3, left : left + width - size + 3]
+                of_weight[:, :, rows, columns] = torch.ops.aten.convolution_backward(
+                    spread,
+                    window,
+                    weight[:, :, rows, columns].contiguous(),
+                    *(None, [1, 1], [0, 0], [1, 1], False, [0, 0], channels),
+                    output_mask=[False, True, False],
+                )[1]
+        return of_input, of_weight, of_output.sum((0, 2, 3)), None
 
 
 def _norm(state: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
