@@ -20,9 +20,9 @@ GanName = Literal["fastgan", "stylegan2_ada"]
 Autoencoder = Literal["taesd", "taesdxl", "taesd3"]
 """Published ones, of Stable Diffusion 1, XL and 3."""
 Change = Literal["none", "scale", "noise", "mix"]
-WorldPart = Literal["fold_0", "fold_1", "fold_2", "all"]
-"""Trainings of the detector for any instrument: three folds, and one of everything."""
 """Of a reconstruction: nothing, another scale, a noisy latent, a share of another's latent."""
+WorldPart = Literal["fold_0", "fold_1", "fold_2"]
+"""Trainings of the detector for any instrument, each without some collections."""
 DetectorName = Literal["fastgan", "stylegan2_ada", "both", "both_pseudo"]
 """Each is named after the fakes that it learns from."""
 
@@ -351,7 +351,7 @@ class TrainWorldParams(Section):
     """A detector for micrographs of any instrument, in folds that leave collections out."""
 
     steps: int = Field(ge=0)
-    """Of each of the four trainings, three folds and one of everything; 0: off."""
+    """Of each of the three trainings; 0: off."""
     published_trunk: bool
     """Begin with the published weights of EfficientNet-Lite0, else at random."""
     generators: tuple[str, ...]
@@ -362,6 +362,10 @@ class TrainWorldParams(Section):
     """Of a real and a fake, in a batch."""
     crop_px: int = Field(ge=32, multiple_of=2)
     """Side of what a network sees in training, after the processing."""
+    smoothed_reals: float = Field(ge=0, le=0.5)
+    """Share of the pairs whose real is smoothed first."""
+    noisy_fakes: float = Field(ge=0, le=0.5)
+    """Share of the pairs whose fake gets noise of up to the strength that it lost."""
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     ema_decay: float = Field(ge=0, lt=1)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from semforensics.core.errors import InputError
+from semforensics.core.processing import noise_sigma
 from semforensics.detector import histories
 from semforensics.detector.pairs import PairSampler, Source, pair_loss
 
@@ -26,7 +27,7 @@ def test_both_of_a_pair_are_cut_turned_and_processed_alike(
 ) -> None:
     """Without processing the fake of a pair is what was made of the very crop of the real."""
     monkeypatch.setattr(histories, "UNTOUCHED", 1.0)
-    sampler = PairSampler(sources, 32, 0)
+    sampler = PairSampler(sources, 32, 0, smoothed=0.0, noisy=0.0)
 
     for index in range(12):
         real, fake = sampler.pair(index)
@@ -35,7 +36,7 @@ def test_both_of_a_pair_are_cut_turned_and_processed_alike(
 
 def test_an_identical_fake_stays_identical() -> None:
     """No processing tells the two of a pair apart."""
-    sampler = PairSampler([Source("a", image(0), (image(0),))], 32, 0)
+    sampler = PairSampler([Source("a", image(0), (image(0),))], 32, 0, smoothed=0.0, noisy=0.0)
 
     for index in range(40):
         real, fake = sampler.pair(index)
@@ -43,9 +44,28 @@ def test_an_identical_fake_stays_identical() -> None:
         np.testing.assert_array_equal(fake, real)
 
 
+def test_reals_are_smoothed_and_fakes_get_noise_alone(
+    sources: list[Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other of the pair stays as it is, and noise never exceeds what the fake lost."""
+    monkeypatch.setattr(histories, "UNTOUCHED", 1.0)
+    plain = PairSampler(sources, 32, 0, smoothed=0.0, noisy=0.0)
+    smoothed = PairSampler(sources, 32, 0, smoothed=1.0, noisy=0.0)
+    noisy = PairSampler(sources, 32, 0, smoothed=0.0, noisy=1.0)
+
+    for index in range(12):
+        (real, fake), (soft, same) = plain.pair(index), smoothed.pair(index)
+        np.testing.assert_array_equal(same, fake)
+        assert soft.std() < real.std()
+        same, loud = noisy.pair(index)
+        np.testing.assert_array_equal(same, real)
+        of_fake, of_loud, of_real = noise_sigma(np.stack([fake, loud, real]))
+        assert of_fake < of_loud < 1.1 * of_real
+
+
 def test_a_pair_depends_on_its_index_alone(sources: list[Source]) -> None:
     """A batch holds the reals of its pairs, then their fakes."""
-    sampler = PairSampler(sources, 32, 7)
+    sampler = PairSampler(sources, 32, 7, smoothed=0.0, noisy=0.0)
 
     batch = sampler.batch(5, 3).numpy()[:, 0]
 
@@ -57,15 +77,19 @@ def test_a_pair_depends_on_its_index_alone(sources: list[Source]) -> None:
 
 def test_collections_are_drawn_by_the_root_of_their_size(sources: list[Source]) -> None:
     """Four images count twice as much as one, not four times."""
-    assert PairSampler(sources, 32, 0).share("small") == pytest.approx(1 / 3)
+    assert PairSampler(sources, 32, 0, smoothed=0.0, noisy=0.0).share("small") == pytest.approx(
+        1 / 3
+    )
 
 
 def test_images_smaller_than_a_crop_are_refused() -> None:
     """The message names the collection and both sizes."""
     with pytest.raises(InputError, match="tiny: an image of 80x20 px, need at least 32 px"):
-        PairSampler([Source("tiny", image(0)[:20], (image(0)[:20],))], 32, 0)
+        PairSampler(
+            [Source("tiny", image(0)[:20], (image(0)[:20],))], 32, 0, smoothed=0.0, noisy=0.0
+        )
     with pytest.raises(InputError, match="no images"):
-        PairSampler([], 32, 0)
+        PairSampler([], 32, 0, smoothed=0.0, noisy=0.0)
 
 
 def test_the_loss_asks_for_the_class_and_for_the_difference() -> None:

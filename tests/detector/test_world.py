@@ -34,6 +34,8 @@ TINY = TrainWorldParams(
     beside="",
     pairs=2,
     crop_px=32,
+    smoothed_reals=0.3,
+    noisy_fakes=0.2,
     lr=0.01,
     weight_decay=0.0,
     ema_decay=0.9,
@@ -110,15 +112,14 @@ def test_folds_are_of_about_equal_size_and_hold_each_collection_once() -> None:
 
 
 def test_a_part_says_what_it_left_out(trained: Path) -> None:
-    """A fold its collection and a family, the whole nothing; networks differ."""
+    """Its collections and a family; networks differ."""
     metas = [load_checkpoint(trained / part / MODEL_FILE)[1] for part in get_args(WorldPart)]
 
-    assert sorted(name for meta in metas[:3] for name in meta["left_out"]) == sorted(COLLECTIONS)
-    assert [meta["family_left_out"] for meta in metas] == ["one", "pseudo", "one", None]
-    assert metas[3]["left_out"] == []
+    assert sorted(name for meta in metas for name in meta["left_out"]) == sorted(COLLECTIONS)
+    assert [meta["family_left_out"] for meta in metas] == ["one", "pseudo", "one"]
     first, second = (load_world(trained / part).head.weight for part in ("fold_0", "fold_1"))
     assert not torch.equal(first, second)
-    assert not (trained / "all_scratch").exists()
+    assert not (trained / "fold_0_scratch").exists()
 
 
 def test_training_leaves_the_test_split_alone_unless_crops_are_for_measuring(
@@ -158,7 +159,7 @@ def test_the_calibration_holds_panels_of_every_history(
     """Each micrograph is there as a real and as a fake, in the cell that its pixels tell."""
     params = CalibrateWorldParams(published=())
     calibrate_world(
-        data_of(images), trained, tmp_path / "out", params=params, generators=(), device=CPU
+        data_of(images), trained, tmp_path / "out", params=params, known=TINY, device=CPU
     )
 
     cells = load_calibration(tmp_path / "out")
@@ -215,13 +216,13 @@ def test_a_killed_training_ends_with_the_same_bytes(
 
 def test_it_is_off_with_no_steps(images: Path, tmp_path: Path) -> None:
     """Then the folders say so and hold nothing else."""
-    run(images, tmp_path, "all", TINY.model_copy(update={"steps": 0}))
+    run(images, tmp_path, "fold_0", TINY.model_copy(update={"steps": 0}))
     params = CalibrateWorldParams(published=())
     calibrate_world(
-        data_of(images), tmp_path, tmp_path / "out", params=params, generators=(), device=CPU
+        data_of(images), tmp_path, tmp_path / "out", params=params, known=TINY, device=CPU
     )
 
-    for name in ("all", "out"):
+    for name in ("fold_0", "out"):
         assert [path.name for path in (tmp_path / name).iterdir()] == ["off.json"]
 
 
@@ -231,7 +232,9 @@ def test_a_missing_fake_is_named(images: Path, tmp_path: Path) -> None:
     data = replace(data_of(images), pseudo=tmp_path / "fakes")
 
     with pytest.raises(FileNotFoundError, match=r"fakes/large_0\.png"):
-        train_world("all", data, tmp_path / "out", params=TINY, setup=Setup(0, tmp_path / "s", CPU))
+        train_world(
+            "fold_0", data, tmp_path / "out", params=TINY, setup=Setup(0, tmp_path / "s", CPU)
+        )
 
 
 def test_the_learning_rate_rises_then_falls() -> None:

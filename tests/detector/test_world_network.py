@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semforensics.detector.trunk import LiteTrunk
-from semforensics.detector.world_network import CELL_PX, WorldNetwork
+from semforensics.detector.world_network import CELL_PX, WorldEnsemble, WorldNetwork
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +66,24 @@ def test_published_statistics_stay_in_training() -> None:
     assert not missing
     count = sum(len(group["params"]) for group in network.parameter_groups())
     assert count == len(list(network.parameters()))
+
+
+def test_an_ensemble_is_the_mean_of_standardised_networks(network: WorldNetwork) -> None:
+    """Its map as well; one that has another zero and scale weighs no more than the others."""
+    torch.manual_seed(1)
+    other = WorldNetwork()
+    other.head.weight.data.mul_(1e5)
+    other.eval()
+    x = images(2, 1, 64, 64)
+
+    both = WorldEnsemble.of([network, other], [(0.5, 2.0), (-30.0, 50.0)])
+    with torch.inference_mode():
+        expected = ((network(x) - 0.5) / 2 + (other(x) + 30) / 50) / 2
+        found, cells = both(x), both.logit_map(x)
+
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cells.mean(dim=(1, 2)), expected, rtol=1e-4, atol=1e-4)
+    restored = WorldEnsemble(2)
+    restored.load_state_dict(both.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(restored.eval()(x), found)

@@ -114,8 +114,8 @@ def outputs_of_trials() -> set[str]:
         *(f"data/autoencoders/{n}.safetensors" for n in ("pseudo", *UNSEEN[:4])),
         *(f"data/{n}/off.json" for n in ("diffusion", "unseen/diffusion", "unseen/simulator")),
         *(f"data/reconstructed/{n}/off.json" for n in ("taesd", "taesd3", "taesdxl")),
-        *(f"data/world/{n}/losses.csv" for n in ("fold_0", "fold_1", "fold_2", "all")),
-        *(f"data/world/{n}/model.safetensors" for n in ("fold_0", "fold_1", "fold_2", "all")),
+        *(f"data/world/{n}/losses.csv" for n in ("fold_0", "fold_1", "fold_2")),
+        *(f"data/world/{n}/model.safetensors" for n in ("fold_0", "fold_1", "fold_2")),
         *(f"data/world_calibration/{n}" for n in ("calibration.safetensors", "power.csv")),
         *(f"data/screening_world/{n}" for n in ("README.md", "model.safetensors")),
     }

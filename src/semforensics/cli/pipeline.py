@@ -353,7 +353,7 @@ def train_world(
     network: OutPath,
     run: TrainingRun,
 ) -> str:
-    """Train a detector for any instrument, on all collections or on all but those of a fold."""
+    """Train a detector for any instrument, on all collections but those of a fold."""
     from semforensics.detector.world import train_world
     from semforensics.detector.world_data import WorldData
 
@@ -388,7 +388,7 @@ def calibrate_world(
         networks,
         calibration,
         params=p.calibrate_world,
-        generators=p.train_world.generators,
+        known=p.train_world,
         device=run.device,
     )
 

@@ -19,6 +19,7 @@ from semforensics.core.processing import (
     jpeg,
     median,
     unsharp,
+    wiener,
 )
 
 Grey = UInt8[np.ndarray, "height width"]
@@ -45,8 +46,10 @@ class History:
     blur: float = 0.0
     """Standard deviation of a Gaussian, in pixels."""
     median_px: int = 0
+    wiener: float = 0.0
+    """Noise that an adaptive filter of 3x3 takes away, in medians of the local variance."""
     sharpen: float = 0.0
-    """Share of the difference from a Gaussian blur of 1 px that is added."""
+    """Share of the difference from a Gaussian blur of 1 px that is added; below 0: taken away."""
     factor: float = 1.0
     """Of the height and the width."""
     kernel: Kernel = "bicubic"
@@ -70,7 +73,9 @@ class History:
             image = gaussian_blur(image, self.blur)
         if self.median_px:
             image = median(image, self.median_px)
-        if self.sharpen > 0:
+        if self.wiener > 0:
+            image = wiener(image, self.wiener)
+        if self.sharpen != 0:
             image = unsharp(image, 1.0, self.sharpen)
         if self.factor != 1:
             image = resample(image, self.factor, self.kernel)
@@ -94,6 +99,16 @@ def resample(image: Grey, factor: float, kernel: Kernel) -> NewGrey:
     """Resample to `factor` times the size, rounded; kernels widen where they shrink (Pillow's)."""
     height, width = (max(1, round(side * factor)) for side in image.shape)
     return np.array(Image.fromarray(image).resize((width, height), KERNELS[kernel]))
+
+
+def draw_smoothing(rng: np.random.Generator) -> History:
+    """Draw one of four ways in which an instrument or its owner takes noise away."""
+    return (
+        History(blur=float(rng.uniform(0.35, 1.0))),
+        History(median_px=3),
+        History(wiener=float(rng.uniform(0.5, 2.5))),
+        History(sharpen=-float(rng.uniform(0.2, 0.9))),
+    )[rng.integers(4)]
 
 
 def draw_history(rng: np.random.Generator, least_factor: float = 0.4) -> History:

@@ -3,6 +3,9 @@
 Content is a shortcut: a network that sees fakes of one material and reals of many learns the
 material. Here a batch holds as many fakes as reals of each collection, cut at the same place where
 the fake is a reconstruction, turned alike and processed alike.
+
+Noise is another: a decoder loses much of it, but not every micrograph has any. So some pairs are
+not alike in it: the real is smoothed first, or the fake gets noise of the strength that it lost.
 """
 
 import math
@@ -16,7 +19,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.detector.histories import GRID_PX, History, draw_history
+from semforensics.core.processing import noise_sigma
+from semforensics.detector.histories import GRID_PX, History, draw_history, draw_smoothing
 
 Grey = UInt8[np.ndarray, "height width"]
 
@@ -36,13 +40,17 @@ class Source:
 class PairSampler:
     """Draws pairs: collections by the square root of their size, each pair from its own seed."""
 
-    def __init__(self, sources: Sequence[Source], size_px: int, seed: int) -> None:
+    def __init__(
+        self, sources: Sequence[Source], size_px: int, seed: int, *, smoothed: float, noisy: float
+    ) -> None:
         """Take the images.
 
         Args:
             sources: At least one, no side shorter than `size_px`.
             size_px: Side of a crop.
             seed: Of all draws.
+            smoothed: Chance that the real is smoothed before all else.
+            noisy: Chance that the fake gets noise, up to the level of its real.
 
         Raises:
             InputError: There are none, or an image is smaller than a crop.
@@ -57,6 +65,7 @@ class PairSampler:
                         f"need at least {size_px} px"
                     )
         self._sources, self._size_px, self._seed = sources, size_px, seed
+        self._smoothed, self._noisy = smoothed, noisy
         names = [source.collection for source in sources]
         counts = {name: names.count(name) for name in set(names)}
         weights = np.array([s.weight / counts[s.collection] ** 0.5 for s in sources])
@@ -79,16 +88,29 @@ class PairSampler:
         side = self._side(history)
         turn, flip, noise = (int(rng.integers(most)) for most in (4, 2, 2**31))
         place = rng.random(2)
-        crops = []
+        cuts = []
         for image in (source.real, fake):
             top, left = (
                 int(u * (length - side + 1)) for u, length in zip(place, image.shape, strict=True)
             )
-            cut = np.ascontiguousarray(image[top : top + side, left : left + side])
-            cut = history.apply(cut, noise)[: self._size_px, : self._size_px]
-            cut = np.rot90(cut, turn)
-            crops.append(np.ascontiguousarray(cut[:, ::-1] if flip else cut))
+            cuts.append(np.ascontiguousarray(image[top : top + side, left : left + side]))
+        crops = []
+        for cut, before in zip(cuts, self._unequal(cuts[0], cuts[1], rng), strict=True):
+            processed = history.apply(before.apply(cut, noise + 1), noise)
+            turned = np.rot90(processed[: self._size_px, : self._size_px], turn)
+            crops.append(np.ascontiguousarray(turned[:, ::-1] if flip else turned))
         return crops[0], crops[1]
+
+    def _unequal(self, real: Grey, fake: Grey, rng: np.random.Generator) -> tuple[History, History]:
+        """Draw what happens first to a real and to its fake."""
+        chance, smoothing, share = rng.random(), draw_smoothing(rng), rng.uniform(0.3, 1)
+        if chance < self._smoothed:
+            return smoothing, History()
+        if chance < self._smoothed + self._noisy:
+            of_real, of_fake = noise_sigma(np.stack([real, fake]))
+            lost = float(max(0.0, of_real**2 - of_fake**2)) ** 0.5
+            return History(), History(noise=share * lost)
+        return History(), History()
 
     def _side(self, history: History) -> int:
         """Return the side of a cut that is still large enough after a history."""

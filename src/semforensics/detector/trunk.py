@@ -119,9 +119,10 @@ class ConvNorm(nn.Sequential):
         """Filter and normalise."""
         convolution, norm = self
         if not isinstance(norm, nn.BatchNorm2d) or norm.training:
-            return cast(Tensor, super().forward(x))
+            return cast(Tensor, norm(convolution(x)))
         assert isinstance(convolution, SameConv)
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         bias = norm.bias - norm.running_mean * scale
         return convolution.convolve(x, convolution.weight * scale[:, None, None, None], bias)
@@ -152,7 +153,7 @@ class _Depthwise(torch.autograd.Function):
             dtype=of_output.dtype,
             memory_format=torch.channels_last,
         ).zero_()
-        spread = full[:, :, more : height, more : width]
+        spread = full[:, :, more:height, more:width]
         spread[:, :, :: ctx.stride, :: ctx.stride] = of_output
         of_input = F.conv2d(full, weight.flip(2, 3), groups=channels)
         of_weight = torch.empty_like(weight)

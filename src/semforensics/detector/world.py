@@ -1,11 +1,11 @@
 """Train detectors on micrographs of several collections, in folds that leave collections out.
 
-Four trainings: three folds, and one of everything. A fold leaves out its collections and, of
-several families of reconstructions, one: so each collection is scored by a network that has seen
-neither it nor the generator that its fakes are made by. These scores calibrate (cross-conformal
-prediction: Vovk, "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence
-74, 2015), since too few collections are there to spare some for calibration alone. The network of
-everything is the detector.
+Three trainings. Each leaves out its fold of the collections and, of several families of
+reconstructions, one: so each collection is scored by a network that has seen neither it nor the
+generator that its fakes are made by. These scores calibrate (cross-conformal prediction: Vovk,
+"Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015), since too
+few collections are there to spare some for calibration alone. The mean of the three is the detector
+(`semforensics.detector.world_network.WorldEnsemble`).
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def train_world(
     """Train one network; off with 0 steps.
 
     Args:
-        part: `fold_0` and so on, or `all`.
+        part: `fold_0` and so on.
         data: What to learn from. The test split is left alone: no training and no calibration sees
             it.
         folder: To write: `model.safetensors`, which says what it has not seen, and `losses.csv`.
@@ -82,7 +82,7 @@ def train_world(
             write_off(temporary, "0 steps of train_world")
         return f"off: 0 steps; {folder / OFF_FILE}"
     note_emulation(params.precision, setup.device)
-    fold = Fold() if part == "all" else data.folds()[int(part.removeprefix("fold_"))]
+    fold = data.folds()[int(part.removeprefix("fold_"))]
     sources = load_sources(data, fold, params.generators, params.beside)
     state = train_fold(sources, params, setup)
     meta = {
@@ -164,7 +164,13 @@ def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup
         ),
         window=torch.zeros(2, 1, dtype=torch.float64, device=device),
     )
-    sampler = PairSampler(sources, params.crop_px, setup.seed)
+    sampler = PairSampler(
+        sources,
+        params.crop_px,
+        setup.seed,
+        smoothed=params.smoothed_reals,
+        noisy=params.noisy_fakes,
+    )
     # The cosine depends on the number of steps, so they count here.
     settings = params.model_dump(mode="json") | {"seed": setup.seed, "images": _digest(sources)}
     training = Training("world", setup, make_stamp(__name__, settings, device=device))

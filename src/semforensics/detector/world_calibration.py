@@ -23,7 +23,7 @@ from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop
 from semforensics.core.progress import track
 from semforensics.core.tables import read_splits, write_table
-from semforensics.detector.panels import GRID, Cell, restore_cells
+from semforensics.detector.panels import GRID, Cell, panel_score, restore_cells
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
 from semforensics.detector.traces import cell_of, measure_traces
@@ -35,28 +35,40 @@ from semforensics.detector.world_data import (
     read_fold,
     with_collections,
 )
-from semforensics.detector.world_network import WorldNetwork
+from semforensics.detector.world_network import Level, WorldNetwork
 from semforensics.generators.common.sampling import OFF_FILE, write_off
-from semforensics.params import CalibrateWorldParams, WorldPart
+from semforensics.params import CalibrateWorldParams, TrainWorldParams, WorldPart
 
 CALIBRATION_FILE = "calibration.safetensors"
 POWER_FILE = "power.csv"
 _TILE_COUNTS = (1, 4, 16)
 _ALPHA = 0.05
+_LEAST_SCALE = 1e-3  # where all reals have the same score
 
 Grey = UInt8[np.ndarray, "height width"]
 
 
 @dataclass(frozen=True)
 class Specimen:
-    """A picture to calibrate on, and the network that has not seen it."""
+    """A picture to calibrate on."""
 
     unit: str
     """What is exchangeable: the collection, or the paper."""
     family: str
     """The generator; empty for a real."""
     image: Grey
-    network: WorldNetwork
+    part: WorldPart | None
+    """The network that has not seen it; None: none has."""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A specimen after one of the histories."""
+
+    specimen: Specimen
+    cell: str
+    logits: Mapping[WorldPart, Float[np.ndarray, " tiles"]]
+    """By each network that has not seen it."""
 
 
 def calibrate_world(
@@ -65,7 +77,7 @@ def calibrate_world(
     folder: Path,
     *,
     params: CalibrateWorldParams,
-    generators: Sequence[str],
+    known: TrainWorldParams,
     device: torch.device,
 ) -> str:
     """Score panels by networks that have not seen them; off where `train_world` is.
@@ -75,7 +87,7 @@ def calibrate_world(
         networks: Folder of `train_world`, with a subfolder for each part.
         folder: To write: `calibration.safetensors` and `power.csv`.
         params: What else calibrates.
-        generators: GANs that the networks learned from.
+        known: What the networks learned from, GANs among it.
         device: Where to score.
 
     Returns:
@@ -85,60 +97,85 @@ def calibrate_world(
         FileNotFoundError: A network or a crop is missing.
         InputError: A file holds something else.
     """
-    if (networks / "all" / OFF_FILE).is_file():
+    if is_off(networks):
         with atomic_folder(folder) as temporary:
             write_off(temporary, "train_world is off")
         return f"off: train_world is; {folder / OFF_FILE}"
     parts = {part: load_world(networks / part).to(device) for part in get_args(WorldPart)}
     specimens = [
-        *of_folds(data, networks, parts),
-        *of_published(data, parts["all"], params.published),
+        *of_folds(data, networks),
+        *of_published(data, params.published),
+        *of_generators(data, networks, known),
     ]
-    specimens += of_generators(data, parts["all"], generators)
     size_px = len(read_crop(data.cropped / data.learned()["file"].iloc[0]))
-    rows = []
+    scored = []
     for specimen in track(specimens, "calibration"):
         for history in GRID.values():
             image = history.apply(specimen.image, seed=0)
-            logits = tile_logits(specimen.network, image, size_px, device)
-            known = {"cell": cell_of(measure_traces(image)), "unit": specimen.unit}
-            rows.append(known | {"family": specimen.family, "logits": logits})
+            names = parts if specimen.part is None else [specimen.part]
+            logits = {part: tile_logits(parts[part], image, size_px, device) for part in names}
+            scored.append(_Scored(specimen, cell_of(measure_traces(image)), logits))
+    levels = {part: _level(scored, part) for part in parts}
+    rows = [
+        {
+            "cell": one.cell,
+            "unit": one.specimen.unit,
+            "family": one.specimen.family,
+            "logits": np.mean(
+                [(own - levels[part][0]) / levels[part][1] for part, own in one.logits.items()],
+                axis=0,
+            ),
+        }
+        for one in scored
+    ]
     with atomic_folder(folder) as temporary:
-        save_calibration(pd.DataFrame(rows), temporary)
+        save_calibration(pd.DataFrame(rows), levels, temporary)
     return f"{len(rows)} panels of {len({row['unit'] for row in rows})} units; in {folder}"
 
 
-def of_folds(
-    data: WorldData, networks: Path, parts: Mapping[str, WorldNetwork]
-) -> Iterator[Specimen]:
-    """Yield a real of each micrograph and its fake, with the network of the fold that left it out.
+def is_off(networks: Path) -> bool:
+    """Whether `train_world` trained nothing."""
+    first: WorldPart = get_args(WorldPart)[0]
+    return (networks / first / OFF_FILE).is_file()
+
+
+def _level(scored: Sequence[_Scored], part: WorldPart) -> Level:
+    """Return mean and standard deviation of reals that a network has not seen, a vote a unit."""
+    reals = [one for one in scored if not one.specimen.family and part in one.logits]
+    scores = np.array([panel_score(one.logits[part]) for one in reals])
+    units = pd.Series([one.specimen.unit for one in reals])
+    weights = (1 / units.map(units.value_counts())).to_numpy()
+    center = float(np.average(scores, weights=weights))
+    return center, float(np.average((scores - center) ** 2, weights=weights)) ** 0.5 + _LEAST_SCALE
+
+
+def of_folds(data: WorldData, networks: Path) -> Iterator[Specimen]:
+    """Yield a real of each micrograph and its fake, with the part that left it out.
 
     The fake is of the family that this fold left out. What it left out its own file says, in
     `networks`: nothing else could promise that it has not seen a panel.
     """
     table, families = data.learned(), data.families()
-    for name in [name for name in parts if name != "all"]:
-        network, fold = parts[name], read_fold(networks / name)
+    for part in get_args(WorldPart):
+        fold = read_fold(networks / part)
         family = fold.family or next(iter(families))
         unseen = table[table["collection"].isin(fold.collections)]
         for unit, places in largest_blocks(data, unseen):
-            yield Specimen(unit, "", assemble(data.cropped, places), network)
-            yield Specimen(unit, family, assemble(families[family], places), network)
+            yield Specimen(unit, "", assemble(data.cropped, places), part)
+            yield Specimen(unit, family, assemble(families[family], places), part)
 
 
-def of_published(
-    data: WorldData, network: WorldNetwork, collections: Sequence[str]
-) -> Iterator[Specimen]:
+def of_published(data: WorldData, collections: Sequence[str]) -> Iterator[Specimen]:
     """Yield every second paper of collections of published panels: its panels calibrate only.
 
-    The other papers are for measuring. The network of everything has seen none of them.
+    The other papers are for measuring. No network has seen any of them.
     """
     table = with_collections(read_splits(data.splits))
     for collection in collections:
         papers = table[table["collection"] == collection]
         for paper in calibration_groups(papers):
             for _, places in largest_blocks(data, papers[papers["group"] == paper]):
-                yield Specimen(paper, "", assemble(data.cropped, places), network)
+                yield Specimen(paper, "", assemble(data.cropped, places), None)
 
 
 def calibration_groups(papers: pd.DataFrame) -> list[str]:
@@ -146,13 +183,16 @@ def calibration_groups(papers: pd.DataFrame) -> list[str]:
     return sorted(papers["group"].unique())[::2]
 
 
-def of_generators(
-    data: WorldData, network: WorldNetwork, generators: Sequence[str]
-) -> Iterator[Specimen]:
-    """Yield images of the generators that the network knows, of seeds that it has not seen."""
-    for name in generators:
+def of_generators(data: WorldData, networks: Path, known: TrainWorldParams) -> Iterator[Specimen]:
+    """Yield images of the generators, with the part that left out the collection they are of.
+
+    That part has seen none of their images; where there is none, the seeds at least are new to all.
+    """
+    parts: list[WorldPart] = list(get_args(WorldPart))
+    unseen = [part for part in parts if known.beside in read_fold(networks / part).collections]
+    for name in known.generators:
         for image in draw_images(data.generators, [name], CALIBRATION_SEED):
-            yield Specimen(name, name, image, network)
+            yield Specimen(name, name, image, unseen[0] if unseen else None)
 
 
 def largest_blocks(data: WorldData, table: pd.DataFrame) -> Iterator[tuple[str, Places]]:
@@ -170,11 +210,11 @@ def tile_logits(
     return score_images(network, tiles.pixels, phases=1, device=device)
 
 
-def save_calibration(panels: pd.DataFrame, folder: Path) -> None:
-    """Write the logits of all panels, and the table of the power."""
+def save_calibration(panels: pd.DataFrame, levels: Mapping[WorldPart, Level], folder: Path) -> None:
+    """Write the logits of all panels, the networks' levels, and the table of the power."""
     listed = panels[["cell", "unit", "family"]].assign(tiles=panels["logits"].map(len))
     logits = torch.from_numpy(np.concatenate(list(panels["logits"])))
-    meta = {"panels": listed.to_numpy().tolist()}
+    meta = {"panels": listed.to_numpy().tolist(), "levels": levels}
     save_checkpoint(folder / CALIBRATION_FILE, {"logits": logits}, meta)
     cells = load_calibration(folder)
     rows = [

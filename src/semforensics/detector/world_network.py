@@ -11,7 +11,8 @@ Every block adds to the logit by the means of its channels over the image. A mea
 any part of an image, so one pass gives the logits of all windows (`logit_map`).
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,10 @@ _GAINS = (8.0, 64.0)  # of residuals on -1 … 1: a sixteenth and a 128th of the
 _INPUTS = 1 + 2 * len(_GAINS)
 _HEAD_FACTOR = 4.0
 _FIRST_SPREAD = 0.02  # of the stem's weights on residuals, which nobody has published
+
+
+Level = tuple[float, float]
+"""Mean and standard deviation of the scores of reals."""
 
 
 class WorldNetwork(nn.Module):
@@ -120,3 +125,48 @@ class WorldNetwork(nn.Module):
             x = block(x)
             found.append(x)
         return found
+
+
+class WorldEnsemble(nn.Module):
+    """The mean of networks that learned from different collections.
+
+    Each is standardised first by the scores of reals that it has not seen: networks agree on what
+    is more likely generated, but each has its own zero and its own scale.
+    """
+
+    centers: Tensor
+    scales: Tensor
+
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(WorldNetwork() for _ in range(members))
+        self.register_buffer("centers", torch.zeros(members))
+        self.register_buffer("scales", torch.ones(members))
+
+    @classmethod
+    def of(cls, networks: Sequence[WorldNetwork], levels: Sequence[Level]) -> "WorldEnsemble":
+        """Join trained networks; they are copied, and the whole is in eval mode."""
+        ensemble = cls(len(networks))
+        for member, network in zip(ensemble.networks, networks, strict=True):
+            member.load_state_dict(network.state_dict())
+        ensemble.centers.copy_(torch.tensor([center for center, _ in levels]))
+        ensemble.scales.copy_(torch.tensor([scale for _, scale in levels]))
+        return ensemble.eval()
+
+    def forward(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, " n"]:
+        """Score grey images in -1 … 1; above 0 is more than the mean of reals."""
+        return self._mean([cast(Tensor, network(images)) for network in self.networks])
+
+    def logit_map(
+        self, images: Float[Tensor, "n 1 height width"]
+    ) -> Float[Tensor, "n rows columns"]:
+        """As `WorldNetwork.logit_map`."""
+        maps = [cast(WorldNetwork, network).logit_map(images) for network in self.networks]
+        return self._mean(maps)
+
+    def _mean(self, logits: Sequence[Tensor]) -> Tensor:
+        found = [
+            (of_one - center) / scale
+            for of_one, center, scale in zip(logits, self.centers, self.scales, strict=True)
+        ]
+        return torch.stack(found).mean(dim=0)

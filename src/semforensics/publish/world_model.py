@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
+from semforensics.core.checkpoints import load_checkpoint, refused_as, save_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder, sha256_of
 from semforensics.core.images import read_crop, stack_crops
@@ -26,11 +26,13 @@ from semforensics.detector.traces import CELLS
 from semforensics.detector.world_calibration import (
     CALIBRATION_FILE,
     Specimen,
+    is_off,
     of_folds,
     of_published,
 )
 from semforensics.detector.world_data import WorldData, load_world
 from semforensics.detector.world_domain import TilesOfAnyNumber, WorldDomain
+from semforensics.detector.world_network import Level, WorldEnsemble
 from semforensics.generators.common.sampling import OFF_FILE, write_off
 from semforensics.params import PackageWorldParams, WorldPart
 from semforensics.publish.rendering import render
@@ -75,26 +77,24 @@ def package_world(
         InputError: The file would be larger than `MOST_BYTES`, or files do not go together.
         FileNotFoundError: A file is missing.
     """
-    if (networks / "all" / OFF_FILE).is_file():
+    if is_off(networks):
         with atomic_folder(folder) as temporary:
             write_off(temporary, "train_world is off")
         return f"off: train_world is; {folder / OFF_FILE}"
-    path = networks / "all" / MODEL_FILE
-    state, meta = load_checkpoint(path)
-    logits, panels = load_checkpoint(calibration / CALIBRATION_FILE)
-    cells = restore_cells(logits["logits"], panels["panels"])
+    logits, known = load_checkpoint(calibration / CALIBRATION_FILE)
+    cells = restore_cells(logits["logits"], known["panels"])
+    ensembles = load_ensembles(networks, known["levels"])
     table = data.learned()
     size_px = len(read_crop(data.cropped / table["file"].iloc[0]))
-    parts_of = {part: load_world(networks / part) for part in get_args(WorldPart)}
-    specimens = list(of_folds(data, networks, parts_of))
-    domain = _fit_domain(specimens[::2], of_published(data, parts_of["all"], published), size_px)
+    specimens = list(of_folds(data, networks))
+    domain = _fit_domain(specimens[::2], of_published(data, published), size_px)
     references = _measure_references(data.cropped, table, params.num_references)
-    parts = measure_world_parts(specimens, size_px, seed=_SEED)
-    families = sorted({family for _, _, family, _ in panels["panels"]} - {""})
+    parts = measure_world_parts(specimens, ensembles, size_px, seed=_SEED)
+    families = sorted({family for _, _, family, _ in known["panels"]} - {""})
     about = {
         "kind": KIND,
-        "architecture": meta["architecture"],
-        "arguments": meta["arguments"],
+        "architecture": "world",
+        "arguments": {"members": len(get_args(WorldPart))},
         "name": params.name,
         "data": source,
         "size_px": size_px,
@@ -108,21 +108,48 @@ def package_world(
             "tiles_px": size_px,
         },
         "limits": list(params.limits),
-        "panels": panels["panels"],
+        "panels": known["panels"],
         "domain": domain.numbers(),
         "references": references.numbers(),
         "parts": None if parts is None else parts.numbers(),
-        "network_sha256": sha256_of(path),
+        "networks_sha256": {
+            part: sha256_of(networks / part / MODEL_FILE) for part in get_args(WorldPart)
+        },
     }
     with atomic_folder(folder) as temporary:
+        state = ensembles[None].state_dict()
         size = _save(temporary / MODEL_FILE, state, logits, domain, references, about)
         text = _card(params, about, table, read_catalogue(catalogue), cells)
         (temporary / "README.md").write_text(text, encoding="utf-8")
     return (
-        f"{params.name}: {len(panels['panels'])} calibration panels, parts "
+        f"{params.name}: {len(known['panels'])} calibration panels, parts "
         f"{'not ' if parts is None else ''}searched for; {size / 1e6:.1f} MB in "
         f"{folder / MODEL_FILE}"
     )
+
+
+def load_ensembles(
+    networks: Path, levels: Mapping[WorldPart, Level]
+) -> dict[WorldPart | None, WorldEnsemble]:
+    """Return each network alone, standardised, and under None all of them together.
+
+    Args:
+        networks: Folder of `train_world`.
+        levels: Of the calibration.
+
+    Raises:
+        FileNotFoundError: A network is missing.
+        InputError: A file holds something else.
+    """
+    parts: list[WorldPart] = list(get_args(WorldPart))
+    loaded = [load_world(networks / part) for part in parts]
+    with refused_as("no levels of the networks"):
+        known: list[Level] = [(float(levels[part][0]), float(levels[part][1])) for part in parts]
+    alone: dict[WorldPart | None, WorldEnsemble] = {
+        part: WorldEnsemble.of([network], [level])
+        for part, network, level in zip(parts, loaded, known, strict=True)
+    }
+    return {**alone, None: WorldEnsemble.of(loaded, known)}
 
 
 def _save(

@@ -1,6 +1,6 @@
 """Calibrate the search for generated parts of `train_world`, fold by fold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -9,7 +9,8 @@ from semforensics.detector.cells import fold, panel_windows
 from semforensics.detector.panels import GRID
 from semforensics.detector.tiling import cut_tiles
 from semforensics.detector.world_calibration import Specimen
-from semforensics.detector.world_network import CELL_PX
+from semforensics.detector.world_network import CELL_PX, WorldEnsemble
+from semforensics.params import WorldPart
 from semforensics.publish.part_rule import SIDES, paste
 from semforensics.screening.judge.parts import WINDOWS, PartRule, Windows
 
@@ -19,7 +20,11 @@ _PER_PANEL = 3  # composites made of each panel
 
 
 def measure_world_parts(
-    specimens: Sequence[Specimen], size_px: int, *, seed: int
+    specimens: Sequence[Specimen],
+    ensembles: Mapping[WorldPart | None, WorldEnsemble],
+    size_px: int,
+    *,
+    seed: int,
 ) -> PartRule | None:
     """Score real panels, as they are and processed, and composites; see what they reach.
 
@@ -27,6 +32,7 @@ def measure_world_parts(
 
     Args:
         specimens: Reals, each followed by a fake made of it, as `of_folds` yields them.
+        ensembles: The networks by the specimens' parts.
         size_px: Side of a tile.
         seed: Of noise, and of where parts are pasted.
 
@@ -40,11 +46,11 @@ def measure_world_parts(
     ]
     if not pairs:
         return None
-    folded = {id(real.network): fold(real.network) for real, _ in pairs}
+    folded = {part: fold(ensemble) for part, ensemble in ensembles.items()}
     reals: dict[str, list[Windows]] = {name: [] for name in HISTORIES}
     composites, rng, step = [], np.random.default_rng(seed), size_px // CELL_PX // WINDOWS
     for number, (real, fake) in enumerate(pairs):
-        windows = partial(panel_windows, folded[id(real.network)], tile_px=size_px, step=step)
+        windows = partial(panel_windows, folded[real.part], tile_px=size_px, step=step)
         for name, of_kind in reals.items():
             changed = GRID[name].apply(real.image, seed)
             if min(changed.shape) >= size_px:
