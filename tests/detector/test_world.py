@@ -231,7 +231,7 @@ def test_a_missing_fake_is_named(images: Path, tmp_path: Path) -> None:
     (tmp_path / "fakes").mkdir()
     data = replace(data_of(images), pseudo=tmp_path / "fakes")
 
-    with pytest.raises(FileNotFoundError, match=r"fakes/large_0\.png"):
+    with pytest.raises(FileNotFoundError, match=r"fakes/middle_0\.png"):
         train_world(
             "fold_0", data, tmp_path / "out", params=TINY, setup=Setup(0, tmp_path / "s", CPU)
         )
