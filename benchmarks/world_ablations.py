@@ -1,0 +1,203 @@
+"""Train one fold of the detector for any instrument with one thing left out at a time.
+
+    python benchmarks/world_ablations.py data --steps 1500
+
+`data` is the folder of a run of the preset `world`, up to `resynthesise_published`. Each training
+is short, so the figures stand beside each other and not beside those of the released model. Judged
+are panels of the collections that the fold left out, and of every second published paper: the share
+of pairs of a fake and a real in which the fake has the higher score (AUROC), a vote for each
+collection and paper; fakes of the family that was left out, of those that were not, and of a later snapshot of
+a GAN. Writes one row a training into benchmarks/results/world_ablations.csv, and leaves out those that are there.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from semforensics.core.blocks import assemble
+from semforensics.core.markdown import markdown_table
+from semforensics.core.training import Setup
+from semforensics.detector import histories, pairs, world, world_network
+from semforensics.detector.networks import NPRTiny
+from semforensics.detector.panels import GRID, panel_score
+from semforensics.detector.world_calibration import largest_blocks, of_published, tile_logits
+from semforensics.detector.world_data import Fold, WorldData, draw_images
+from semforensics.params import TrainWorldParams, read_params
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+CPU = torch.device("cpu")
+TILE_PX = 128
+LATER, FIRST_SEED = "stylegan2_ada", 9000  # the last snapshot; another one is learned from
+JUDGED = ("native", "JPEG 75", "x0.75, JPEG 85", "x0.5, JPEG 85")
+LINES = {
+    "as it is": "",
+    "fakes beside other reals": "pairs off",
+    "no processing": "every pair as it is",
+    "noise alike": "reals are not smoothed alone, fakes get no noise alone",
+    "no published autoencoders": "one autoencoder of our own and the GANs are left",
+    "no GANs": "",
+    "weights drawn at random": "no published first weights",
+    "no residuals": "the network sees the image alone",
+    "npr_tiny": "the small network of the other detectors",
+}
+
+
+class Unpaired(pairs.PairSampler):
+    """A fake stands beside another real, with another cut, turn and processing."""
+
+    def pair(self, index: int) -> tuple[Any, Any]:
+        """Take the real of one pair and the fake of another."""
+        return super().pair(2 * index)[0], super().pair(2 * index + 1)[1]
+
+
+class Tiny(NPRTiny):
+    """The small network, as `train_fold` asks for one."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=1)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return all weights; they begin at random, and learn as fast as the other's logit."""
+        return [{"params": list(self.parameters()), "factor": 4.0}]
+
+
+def alone(logits: Tensor) -> Tensor:
+    """Return the cross-entropy of a batch, without the differences of pairs."""
+    reals, fakes = logits.chunk(2)
+    return nn.functional.softplus(reals).mean() + nn.functional.softplus(-fakes).mean()
+
+
+@contextmanager
+def without(name: str) -> Iterator[dict[str, Any]]:
+    """Leave one thing out; yields the parameters that change."""
+    with ExitStack() as stack:
+
+        def swap(module: object, attribute: str, value: object) -> None:
+            stack.enter_context(patch.object(module, attribute, value))
+
+        changes: dict[str, Any] = {}
+        if name == "fakes beside other reals":
+            swap(world, "PairSampler", Unpaired)
+            swap(world, "pair_loss", alone)
+        elif name == "no processing":
+            swap(histories, "UNTOUCHED", 1.0)
+            changes = {"smoothed_reals": 0.0, "noisy_fakes": 0.0}
+        elif name == "noise alike":
+            changes = {"smoothed_reals": 0.0, "noisy_fakes": 0.0}
+        elif name == "no GANs":
+            changes = {"generators": ()}
+        elif name == "weights drawn at random":
+            changes = {"published_trunk": False}
+        elif name == "no residuals":
+            swap(world_network, "_GAINS", (0.0, 0.0))
+        elif name == "npr_tiny":
+            swap(world, "WorldNetwork", Tiny)
+            swap(world, "_first_network", lambda *_: Tiny())
+        yield changes
+
+
+class OwnOnly(WorldData):
+    """Without the reconstructions by published autoencoders."""
+
+    def families(self) -> dict[str, Path]:
+        """Return our own."""
+        return {self.pseudo.name: self.pseudo}
+
+
+def train(name: str, data: WorldData, fold: Fold, params: TrainWorldParams) -> nn.Module:
+    """Train a network with one thing left out."""
+    if name == "no published autoencoders":
+        data = OwnOnly(data.cropped, data.splits, data.reconstructed, data.pseudo, data.generators)
+    with without(name) as changes, TemporaryDirectory() as scratch:
+        changed = params.model_copy(update=changes)
+        sources = world.load_sources(data, fold, changed.generators, changed.beside)
+        setup = Setup(0, Path(scratch) / "state", CPU)
+        return world.train_fold(sources, changed, setup).average
+
+
+def judge(network: nn.Module, data: WorldData, fold: Fold, papers: Sequence[str]) -> pd.DataFrame:
+    """Score panels after each history: columns unit, family (empty: real), history, score."""
+    table, families = data.learned(), data.families()
+    panels = [("", one.unit, one.image) for one in of_published(data, papers)]
+    for unit, places in largest_blocks(data, table[table["collection"].isin(fold.collections)]):
+        panels.append(("", unit, assemble(data.cropped, places)))
+        panels += [(name, unit, assemble(path, places)) for name, path in families.items()]
+    later = draw_images(data.generators, [LATER], FIRST_SEED, 40)
+    panels += [(LATER, LATER, image) for image in later]
+    rows = []
+    for family, unit, image in panels:
+        for history in JUDGED:
+            changed = GRID[history].apply(image, seed=0)
+            score = panel_score(tile_logits(network, changed, TILE_PX, CPU))  # type: ignore[arg-type]
+            rows.append((unit, family, history, score))
+    return pd.DataFrame(rows, columns=["unit", "family", "history", "score"])
+
+
+def separation(rows: pd.DataFrame, families: Sequence[str]) -> float:
+    """Return the AUROC of fakes of some families, each real's unit with one vote."""
+    reals, fakes = rows[rows["family"] == ""], rows[rows["family"].isin(families)]
+    votes = 1 / reals["unit"].map(reals["unit"].value_counts())
+    both = pd.concat([reals, fakes])
+    weights = np.concatenate([votes, np.ones(len(fakes))])
+    return float(roc_auc_score(both["family"] != "", both["score"], sample_weight=weights))
+
+
+def summarise(rows: pd.DataFrame, left_out: str) -> Mapping[str, float]:
+    """Return AUROCs by history, of the family that was left out and of the others."""
+    others = sorted({*rows["family"]} - {"", left_out, LATER})
+    of_gan = rows[(rows["history"] == "native") & rows["family"].isin(["", LATER])]
+    found = {"later GAN, native": round(separation(of_gan, [LATER]), 3)}
+    for history in JUDGED:
+        of = rows[rows["history"] == history]
+        found[f"new, {history}"] = round(separation(of, [left_out]), 3)
+        found[f"known, {history}"] = round(separation(of, others), 3)
+    return found
+
+
+def main() -> None:
+    """Train and judge what is not in the results yet, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--generators", type=Path, default=ROOT / "data/released/real_subset")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    data = WorldData(
+        args.data / "cropped",
+        args.data / "splits.csv",
+        args.data / "reconstructed",
+        args.data / "fakes/pseudo",
+        args.generators,
+    )
+    preset = read_params(ROOT / "presets/world.yaml")
+    params = preset.train_world.model_copy(update={"steps": args.steps})
+    fold = data.folds()[-1]
+    assert fold.family is not None, "several families of reconstructions are needed"
+    path = RESULTS / "world_ablations.csv"
+    table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["training"])
+    for name in LINES:
+        if name in set(table["training"]):
+            continue
+        network = train(name, data, fold, params).eval()
+        rows = judge(network, data, fold, preset.calibrate_world.published)
+        line = {"training": name, "steps": args.steps, **summarise(rows, fold.family)}
+        table = pd.concat([table, pd.DataFrame([line])])
+        table.to_csv(path, index=False)
+        print(line, flush=True)
+    shown = table.drop(columns="steps").astype(str)
+    print(markdown_table(list(shown.columns), shown.to_numpy().tolist()))
+
+
+if __name__ == "__main__":
+    main()
