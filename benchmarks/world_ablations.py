@@ -6,8 +6,9 @@
 is short, so the figures stand beside each other and not beside those of the released model. Judged
 are panels of the collections that the fold left out, and of every second published paper: the share
 of pairs of a fake and a real in which the fake has the higher score (AUROC), a vote for each
-collection and paper; fakes of the family that was left out, of those that were not, and of a later snapshot of
-a GAN. Writes one row a training into benchmarks/results/world_ablations.csv, and leaves out those that are there.
+collection and paper; fakes of the family that was left out, of those that were not, and of a later
+snapshot of a GAN. Writes one row a training into benchmarks/results/world_ablations.csv, and leaves
+out those that are there.
 """
 
 import argparse
