@@ -12,6 +12,7 @@ from semforensics.core.checkpoints import save_checkpoint
 from semforensics.core.errors import InputError
 from semforensics.core.images import write_grey_png
 from semforensics.core.tables import CATALOGUE_COLUMNS, CROP_COLUMNS
+from semforensics.detector.expected import Expectation
 from semforensics.detector.panels import LEAST_FAKES
 from semforensics.detector.scoring import MODEL_FILE
 from semforensics.detector.traces import CELLS
@@ -78,7 +79,8 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (root / "calibration").mkdir()
     levels = dict.fromkeys(get_args(WorldPart), (0.1, 2.0))
-    save_calibration(pd.DataFrame(panels), levels, root / "calibration")
+    expectation = Expectation(np.zeros(8), np.ones(8), np.zeros(9))
+    save_calibration(pd.DataFrame(panels), levels, expectation, root / "calibration")
     return root
 
 

@@ -82,21 +82,13 @@ class Traces:
     """Neighbours that are equal for each that is one level darker, or lighter."""
 
 
-_FULL = "full detail"
-_SOFT = "reduced detail or the pattern of interpolation, as after resampling"
-_LIGHT = "no JPEG, or a light one (quality 90 and above)"
-_MEDIUM = "JPEG of medium strength (quality 80 to 89)"
 CELLS: Mapping[str, str] = {
-    "light-full": f"{_LIGHT}, {_FULL}",
-    "light-soft": f"{_LIGHT}, {_SOFT}",
-    "medium-full": f"{_MEDIUM}, {_FULL}",
-    "medium-soft": f"{_MEDIUM}, {_SOFT}",
+    "light": "no JPEG, or a light one (quality 90 and above)",
+    "medium": "JPEG of medium strength (quality 80 to 89)",
     "strong": "strong JPEG (quality below 80)",
 }
 """The cells that panels are calibrated in: name, and what their pixels show."""
 _QUALITY_LIMITS = {"light": 90, "medium": 80}
-_SOFT_DB = -7.0  # nine in ten panels as they were taken are above, nine in ten enlarged ones below
-_INTERPOLATED = 100.0  # raw pixels of 23 collections: at most 77
 
 
 def measure_traces(panel: Grey, drawn: Mask | None = None) -> Traces:
@@ -124,15 +116,10 @@ def measure_traces(panel: Grey, drawn: Mask | None = None) -> Traces:
 def cell_of(traces: Traces) -> str:
     """Return the cell of a panel, one of `CELLS`.
 
-    The limits were chosen on 15 collections and 40 published panels, so that enlarged panels are
-    apart from those as they were taken, and that reconstructions are where their originals are.
-    After strong compression little detail is left to go by.
+    Resampling and noise are no cells of their own: too few collections would be left in each. Their
+    influence on scores is taken away by a regression (`semforensics.detector.expected`).
     """
-    compression = next((n for n, q in _QUALITY_LIMITS.items() if traces.quality >= q), None)
-    if compression is None:
-        return "strong"
-    is_soft = traces.fineness_db < _SOFT_DB or traces.peak > _INTERPOLATED
-    return f"{compression}-{'soft' if is_soft else 'full'}"
+    return next((n for n, q in _QUALITY_LIMITS.items() if traces.quality >= q), "strong")
 
 
 def jpeg_steps(panel: Grey) -> float:

@@ -23,10 +23,11 @@ from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop
 from semforensics.core.progress import track
 from semforensics.core.tables import read_splits, write_table
+from semforensics.detector.expected import Expectation, expect_unseen
 from semforensics.detector.panels import GRID, Cell, panel_score, restore_cells
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
-from semforensics.detector.traces import cell_of, measure_traces
+from semforensics.detector.traces import Traces, cell_of, measure_traces
 from semforensics.detector.world_data import (
     CALIBRATION_SEED,
     WorldData,
@@ -66,7 +67,7 @@ class _Scored:
     """A specimen after one of the histories."""
 
     specimen: Specimen
-    cell: str
+    traces: Traces
     logits: Mapping[WorldPart, Float[np.ndarray, " tiles"]]
     """By each network that has not seen it."""
 
@@ -114,23 +115,45 @@ def calibrate_world(
             image = history.apply(specimen.image, seed=0)
             names = parts if specimen.part is None else [specimen.part]
             logits = {part: tile_logits(parts[part], image, size_px, device) for part in names}
-            scored.append(_Scored(specimen, cell_of(measure_traces(image)), logits))
+            scored.append(_Scored(specimen, measure_traces(image), logits))
     levels = {part: _level(scored, part) for part in parts}
+    rows, expectation = _rows(scored, levels)
+    with atomic_folder(folder) as temporary:
+        save_calibration(rows, levels, expectation, temporary)
+    return f"{len(rows)} panels of {rows['unit'].nunique()} units; in {folder}"
+
+
+def _rows(
+    scored: Sequence[_Scored], levels: Mapping[WorldPart, Level]
+) -> tuple[pd.DataFrame, Expectation]:
+    """Standardise logits, and subtract what is expected of reals of other units.
+
+    Returns:
+        Columns cell, unit, family and logits; and what is expected of a panel of no unit of them.
+    """
+    logits = []
+    for one in scored:
+        own = [(of - levels[part][0]) / levels[part][1] for part, of in one.logits.items()]
+        logits.append(np.mean(own, axis=0))
+    traces = [one.traces for one in scored]
+    units = [one.specimen.unit for one in scored]
+    reals = [not one.specimen.family for one in scored]
+    scores = np.array([panel_score(of_panel) for of_panel in logits], dtype=np.float64)
+    expected = expect_unseen(traces, scores, units, reals)
     rows = [
         {
-            "cell": one.cell,
+            "cell": cell_of(one.traces),
             "unit": one.specimen.unit,
             "family": one.specimen.family,
-            "logits": np.mean(
-                [(own - levels[part][0]) / levels[part][1] for part, own in one.logits.items()],
-                axis=0,
-            ),
+            "logits": (of_panel - usual).astype(np.float32),
         }
-        for one in scored
+        for one, of_panel, usual in zip(scored, logits, expected, strict=True)
     ]
-    with atomic_folder(folder) as temporary:
-        save_calibration(pd.DataFrame(rows), levels, temporary)
-    return f"{len(rows)} panels of {len({row['unit'] for row in rows})} units; in {folder}"
+    chosen = [index for index, is_real in enumerate(reals) if is_real]
+    expectation = Expectation.fit(
+        [traces[index] for index in chosen], scores[reals], [units[index] for index in chosen]
+    )
+    return pd.DataFrame(rows), expectation
 
 
 def is_off(networks: Path) -> bool:
@@ -210,11 +233,17 @@ def tile_logits(
     return score_images(network, tiles.pixels, phases=1, device=device)
 
 
-def save_calibration(panels: pd.DataFrame, levels: Mapping[WorldPart, Level], folder: Path) -> None:
-    """Write the logits of all panels, the networks' levels, and the table of the power."""
+def save_calibration(
+    panels: pd.DataFrame,
+    levels: Mapping[WorldPart, Level],
+    expectation: Expectation,
+    folder: Path,
+) -> None:
+    """Write the logits of all panels, what makes them comparable, and the table of the power."""
     listed = panels[["cell", "unit", "family"]].assign(tiles=panels["logits"].map(len))
     logits = torch.from_numpy(np.concatenate(list(panels["logits"])))
     meta = {"panels": listed.to_numpy().tolist(), "levels": levels}
+    meta["expected"] = expectation.numbers()
     save_checkpoint(folder / CALIBRATION_FILE, {"logits": logits}, meta)
     cells = load_calibration(folder)
     rows = [

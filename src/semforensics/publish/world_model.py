@@ -109,6 +109,7 @@ def package_world(
         },
         "limits": list(params.limits),
         "panels": known["panels"],
+        "expected": known["expected"],
         "domain": domain.numbers(),
         "references": references.numbers(),
         "parts": None if parts is None else parts.numbers(),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from semforensics.core.errors import InputError
 from semforensics.detector.cells import cell_logits, fold, window_means
+from semforensics.detector.expected import Expectation
 from semforensics.detector.panels import LEAST_POWER, Cell, panel_score, restore_cells
 from semforensics.detector.tiling import Tiles
 from semforensics.detector.traces import CELLS, cell_of, measure_traces
@@ -44,6 +45,8 @@ class WorldModel:
     network: nn.Module
     cells: Mapping[str, Cell]
     """The calibration, by what pixels tell."""
+    expectation: Expectation
+    """The score of reals, by what pixels tell: the calibration is of what exceeds it."""
     domain: WorldDomain
     references: References
     parts: PartRule | None
@@ -80,6 +83,7 @@ class WorldModel:
         model = cls(
             fold(network.eval()).to(device),
             restore_cells(tensors["calibration"]["logits"], meta["panels"]),
+            Expectation.restore(meta["expected"]),
             WorldDomain.restore(tensors["domain"], meta["domain"]),
             References.restore(tensors["references"], meta["references"]),
             PartRule.restore(meta["parts"]) if meta.get("parts") is not None else None,
@@ -142,9 +146,10 @@ class WorldModel:
         self, panel: Panel, tiles: Tiles, _known: str | None, alpha: float, /
     ) -> "WorldReading":
         """Return the calibration of panels with such pixels; what a file tells changes nothing."""
-        name = cell_of(measure_traces(panel.grey, panel.mask))
+        traces = measure_traces(panel.grey, panel.mask)
+        name, expected = cell_of(traces), self.expectation.of(traces)
         is_bright = bright_field(panel.grey, panel.mask) > BRIGHT_FIELD_LIMIT
-        return WorldReading(CELLS[name], self.cells[name], len(tiles), alpha, is_bright)
+        return WorldReading(CELLS[name], self.cells[name], expected, len(tiles), alpha, is_bright)
 
     def tile_maps(self, tiles: Images) -> tuple[MapName, Float[np.ndarray, "n side side"]]:
         """Return the logits of the cells of tiles."""
@@ -188,6 +193,8 @@ class WorldReading:
 
     history: str
     cell: Cell
+    expected: float
+    """The score of a real with such pixels."""
     num_tiles: int
     alpha: float
     is_bright: bool
@@ -232,7 +239,9 @@ class WorldReading:
 
     def log_odds(self, logit: float) -> float:
         """Return the logarithm of the odds by a curve through the scores of these panels."""
-        return 0.0 if self._is_empty else self.cell.null(self.num_tiles).log_odds(logit)
+        if self._is_empty:
+            return 0.0
+        return self.cell.null(self.num_tiles).log_odds(logit - self.expected)
 
     def doubt(self) -> str | None:
         """Say in a clause that too few generated panels would have another score."""
@@ -248,7 +257,7 @@ class WorldReading:
         """Return 1, which excludes nothing, where there is nothing to compare with."""
         if self._is_empty:
             return 1.0, 1.0
-        p_real, p_fake = self.cell.p_values(np.array([logit]), num_tiles)
+        p_real, p_fake = self.cell.p_values(np.array([logit - self.expected]), num_tiles)
         return float(p_real[0]), float(p_fake[0])
 
 
