@@ -89,7 +89,8 @@ def predictors(traces: Traces) -> Vector:
 
 
 def _bounded(z: Float[np.ndarray, "*n k"]) -> Float[np.ndarray, "*n k"]:
-    return np.clip(z, -_FARTHEST, _FARTHEST)
+    bounded: Float[np.ndarray, "*n k"] = np.clip(z, -_FARTHEST, _FARTHEST)
+    return bounded
 
 
 def expect_unseen(
