@@ -105,7 +105,10 @@ def divide(collections: Sequence[str], families: Sequence[str], number: int) -> 
     """
     counts = pd.Series(collections).value_counts()
     if len(counts) < number:
-        raise InputError(f"{len(counts)} collections, need at least {number} for as many folds")
+        raise InputError(
+            f"{len(counts)} collections, need at least {number} for as many folds; with"
+            " train_world.steps 0 in params.yaml there is no detector for any instrument"
+        )
     parts: list[list[str]] = [[] for _ in range(number)]
     sizes = [0.0] * number
     for name in sorted(counts.index, key=lambda name: (-counts[name], name)):
