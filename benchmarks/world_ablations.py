@@ -171,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--only", nargs="*", choices=LINES, help="Some of the trainings.")
     parser.add_argument("--generators", type=Path, default=ROOT / "data/released/real_subset")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -186,17 +187,19 @@ def main() -> None:
     fold = data.folds()[-1]
     assert fold.family is not None, "several families of reconstructions are needed"
     path = RESULTS / "world_ablations.csv"
-    table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["training"])
-    for name in LINES:
-        if name in set(table["training"]):
+    for name in args.only or LINES:
+        if path.is_file() and name in set(pd.read_csv(path)["training"]):
             continue
         network = train(name, data, fold, params).eval()
         rows = judge(network, data, fold, preset.calibrate_world.published)
-        line = {"training": name, "steps": args.steps, **summarise(rows, fold.family)}
-        table = pd.concat([table, pd.DataFrame([line])])
+        line = pd.DataFrame(
+            [{"training": name, "steps": args.steps, **summarise(rows, fold.family)}]
+        )
+        known = [pd.read_csv(path)] if path.is_file() else []
+        table = pd.concat([*known, line])
         table.to_csv(path, index=False)
-        print(line, flush=True)
-    shown = table.drop(columns="steps").astype(str)
+        print(line.to_string(), flush=True)
+    shown = pd.read_csv(path).drop(columns="steps").astype(str)
     print(markdown_table(list(shown.columns), shown.to_numpy().tolist()))
 
 
