@@ -99,11 +99,14 @@ def test_a_campaign_that_is_killed_leaves_whole_files(
     """Right after a kill all files can be read, the processes end, and the generator draws."""
     out = tmp_path / "out"
     command = [sys.executable, CAMPAIGN, "--minutes", "5", "--data", data, "--out", out, "--tiny"]
-    process = subprocess.Popen([*command, "--parts", "train"], env=bare, stdout=subprocess.DEVNULL)
+    command += ["--parts", "train"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, env=bare, stdout=said, stderr=said)
     for _ in range(1200):
         if (out / "snapshots.csv").is_file() or process.poll() is not None:
             break
         time.sleep(0.1)
+    assert process.poll() is None, (tmp_path / "said").read_text()
     children = {pid for pid, parent in running().items() if parent == process.pid}
 
     process.send_signal(signal.SIGKILL)
