@@ -154,14 +154,14 @@ def separation(rows: pd.DataFrame, families: Sequence[str]) -> float:
     return float(roc_auc_score(both["family"] != "", both["score"], sample_weight=weights))
 
 
-def summarise(rows: pd.DataFrame, left_out: str) -> Mapping[str, float]:
-    """Return AUROCs by history, of the family that was left out and of the others."""
-    others = sorted({*rows["family"]} - {"", left_out, LATER})
+def summarise(rows: pd.DataFrame, left_out: Sequence[str]) -> Mapping[str, float]:
+    """Return AUROCs by history, of the families that were left out and of the others."""
+    others = sorted({*rows["family"]} - {"", *left_out, LATER})
     of_gan = rows[(rows["history"] == "native") & rows["family"].isin(["", LATER])]
     found = {"later GAN, native": round(separation(of_gan, [LATER]), 3)}
     for history in JUDGED:
         of = rows[rows["history"] == history]
-        found[f"new, {history}"] = round(separation(of, [left_out]), 3)
+        found[f"new, {history}"] = round(separation(of, left_out), 3)
         found[f"known, {history}"] = round(separation(of, others), 3)
     return found
 
@@ -185,7 +185,7 @@ def main() -> None:
     preset = read_params(ROOT / "presets/world.yaml")
     params = preset.train_world.model_copy(update={"steps": args.steps})
     fold = data.folds()[-1]
-    assert fold.family is not None, "several families of reconstructions are needed"
+    assert fold.families, "several families of reconstructions are needed"
     path = RESULTS / "world_ablations.csv"
     for name in args.only or LINES:
         if path.is_file() and name in set(pd.read_csv(path)["training"]):
@@ -193,7 +193,7 @@ def main() -> None:
         network = train(name, data, fold, params).eval()
         rows = judge(network, data, fold, preset.calibrate_world.published)
         line = pd.DataFrame(
-            [{"training": name, "steps": args.steps, **summarise(rows, fold.family)}]
+            [{"training": name, "steps": args.steps, **summarise(rows, fold.families)}]
         )
         known = [pd.read_csv(path)] if path.is_file() else []
         table = pd.concat([*known, line])

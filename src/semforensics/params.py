@@ -17,7 +17,7 @@ Protocol = Literal["clean", "thesis"]
 Precision = Literal["float32", "bfloat16"]
 Trunk = Literal["alex", "vgg"]
 GanName = Literal["fastgan", "stylegan2_ada"]
-Autoencoder = Literal["taesd", "taesdxl", "taesd3"]
+PublishedNetwork = Literal["taesd", "taesdxl", "taesd3", "waifu2x", "realcugan", "realesrgan"]
 """Published ones, of Stable Diffusion 1, XL and 3."""
 Change = Literal["none", "scale", "noise", "mix"]
 """Of a reconstruction: nothing, another scale, a noisy latent, a share of another's latent."""
@@ -392,6 +392,8 @@ class EvaluateClassifierParams(Section):
 class TrainAutoencodersParams(Section):
     """Small encoder-decoders that reconstruct micrographs."""
 
+    num_decoders: int = Field(ge=0)
+    """Those that are drawn at random, for the detector for any instrument to learn from."""
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
     width: int = Field(gt=0)
@@ -411,12 +413,13 @@ class ResynthesiseParams(Section):
 
 
 class ResynthesisePublishedParams(Section):
-    """Fakes of all crops by autoencoders that others have published."""
+    """Fakes of all crops by autoencoders and super-resolvers that others have published."""
 
-    autoencoders: tuple[Autoencoder, ...]
+    networks: tuple[PublishedNetwork, ...]
     """None: off."""
     source: str
-    """Address or folder of the weights; each file is checked by its hash."""
+    """Address or folder of the autoencoders' weights; super-resolvers come from the package index.
+    Each file is checked by its hash."""
     changes: dict[Change, float] = Field(min_length=1)
     """How often each kind of change is drawn, by its weight."""
     precision: Precision
@@ -456,6 +459,8 @@ class GenerateDiffusionParams(Section):
     """Of the sampler (DDIM; Song et al. 2021)."""
     under_trained: bool
     """The model had too little training to count: its column is left out of the headline."""
+    refine: bool
+    """Whether crops are refined too, for the detector for any instrument to learn from."""
 
 
 class CompareDetectorsParams(Section):

@@ -105,8 +105,10 @@ def test_folds_are_of_about_equal_size_and_hold_each_collection_once() -> None:
     folds = divide(names, ["one", "two"], 3)
 
     assert [fold.collections for fold in folds] == [("a",), ("b",), ("c", "d")]
-    assert [fold.family for fold in folds] == ["one", "two", "one"]
-    assert divide(names, ["one"], 2)[0].family is None
+    assert [fold.families for fold in folds] == [("one",), ("two",), ("one",)]
+    five = divide(names, list("abcde"), 3)
+    assert [fold.families for fold in five] == [("a", "d"), ("b", "e"), ("c",)]
+    assert divide(names, ["one"], 2)[0].families == ()
     with pytest.raises(InputError, match="4 collections, need at least 5"):
         divide(names, ["one"], 5)
 
@@ -116,7 +118,7 @@ def test_a_part_says_what_it_left_out(trained: Path) -> None:
     metas = [load_checkpoint(trained / part / MODEL_FILE)[1] for part in get_args(WorldPart)]
 
     assert sorted(name for meta in metas for name in meta["left_out"]) == sorted(COLLECTIONS)
-    assert [meta["family_left_out"] for meta in metas] == ["one", "pseudo", "one"]
+    assert [meta["families_left_out"] for meta in metas] == [["one"], ["pseudo"], ["one"]]
     first, second = (load_world(trained / part).head.weight for part in ("fold_0", "fold_1"))
     assert not torch.equal(first, second)
     assert not (trained / "fold_0_scratch").exists()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -181,3 +182,18 @@ def test_results_of_two_campaigns_are_not_mixed(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "tools/gpu_data.py makes one" in done.stderr
+
+
+def test_an_archive_writes_nothing_outside(tmp_path: Path) -> None:
+    """A name that leads upwards ends in one sentence, and no file."""
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        archive.add(ROOT / "Makefile", "../escaped")
+    program = "import sys, pathlib as p; sys.path.insert(0, sys.argv[1]); import gpu_campaign as g"
+    program += "; g.unpacked(*map(p.Path, sys.argv[2:]))"
+
+    command = [sys.executable, "-c", program, ROOT / "tools", tmp_path / "bad.tar", tmp_path / "to"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "holds ../escaped, which lies outside of the archive" in done.stderr
+    assert not list(tmp_path.rglob("escaped"))

@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from PIL import Image
 
+from semforensics.params import PublishedNetwork
 from tests.pipeline.conftest import ROOT, Run
 
 GANS = ("fastgan", "stylegan2_ada")
@@ -113,7 +115,7 @@ def outputs_of_trials() -> set[str]:
         "data/autoencoders/losses.csv",
         *(f"data/autoencoders/{n}.safetensors" for n in ("pseudo", *UNSEEN[:4])),
         *(f"data/{n}/off.json" for n in ("diffusion", "unseen/diffusion", "unseen/simulator")),
-        *(f"data/reconstructed/{n}/off.json" for n in ("taesd", "taesd3", "taesdxl")),
+        *(f"data/reconstructed/{name}/off.json" for name in get_args(PublishedNetwork)),
         *(f"data/world/{n}/losses.csv" for n in ("fold_0", "fold_1", "fold_2")),
         *(f"data/world/{n}/model.safetensors" for n in ("fold_0", "fold_1", "fold_2")),
         *(f"data/world_calibration/{n}" for n in ("calibration.safetensors", "power.csv")),

@@ -68,7 +68,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         meta = {"architecture": "world", "arguments": {}, "left_out": left_out}
         path = root / "world" / part / MODEL_FILE
         save_checkpoint(
-            path, WorldNetwork().state_dict(), meta | {"family_left_out": None}, half=True
+            path, WorldNetwork().state_dict(), meta | {"families_left_out": []}, half=True
         )
     rng = np.random.default_rng(0)
     kinds = [("", f"unit {i}") for i in range(24)] + [("one", f"u {i}") for i in range(LEAST_FAKES)]

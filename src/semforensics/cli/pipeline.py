@@ -21,7 +21,7 @@ from semforensics.cli.frame import (
     TrainingRun,
 )
 from semforensics.core.source import unchanged_source
-from semforensics.params import Autoencoder, Params, WorldPart
+from semforensics.params import Params, PublishedNetwork, WorldPart
 
 if TYPE_CHECKING:
     import torch
@@ -299,19 +299,19 @@ def resynthesise(
     splits: InFile,
     autoencoders: InDir,
     pseudo: OutPath,
+    decoders: OutPath,
     unseen: OutPath,
     run: DeviceRun,
 ) -> str:
     """Make pseudo-fakes to learn from, and images of kinds that no classifier learns from."""
-    from semforensics.generators.autoencoders.resynthesise import Simulator, resynthesise
+    from semforensics.generators.autoencoders.resynthesise import Outputs, Simulator, resynthesise
 
     p = run.params
     return resynthesise(
         cropped,
         splits,
         autoencoders,
-        pseudo,
-        unseen,
+        Outputs(pseudo, decoders, unseen),
         params=p.resynthesise,
         simulator=Simulator(p.acquire.simulated, p.acquire.source, p.seed),
         device=run.device,
@@ -320,24 +320,24 @@ def resynthesise(
 
 @PANEL.command
 def resynthesise_published(
-    autoencoder: Annotated[Autoencoder, typer.Argument()],
+    network: Annotated[PublishedNetwork, typer.Argument()],
     cropped: InDir,
     splits: InFile,
     fakes: OutPath,
     run: TrainingRun,
 ) -> str:
-    """Pass crops through an autoencoder that others have published; off where it is not named."""
+    """Pass crops through a network that others have published; off where it is not named."""
     from semforensics.generators.published.resynthesise import resynthesise_published
 
     p = run.params
     return resynthesise_published(
-        autoencoder,
+        network,
         cropped,
         splits,
         fakes,
         params=p.resynthesise_published,
         seed=p.seed,
-        scratch=run.scratch / "published" / autoencoder,
+        scratch=run.scratch / "published" / network,
         device=run.device,
     )
 
@@ -405,12 +405,28 @@ def train_diffusion(reals: Reals, checkpoint: OutPath, run: TrainingRun) -> str:
 
 
 @PANEL.command
-def generate_diffusion(checkpoint: InDir, fakes: OutPath, run: DeviceRun) -> str:
-    """Draw fakes of the diffusion model, one per seed."""
-    from semforensics.generators.diffusion.sampling import generate_diffusion
+def generate_diffusion(
+    checkpoint: InDir,
+    cropped: InDir,
+    splits: InFile,
+    fakes: OutPath,
+    refined: OutPath,
+    run: DeviceRun,
+) -> str:
+    """Draw fakes of the diffusion model, one per seed, and refine crops by it."""
+    from semforensics.generators.diffusion.generate import generate_diffusion
 
-    section = run.params.generate_diffusion
-    return generate_diffusion(checkpoint, fakes, params=section, device=run.device)
+    p = run.params
+    return generate_diffusion(
+        checkpoint,
+        cropped,
+        splits,
+        fakes,
+        refined,
+        params=p.generate_diffusion,
+        seed=p.seed,
+        device=run.device,
+    )
 
 
 @PANEL.command

@@ -18,6 +18,7 @@ from semforensics.core.processing import (
     gaussian_noise,
     jpeg,
     median,
+    resize_and_back,
     unsharp,
     wiener,
 )
@@ -43,6 +44,8 @@ class History:
     """What is done to an image, in the order of the fields; the defaults do nothing."""
 
     gamma: float = 1.0
+    shrunk: float = 1.0
+    """Shrunk to so much of its size, and enlarged again."""
     blur: float = 0.0
     """Standard deviation of a Gaussian, in pixels."""
     median_px: int = 0
@@ -69,6 +72,8 @@ class History:
         """
         if self.gamma != 1:
             image = gamma(image, self.gamma)
+        if self.shrunk != 1:
+            image = resize_and_back(image, self.shrunk)
         if self.blur > 0:
             image = gaussian_blur(image, self.blur)
         if self.median_px:
@@ -102,13 +107,14 @@ def resample(image: Grey, factor: float, kernel: Kernel) -> NewGrey:
 
 
 def draw_smoothing(rng: np.random.Generator) -> History:
-    """Draw one of four ways in which an instrument or its owner takes noise away."""
+    """Draw one of five ways in which an instrument or its owner takes noise away."""
     return (
         History(blur=float(rng.uniform(0.35, 1.0))),
         History(median_px=3),
         History(wiener=float(rng.uniform(0.5, 2.5))),
         History(sharpen=-float(rng.uniform(0.2, 0.9))),
-    )[rng.integers(4)]
+        History(shrunk=float(rng.uniform(0.5, 0.9))),
+    )[rng.integers(5)]
 
 
 def draw_history(rng: np.random.Generator, least_factor: float = 0.4) -> History:

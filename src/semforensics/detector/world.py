@@ -1,8 +1,8 @@
 """Train detectors on micrographs of several collections, in folds that leave collections out.
 
 Three trainings. Each leaves out its fold of the collections and, of several families of
-reconstructions, one: so each collection is scored by a network that has seen neither it nor the
-generator that its fakes are made by. These scores calibrate (cross-conformal prediction: Vovk,
+reconstructions, its share: so each collection is scored by a network that has seen neither it nor
+the generators that its fakes are made by. These scores calibrate (cross-conformal prediction: Vovk,
 "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015), since too
 few collections are there to spare some for calibration alone. The mean of the three is the detector
 (`semforensics.detector.world_network.WorldEnsemble`).
@@ -89,7 +89,7 @@ def train_world(
         "architecture": "world",
         "arguments": {},
         "left_out": list(fold.collections),
-        "family_left_out": fold.family,
+        "families_left_out": list(fold.families),
         "params": params.model_dump(mode="json"),
         **describe_machine(setup.device),
     }
@@ -119,7 +119,7 @@ def load_sources(
         FileNotFoundError: A fake or a generator is missing.
     """
     table = data.learned()
-    folders = [path for name, path in data.families().items() if name != fold.family]
+    folders = [path for name, path in data.families().items() if name not in fold.families]
     seen = table[~table["collection"].isin(fold.collections)]
     drawn = (
         draw_images(data.generators, generators, TRAINING_SEED)

@@ -1,7 +1,7 @@
 """Calibrate the detector of `train_world` by panels that the scoring network has not seen.
 
 A panel is a square of neighbouring crops of one micrograph, put together again, or of their
-reconstructions by the family that the fold left out. It goes through every history of the grid. As
+reconstructions by a family that the fold left out. It goes through every history of the grid. As
 its cell counts what its own pixels then tell (`semforensics.detector.traces`), since that is all
 that will be known of a panel to be judged: Mondrian conformal prediction (Vovk, Gammerman, Shafer,
 "Algorithmic Learning in a Random World", 2005, section 4.5). What is stored are logits of tiles.
@@ -173,17 +173,18 @@ def _level(scored: Sequence[_Scored], part: WorldPart) -> Level:
 
 
 def of_folds(data: WorldData, networks: Path) -> Iterator[Specimen]:
-    """Yield a real of each micrograph and its fake, with the part that left it out.
+    """Yield a real of each micrograph and a fake of it, with the part that left it out.
 
-    The fake is of the family that this fold left out. What it left out its own file says, in
-    `networks`: nothing else could promise that it has not seen a panel.
+    The fakes are of the families that this fold left out, in turn. What it left out its own file
+    says, in `networks`: nothing else could promise that it has not seen a panel.
     """
     table, families = data.learned(), data.families()
     for part in get_args(WorldPart):
         fold = read_fold(networks / part)
-        family = fold.family or next(iter(families))
+        names = fold.families or tuple(families)[:1]
         unseen = table[table["collection"].isin(fold.collections)]
-        for unit, places in largest_blocks(data, unseen):
+        for index, (unit, places) in enumerate(largest_blocks(data, unseen)):
+            family = names[index % len(names)]
             yield Specimen(unit, "", assemble(data.cropped, places), part)
             yield Specimen(unit, family, assemble(families[family], places), part)
 

@@ -26,8 +26,8 @@ class Fold:
     """What one network does not see."""
 
     collections: tuple[str, ...] = ()
-    family: str | None = None
-    """Of reconstructions; None where there is only one, or nothing is left out."""
+    families: tuple[str, ...] = ()
+    """Of reconstructions; none where there is only one, or nothing is left out."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,13 @@ def read_fold(folder: Path) -> Fold:
         raise FileNotFoundError(f"{path}: no such file; `train-world` makes it")
     _, meta = load_checkpoint(path)
     with refused_as(f"{path}: does not say what it has not seen"):
-        return Fold(tuple(map(str, meta["left_out"])), meta["family_left_out"])
+        return Fold(*(tuple(map(str, meta[key])) for key in ("left_out", "families_left_out")))
 
 
 def divide(collections: Sequence[str], families: Sequence[str], number: int) -> list[Fold]:
     """Divide collections into folds of about equal size: the largest first, to the smallest fold.
 
+    Families of reconstructions are divided in turn; each fold leaves out at least one of several.
     Size is the square root of the number of crops, by which pairs are drawn.
 
     Raises:
@@ -115,9 +116,11 @@ def divide(collections: Sequence[str], families: Sequence[str], number: int) -> 
         smallest = int(np.argmin(sizes))
         parts[smallest].append(name)
         sizes[smallest] += float(counts[name]) ** 0.5
-    spare = families if len(families) > 1 else [None]
+    several = families if len(families) > 1 else ()
+    spare = [*several] * number  # again, where there are too few
+    spare = spare[: max(number, len(several))]
     return [
-        Fold(tuple(sorted(part)), spare[index % len(spare)]) for index, part in enumerate(parts)
+        Fold(tuple(sorted(part)), tuple(spare[index::number])) for index, part in enumerate(parts)
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from semforensics.generators.autoencoders.resynthesise import Simulator, resynthesise
+from semforensics.generators.autoencoders.resynthesise import Outputs, Simulator, resynthesise
 from semforensics.generators.autoencoders.training import train_autoencoders
 from semforensics.generators.common.reals import RealCrops
 from semforensics.generators.diffusion.training import train_diffusion
@@ -21,7 +21,7 @@ from semforensics.params import (
 from tests.generators.conftest import setup_in, write_blobs
 
 CPU = torch.device("cpu")
-TINY = TrainAutoencodersParams(steps=3, batch=4, width=4, lr=0.002)
+TINY = TrainAutoencodersParams(num_decoders=0, steps=3, batch=4, width=4, lr=0.002)
 TINY_DIFFUSION = TrainDiffusionParams(
     steps=4,
     size_px=32,
@@ -86,8 +86,11 @@ class Place:
             self.root / "cropped",
             self.root / "splits.csv",
             self.root / "autoencoders",
-            self.root / "fakes/pseudo",
-            self.root / "unseen",
+            Outputs(
+                self.root / "fakes/pseudo",
+                self.root / "reconstructed/decoders",
+                self.root / "unseen",
+            ),
             params=ResynthesiseParams(
                 num_simulated=num_simulated, denoise_strength=0.8, resize_factor=0.75
             ),

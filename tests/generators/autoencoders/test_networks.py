@@ -1,6 +1,7 @@
 """Encoder-decoders keep the size, differ in their up-samplers, come back from their files."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.generators.autoencoders.networks import (
     RECIPES,
     Autoencoder,
+    Upsampler,
     build_autoencoder,
+    draw_recipes,
     load_autoencoder,
 )
 
@@ -17,7 +20,7 @@ from semforensics.generators.autoencoders.networks import (
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_reconstruction_has_the_size_of_its_image(name: str) -> None:
     """Whatever the depth; and every weight has a part in it."""
-    network = build_autoencoder(name, 4)
+    network = build_autoencoder(RECIPES[name], 4)
 
     y = network(torch.rand(2, 1, 32, 48) * 2 - 1)
     y.square().sum().backward()
@@ -29,7 +32,7 @@ def test_a_reconstruction_has_the_size_of_its_image(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_less_passes_the_bottleneck_than_the_image_holds(name: str) -> None:
     """An encoder-decoder that could copy would leave no trace."""
-    network = build_autoencoder(name, 4)
+    network = build_autoencoder(RECIPES[name], 4)
 
     code = network.encoder(torch.zeros(1, 1, 32, 32))
 
@@ -61,12 +64,12 @@ def test_the_upsampler_is_what_the_recipe_says(upsampler: str, alike: bool) -> N
 def test_sides_that_cannot_be_halved_are_refused() -> None:
     """Three levels take multiples of 8 only."""
     with pytest.raises(ValueError, match="36x32 px, expected multiples of 8"):
-        build_autoencoder("autoencoder", 4)(torch.zeros(1, 1, 32, 36))
+        build_autoencoder(RECIPES["autoencoder"], 4)(torch.zeros(1, 1, 32, 36))
 
 
 def test_a_network_comes_back_from_its_file(tmp_path: Path) -> None:
     """The file alone rebuilds it; another file is refused with its name."""
-    network = build_autoencoder("bilinear", 4)
+    network = build_autoencoder(RECIPES["bilinear"], 4)
     path = tmp_path / "bilinear.safetensors"
     meta = {"architecture": "autoencoder", "arguments": network.arguments}
     save_checkpoint(path, network.state_dict(), meta)
@@ -85,3 +88,14 @@ def test_a_network_comes_back_from_its_file(tmp_path: Path) -> None:
         load_autoencoder(path)
     with pytest.raises(FileNotFoundError, match="train-autoencoders"):
         load_autoencoder(tmp_path / "none.safetensors")
+
+
+def test_drawn_recipes_differ_and_stay() -> None:
+    """All up-samplers and depths are drawn; none holds all of an image; more leaves the first."""
+    recipes = draw_recipes(40, seed=0)
+
+    assert {recipe.upsampler for recipe in recipes.values()} == set(get_args(Upsampler))
+    assert {recipe.levels for recipe in recipes.values()} == {2, 3}
+    assert all(1 <= recipe.bottleneck < 4**recipe.levels for recipe in recipes.values())
+    assert dict(list(recipes.items())[:3]) == draw_recipes(3, seed=0)
+    assert draw_recipes(3, seed=1) != draw_recipes(3, seed=0)

@@ -11,7 +11,7 @@ from semforensics.core.processing import non_local_means, resize_and_back
 from semforensics.core.tables import read_splits
 from semforensics.generators.autoencoders.networks import load_autoencoder
 from semforensics.generators.autoencoders.resynthesise import Simulator, reconstruct
-from tests.generators.autoencoders.conftest import SIMULATED, Place, files_in
+from tests.generators.autoencoders.conftest import SIMULATED, Place, files_in, tiny
 
 COLUMNS = ("autoencoder", "nearest", "bilinear", "transposed", "denoised", "resized")
 
@@ -33,6 +33,27 @@ def test_every_folder_holds_what_it_should(place: Place) -> None:
     assert {image.shape for image in images} == {(32, 32)}
     assert "16 pseudo-fakes" in summary
     assert "4 of the simulator" in summary
+
+
+def test_drawn_decoders_take_turns_over_micrographs(place: Place) -> None:
+    """Each crop that may be learned from has a reconstruction by one of them; off without any."""
+    place.train(tiny(num_decoders=2))
+    place.resynthesise()
+    table = read_splits(place.root / "splits.csv")
+    folder = place.root / "reconstructed/decoders"
+    names = [f"decoder_{index}" for index in range(2)]
+    networks = [load_autoencoder(place.root / f"autoencoders/{n}.safetensors")[0] for n in names]
+
+    assert set(files_in(folder)) == set(table["file"])
+    used = set()
+    for name in table["file"]:
+        crop, found = (read_crop(of / name) for of in (place.root / "cropped", folder))
+        made = [np.array_equal(found, reconstruct(network, crop)) for network in networks]
+        used |= {made.index(True)}
+    assert used == {0, 1}
+    place.train()
+    place.resynthesise()
+    assert list(files_in(folder)) == ["off.json"]
 
 
 def test_images_are_those_of_their_networks_and_processes(place: Place) -> None:

@@ -10,12 +10,11 @@ import torch
 from semforensics.core.checkpoints import load_checkpoint
 from semforensics.core.images import read_crop, write_grey_png
 from semforensics.generators.autoencoders import training
-from semforensics.generators.autoencoders.networks import RECIPES
+from semforensics.generators.autoencoders.networks import RECIPES, seed_of
 from semforensics.generators.autoencoders.training import (
     differences,
     learning_rate,
     reconstruction_loss,
-    seed_of,
     train_autoencoder,
 )
 from semforensics.generators.common.reals import load_reals
@@ -62,9 +61,11 @@ def test_losses_fall(place: Place, tmp_path: Path, name: str) -> None:
     """On a few discs, reconstruction gets much better."""
     reals = load_reals(sorted((place.root / "cropped").glob("*.png")))
 
-    fresh = train_autoencoder(name, reals, tiny(steps=1, width=8), setup_in(tmp_path / "1"))
+    fresh = train_autoencoder(
+        name, RECIPES[name], reals, tiny(steps=1, width=8), setup_in(tmp_path / "1")
+    )
     state = train_autoencoder(
-        name, reals, tiny(steps=80, width=8, lr=0.005), setup_in(tmp_path / "80")
+        name, RECIPES[name], reals, tiny(steps=80, width=8, lr=0.005), setup_in(tmp_path / "80")
     )
 
     assert len(state.rows) == 4

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from tests.generators.conftest import interrupted_after_saves, quiet_training, r
 from semforensics.core.checkpoints import load_checkpoint, save_checkpoint
 from semforensics.core.images import read_crop, to_uint8
 from semforensics.generators.common.reals import load_reals
+from semforensics.generators.diffusion.generate import generate_diffusion
 from semforensics.generators.diffusion.networks import Denoiser, load_denoiser
-from semforensics.generators.diffusion.sampling import generate_diffusion, sample, scheduler
+from semforensics.generators.diffusion.refine import refine
+from semforensics.generators.diffusion.sampling import sample, scheduler
 from semforensics.generators.diffusion.training import draw_times, new_state, train
 from semforensics.params import GenerateDiffusionParams
 
@@ -29,10 +32,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def draw(place: Place, **changes: object) -> str:
     """Draw fakes into the folder `fakes` of a place."""
-    values = {"num_images": 3, "first_seed": 7, "sampling_steps": 5, "under_trained": True}
+    values = {
+        "num_images": 3,
+        "first_seed": 7,
+        "sampling_steps": 5,
+        "under_trained": True,
+        "refine": True,
+    }
     params = GenerateDiffusionParams.model_validate(values | changes)
     return generate_diffusion(
-        place.root / "diffusion", place.root / "fakes", params=params, device=CPU
+        place.root / "diffusion",
+        place.root / "cropped",
+        place.root / "splits.csv",
+        place.root / "fakes",
+        place.root / "refined",
+        params=params,
+        seed=0,
+        device=CPU,
     )
 
 
@@ -218,3 +234,43 @@ def test_another_file_is_refused(tmp_path: Path, trained: tuple[Path, str]) -> N
     path.unlink()
     with pytest.raises(FileNotFoundError, match="train-diffusion"):
         load_denoiser(tmp_path)
+
+
+def test_crops_are_refined_under_their_names(place: Place) -> None:
+    """Each has a fake of its size, near to it, the same each time; none where it is off."""
+    place.diffuse(tiny_diffusion(steps=25))
+    draw(place)
+    first = files_in(place.root / "refined")
+    draw(place)
+
+    assert set(first) == set(files_in(place.root / "cropped"))
+    assert files_in(place.root / "refined") == first
+    name = min(first)
+    fake, crop = (read_crop(place.root / of / name) for of in ("refined", "cropped"))
+    assert 0 < np.abs(fake.astype(float) - crop).mean() < 60
+    draw(place, refine=False)
+    assert list(files_in(place.root / "refined")) == ["off.json"]
+    place.diffuse(tiny_diffusion(steps=0))
+    draw(place)
+    assert list(files_in(place.root / "refined")) == ["off.json"]
+
+
+def test_a_later_start_changes_more() -> None:
+    """Any size; by a model that tells the velocity of a black image, the way back is exact."""
+    network = Denoiser(size_px=32, widths=[8, 16])
+    noising = scheduler(100)
+
+    def of_black(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        share = noising.alphas_cumprod[times]
+        noise = (noisy + share.sqrt()) / (1 - share).sqrt()
+        return share.sqrt() * noise + (1 - share).sqrt()
+
+    black, image = np.zeros((45, 30), np.uint8), np.full((45, 30), 40, np.uint8)
+    with patch.object(network, "forward", of_black):
+        assert not refine(network, black, start=0.5, timesteps=100, seed=0).any()
+        changed = [
+            np.abs(refine(network, image, start=start, timesteps=100, seed=0) - 40.0).mean()
+            for start in (0.05, 0.5)
+        ]
+    assert refine(network, image, start=0.1, timesteps=100, seed=0).shape == image.shape
+    assert changed[0] <= changed[1]

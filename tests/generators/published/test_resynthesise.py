@@ -59,7 +59,7 @@ def network(weights: Path) -> TinyAutoencoder:
 def params(weights: Path, **changes: object) -> ResynthesisePublishedParams:
     """Parameters of two autoencoders and all kinds of changes."""
     kept = {
-        "autoencoders": ("taesd", "taesd3"),
+        "networks": ("taesd", "taesd3"),
         "source": str(weights),
         "changes": {"none": 1.0, "scale": 1.0, "noise": 1.0, "mix": 1.0},
         "precision": "float32",
@@ -177,7 +177,7 @@ def test_every_crop_gets_a_fake(weights: Path, tmp_path: Path) -> None:
     for file in names:
         assert read_crop(tmp_path / "one" / file).shape == (16, 16)
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    run(tmp_path, weights, "off", autoencoders=("taesd3",))
+    run(tmp_path, weights, "off", networks=("taesd3",))
     assert [path.name for path in (tmp_path / "off").iterdir()] == ["off.json"]
 
 

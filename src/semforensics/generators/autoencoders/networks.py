@@ -5,11 +5,14 @@ scene stays that of a real micrograph. So a detector that learns or passes on re
 asked for the trace, not for the scene.
 """
 
+import hashlib
 import itertools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -43,6 +46,29 @@ RECIPES: dict[str, Recipe] = {
 """`pseudo` makes the pseudo-fakes that a classifier may learn from. The others make columns of the
 cross-generator matrix: `autoencoder` differs from `pseudo` in depth, bottleneck and up-sampler, the
 last three double the side once, each by one of the kernels that generators are built from."""
+_LEVELS = (2, 3)  # of a recipe that is drawn: those of one level are for measuring
+_CODE_SHARES = (0.3, 0.9)  # of the image's numbers, that its bottleneck may hold
+
+
+def draw_recipes(count: int, seed: int) -> Mapping[str, Recipe]:
+    """Draw recipes of more encoder-decoders, `decoder_0` and so on: up-sampler, depth, bottleneck.
+
+    The first ones stay the same where more are drawn.
+    """
+    names = [f"decoder_{index}" for index in range(count)]
+    return {name: _draw_recipe(np.random.default_rng(seed_of(name, seed))) for name in names}
+
+
+def _draw_recipe(rng: np.random.Generator) -> Recipe:
+    levels = int(rng.integers(_LEVELS[0], _LEVELS[1] + 1))
+    bottleneck = round(4**levels * rng.uniform(*_CODE_SHARES))
+    upsamplers: tuple[Upsampler, ...] = get_args(Upsampler)
+    return Recipe(levels, bottleneck, upsamplers[rng.integers(len(upsamplers))])
+
+
+def seed_of(name: str, seed: int) -> int:
+    """Derive the seed of an encoder-decoder, the same in any order of training."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
 class Autoencoder(nn.Module):
@@ -110,9 +136,9 @@ def _double(channels_in: int, channels_out: int, upsampler: Upsampler) -> list[n
             raise InputError(f"unknown up-sampler {upsampler!r}")
 
 
-def build_autoencoder(name: str, width: int) -> Autoencoder:
-    """Build an encoder-decoder of `RECIPES` with fresh weights."""
-    return Autoencoder(width=width, **asdict(RECIPES[name]))
+def build_autoencoder(recipe: Recipe, width: int) -> Autoencoder:
+    """Build an encoder-decoder with fresh weights."""
+    return Autoencoder(width=width, **asdict(recipe))
 
 
 def load_autoencoder(path: Path) -> tuple[Autoencoder, dict[str, Any]]:

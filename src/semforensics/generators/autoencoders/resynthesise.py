@@ -1,27 +1,31 @@
 """Images from outside the trainings of the classifiers, one folder for each kind.
 
 `pseudo`, made of all crops, is there to be learnt from; a reconstruction has the name, split and
-group of its original. The other folders are columns of the cross-generator matrix, made of the
-crops of the test split under their names: reconstructions by other decoders, and as negative
-controls denoised and resized reals. The simulator's frames are cut into tiles of native pixels.
+group of its original. So is `decoders`, for the detector for any instrument: reconstructions by the
+encoder-decoders that were drawn, one of them for each micrograph. The other folders are columns of
+the cross-generator matrix, made of the crops of the test split under their names: reconstructions
+by other decoders, and as negative controls denoised and resized reals. The simulator's frames are
+cut into tiles of native pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import UInt8
 
 from semforensics.acquire.simulated import draw_area, simulate_view
 from semforensics.acquire.simulated_info_bar import bar_rows
+from semforensics.core.blocks import assemble, blocks_of, cut_of
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, to_uint8, to_unit_range, write_grey_png
 from semforensics.core.processing import non_local_means, resize_and_back
 from semforensics.core.progress import track
-from semforensics.core.tables import read_splits
+from semforensics.core.tables import is_measured, read_splits
 from semforensics.generators.autoencoders.networks import RECIPES, Autoencoder, load_autoencoder
 from semforensics.generators.common.sampling import write_off
 from semforensics.params import ResynthesiseParams, SimulatedParams
@@ -32,6 +36,15 @@ PSEUDO = "pseudo"
 RECONSTRUCTED = tuple(name for name in RECIPES if name != PSEUDO)
 PROCESSED = ("denoised", "resized")
 SIMULATOR = "simulator"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The folders that `resynthesise` writes."""
+
+    pseudo: Path
+    decoders: Path
+    unseen: Path
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,7 @@ def resynthesise(
     cropped: Path,
     splits: Path,
     autoencoders: Path,
-    pseudo: Path,
-    unseen: Path,
+    folders: Outputs,
     *,
     params: ResynthesiseParams,
     simulator: Simulator,
@@ -89,7 +101,8 @@ def resynthesise(
 ) -> str:
     """Write pseudo-fakes of all crops, and the columns of the test split; return how many.
 
-    `pseudo` holds one PNG per crop under the crop's name. Of the folder `unseen` the subfolders
+    `pseudo` holds one PNG per crop under the crop's name, `decoders` too where there are any, or
+    else `off.json` only; crops that are for measuring have none there. Of `unseen` the subfolders
     `autoencoder`, `nearest`, `bilinear`, `transposed`, `denoised`, `resized` and `simulator` are
     each written whole; others are left alone. `simulator` holds tiles named `000000.png` and so
     on, or `off.json` only.
@@ -101,16 +114,18 @@ def resynthesise(
     table = read_splits(splits)
     everything = sorted(table["file"])
     test = sorted(table.loc[table["split"] == "test", "file"])
-    networks = {
-        name: load_autoencoder(autoencoders / f"{name}.safetensors")[0].to(device)
-        for name in RECIPES
-    }
+    paths = [autoencoders / f"{name}.safetensors" for name in RECIPES]
+    drawn = sorted(autoencoders.glob("decoder_*.safetensors"))
+    networks = {path.stem: load_autoencoder(path)[0].to(device) for path in (*paths, *drawn)}
+    pseudo, unseen = folders.pseudo, folders.unseen
     tiles: list[Grey] = []
     if simulator.source != "simulated" and params.num_simulated > 0:
         size_px = read_crop(cropped / everything[0]).shape[0]
         tiles = simulator.draw_tiles(params.num_simulated, size_px)
 
     _write(cropped, everything, pseudo, _reconstructor(networks[PSEUDO]), PSEUDO)
+    decoders = [networks[path.stem] for path in drawn]
+    _write_by_micrograph(cropped, table[~is_measured(table)], folders.decoders, decoders)
     for name in RECONSTRUCTED:
         _write(cropped, test, unseen / name, _reconstructor(networks[name]), name)
     processes: tuple[Callable[[Grey], Grey], ...] = (
@@ -154,6 +169,26 @@ def _write(
     with atomic_folder(target) as folder:
         for file in track(files, title):
             write_grey_png(folder / file, process(read_crop(cropped / file)))
+
+
+def _write_by_micrograph(
+    cropped: Path, table: pd.DataFrame, target: Path, networks: Sequence[Autoencoder]
+) -> None:
+    """Write one image per crop: micrographs take turns with the networks.
+
+    Neighbouring crops are reconstructed together, so no seam tells a fake.
+    """
+    with atomic_folder(target) as folder:
+        if not networks:
+            write_off(folder, "num_decoders is 0")
+            return
+        size_px = len(read_crop(cropped / table["file"].iloc[0]))
+        for index, (_, crops) in enumerate(table.groupby("micrograph")):
+            network = networks[index % len(networks)]
+            for places in blocks_of(crops, size_px):
+                fake = reconstruct(network, assemble(cropped, places))
+                for place, file in places.items():
+                    write_grey_png(folder / file, cut_of(fake, place, size_px).copy())
 
 
 def _spread_tiles(image: Grey, size_px: int, number: int) -> Iterator[Grey]:

@@ -7,7 +7,6 @@ reconstruction, which asks for as much fine detail as there was, not for the sam
 cannot know it then invents, as a generator does.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +29,14 @@ from semforensics.core.training import (
     make_stamp,
     write_rows,
 )
-from semforensics.generators.autoencoders.networks import RECIPES, Autoencoder, build_autoencoder
+from semforensics.generators.autoencoders.networks import (
+    RECIPES,
+    Autoencoder,
+    Recipe,
+    build_autoencoder,
+    draw_recipes,
+    seed_of,
+)
 from semforensics.generators.common.reals import RealCrops, cut_out, take
 from semforensics.params import TrainAutoencodersParams
 
@@ -66,7 +72,9 @@ class AutoencoderState(MeasuredState):
 def train_autoencoders(
     crops: RealCrops, checkpoints: Path, *, params: TrainAutoencodersParams, setup: Setup
 ) -> str:
-    """Train every encoder-decoder of `RECIPES`; write `<name>.safetensors` of each and losses.csv.
+    """Train all encoder-decoders; write `<name>.safetensors` of each and losses.csv.
+
+    Those of `RECIPES`, and as many that are drawn as `params` says.
 
     Each encoder-decoder derives a seed from its name, and has a subfolder of the scratch folder for
     its state. The summary has the peak signal-to-noise ratio of each on training cut-outs, in
@@ -76,12 +84,16 @@ def train_autoencoders(
         InputError: The crops do not fit the networks, or a loss is no longer finite.
     """
     reals = crops.load()
-    most = 2 ** max(recipe.levels for recipe in RECIPES.values())
+    recipes = {**RECIPES, **draw_recipes(params.num_decoders, setup.seed)}
+    most = 2 ** max(recipe.levels for recipe in recipes.values())
     if reals.shape[-1] % most:
         raise InputError(
             f"{crops.cropped}: crops of {reals.shape[-1]} px, expected a multiple of {most}"
         )
-    states = {name: train_autoencoder(name, reals, params, setup) for name in RECIPES}
+    states = {
+        name: train_autoencoder(name, recipe, reals, params, setup)
+        for name, recipe in recipes.items()
+    }
     with atomic_folder(checkpoints) as folder:
         for name, state in states.items():
             meta = describe_training(
@@ -91,7 +103,7 @@ def train_autoencoders(
             path = folder / f"{name}.safetensors"
             save_checkpoint(path, state.network.state_dict(), meta, half=True)
         write_rows(folder / "losses.csv", _join_rows(states))
-    for name in RECIPES:
+    for name in recipes:
         clear_scratch(setup.scratch / name)
     clear_scratch(setup.scratch)
     found = ", ".join(f"{name} {state.psnr_db:.1f}" for name, state in states.items())
@@ -100,6 +112,7 @@ def train_autoencoders(
 
 def train_autoencoder(
     name: str,
+    recipe: Recipe,
     reals: UInt8[Tensor, "n_real 1 side side"],
     params: TrainAutoencodersParams,
     setup: Setup,
@@ -110,9 +123,10 @@ def train_autoencoder(
         InputError: The loss is not finite.
     """
     seed, device = seed_of(name, setup.seed), setup.device
-    stamp = make_stamp(__name__, params.model_dump() | {"seed": seed}, reals, device=device)
+    settings = params.model_dump(exclude={"num_decoders"}) | {"seed": seed}
+    stamp = make_stamp(__name__, settings, reals, device=device)
     training = Training(name, replace(setup, scratch=setup.scratch / name), stamp)
-    state = new_state(name, params, len(reals), seed, device)
+    state = new_state(recipe, params, len(reals), seed, device)
     training.resume(state, params.steps)
     with training.progress(state, params.steps) as show:
         while state.iteration < params.steps:
@@ -144,11 +158,11 @@ def train_autoencoder(
 
 
 def new_state(
-    name: str, params: TrainAutoencodersParams, n_real: int, seed: int, device: torch.device
+    recipe: Recipe, params: TrainAutoencodersParams, n_real: int, seed: int, device: torch.device
 ) -> AutoencoderState:
     """Draw a fresh network from the seed."""
     seed_everything(seed)
-    network = build_autoencoder(name, params.width).to(device)
+    network = build_autoencoder(recipe, params.width).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rng = torch.Generator().manual_seed(seed)
     return AutoencoderState(
@@ -186,11 +200,6 @@ def learning_rate(params: TrainAutoencodersParams, step: int) -> float:
     """Return the learning rate of a step, counted from 1: half a cosine from `lr` towards 0."""
     share = torch.tensor((step - 1) / params.steps, dtype=torch.float64)
     return float(params.lr * 0.5 * (1 + torch.cos(torch.pi * share)))
-
-
-def seed_of(name: str, seed: int) -> int:
-    """Derive the seed of an encoder-decoder, the same in any order of training."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
 def _join_rows(states: Mapping[str, AutoencoderState]) -> list[dict[str, float]]:

@@ -29,6 +29,7 @@ class Denoiser(nn.Module):
 
         self.arguments = {"size_px": size_px, "widths": widths}
         self.size_px = size_px
+        self.multiple = 2 ** (len(widths) - 1)  # of the sides of an image
         plain = len(widths) - 1
         self.unet: Any = UNet2DModel(  # type: ignore[no-untyped-call]
             sample_size=size_px,
@@ -43,9 +44,12 @@ class Denoiser(nn.Module):
         )
 
     def forward(
-        self, noisy: Float[Tensor, "batch 1 side side"], times: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, "batch 1 side side"]:
-        """Tell the velocity of noisy images, each at its time."""
+        self, noisy: Float[Tensor, "batch 1 height width"], times: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch 1 height width"]:
+        """Tell the velocity of noisy images, each at its time.
+
+        Sides are multiples of `multiple`.
+        """
         velocity: Tensor = self.unet(noisy, times).sample
         return velocity.float()
 

@@ -1,23 +1,17 @@
-"""Sampling from a diffusion model, and the stage that draws its fakes.
+"""Sampling from a diffusion model.
 
 By DDIM without noise (Song et al., "Denoising Diffusion Implicit Models", ICLR 2021,
 arXiv:2010.02502, eq. 12, sigma = 0), so that an image is a function of its first noise.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.core.files import atomic_folder
-from semforensics.core.images import to_uint8
-from semforensics.generators.common.sampling import OFF_FILE, write_fakes, write_off
-from semforensics.generators.diffusion.networks import Denoiser, load_denoiser
-from semforensics.params import GenerateDiffusionParams
+from semforensics.generators.diffusion.networks import Denoiser
 
 
 def scheduler(timesteps: int) -> Any:
@@ -63,36 +57,3 @@ def sample(
         velocity = network(x, at.expand(1).to(device))
         x = process.step(velocity, at, x).prev_sample
     return x[0]
-
-
-def generate_diffusion(
-    checkpoint: Path,
-    fakes: Path,
-    *,
-    params: GenerateDiffusionParams,
-    device: torch.device,
-) -> str:
-    """Write one 8-bit grey PNG per seed, named after it, at the model's size; return a summary.
-
-    Where the model is off, the folder holds `off.json` only.
-
-    Raises:
-        FileNotFoundError: There is no model.
-        InputError: The file does not hold one, or more sampling steps are asked for than it has.
-    """
-    if (checkpoint / OFF_FILE).is_file():
-        reason = json.loads((checkpoint / OFF_FILE).read_text())["reason"]
-        with atomic_folder(fakes) as folder:
-            write_off(folder, reason)
-        return f"{reason}; {fakes} holds no images"
-    network, meta = load_denoiser(checkpoint)
-    network.to(device)
-    timesteps, steps = meta["timesteps"], params.sampling_steps
-    seeds = range(params.first_seed, params.first_seed + params.num_images)
-
-    def draw(seed: int) -> UInt8[Tensor, "side side"]:
-        return to_uint8(sample(network, seed, timesteps=timesteps, sampling_steps=steps).cpu())[0]
-
-    write_fakes(fakes, seeds, draw)
-    note = " (under-trained)" if params.under_trained else ""
-    return f"{len(seeds)} fakes of the diffusion model after {meta['step']} steps{note} in {fakes}"

@@ -1,1 +1,1 @@
-"""Autoencoders that others have published: they leave the traces of public image models."""
+"""Autoencoders and super-resolvers that others have published: traces of public image models."""

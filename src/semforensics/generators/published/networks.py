@@ -42,7 +42,7 @@ class TinyAutoencoder(nn.Module):
 
     def __init__(self, latent_channels: int, precision: Precision = "float32") -> None:
         super().__init__()
-        self.precision = precision
+        self.precision, self.downsampling = precision, DOWNSAMPLING
         self.encoder = _encoder(latent_channels)
         self.decoder = _decoder(latent_channels)
 

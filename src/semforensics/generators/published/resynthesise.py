@@ -1,10 +1,11 @@
-"""Pass real crops through published autoencoders: fakes of the same scene, size and format.
+"""Pass real crops through published networks: fakes of the same scene, size and format.
 
 A detector that learns from a real and its reconstruction side by side can only learn the decoder's
 trace: everything else is the same (Rajan et al., "Aligned Datasets Improve Detection of Latent
 Diffusion-Generated Images", ICLR 2025, arXiv:2410.11835). Ours differs: some latents are changed
 before they are decoded, and some crops are encoded at another scale, so that a fake is not always a
-copy and the decoder's grid not always that of the pixels.
+copy and the decoder's grid not always that of the pixels. A super-resolver counts as an autoencoder
+whose latent is the shrunken crop.
 """
 
 import hashlib
@@ -26,14 +27,16 @@ from semforensics.core.tables import is_measured, read_splits
 from semforensics.core.training import note_emulation
 from semforensics.generators.common.sampling import write_off
 from semforensics.generators.published.fetch import fetch_published
-from semforensics.generators.published.networks import (
-    DOWNSAMPLING,
-    TinyAutoencoder,
-    load_published,
+from semforensics.generators.published.networks import TinyAutoencoder, load_published
+from semforensics.generators.published.super_resolvers import (
+    RECIPES,
+    SuperResolver,
+    load_super_resolver,
 )
-from semforensics.params import Autoencoder, Change, ResynthesisePublishedParams
+from semforensics.params import Change, Precision, PublishedNetwork, ResynthesisePublishedParams
 
 Grey = UInt8[np.ndarray, "height width"]
+Resynthesiser = TinyAutoencoder | SuperResolver
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def draw_variation(change: Change, rng: np.random.Generator) -> Variation:
 
 @torch.inference_mode()
 def resynthesise(
-    network: TinyAutoencoder,
+    network: Resynthesiser,
     image: Grey,
     variation: Variation,
     rng: np.random.Generator,
@@ -72,8 +75,8 @@ def resynthesise(
     """Encode an image, change its latent, and decode it.
 
     Args:
-        network: A published autoencoder.
-        image: Grey levels 0 … 255, of any size; mirrored at its edges to multiples of 8.
+        network: A published one.
+        image: Grey levels 0 … 255, of any size; mirrored at its edges to what the network takes.
         variation: What is changed.
         rng: Of the noise.
         other: Another image, at least as large, where latents are mixed.
@@ -95,13 +98,14 @@ def resynthesise(
 
 
 def _encode(
-    network: TinyAutoencoder, image: Grey, scale: float
+    network: Resynthesiser, image: Grey, scale: float
 ) -> tuple[Float[Tensor, "1 c h w"], tuple[int, int]]:
     """Encode an image at a scale; return the latent, and the size that was encoded."""
-    rows, columns = (max(DOWNSAMPLING, round(side * scale)) for side in image.shape)
+    multiple = network.downsampling
+    rows, columns = (max(multiple, round(side * scale)) for side in image.shape)
     levels = torch.from_numpy(_resized(image, rows, columns))[None, None]
     levels = levels.to(next(network.parameters()).device) / 255
-    padding = (0, -columns % DOWNSAMPLING, 0, -rows % DOWNSAMPLING)
+    padding = (0, -columns % multiple, 0, -rows % multiple)
     return network.encode(F.pad(levels, padding, mode="reflect")), (rows, columns)
 
 
@@ -113,7 +117,7 @@ def _resized(image: Grey, rows: int, columns: int) -> UInt8[np.ndarray, "rows co
 
 
 def resynthesise_published(
-    name: Autoencoder,
+    name: PublishedNetwork,
     cropped: Path,
     splits: Path,
     fakes: Path,
@@ -123,19 +127,19 @@ def resynthesise_published(
     scratch: Path,
     device: torch.device,
 ) -> str:
-    """Write one fake of every crop by a published autoencoder, under the crop's name.
+    """Write one fake of every crop by a published network, under the crop's name.
 
     Crops that are for measuring only have none. A fake has the split, group and collection of its
     original. Neighbouring crops of a micrograph are reconstructed together, so no seam tells a
     fake. Each block of them draws from its own generator, so order never matters.
 
     Args:
-        name: Which autoencoder.
+        name: Which network.
         cropped: Folder of canonical crops.
         splits: Their table. Latents are mixed with those of another block of the same
             `collection`, or of the same group where the table has no such column.
-        fakes: Folder to write; `off.json` alone where this autoencoder is not wanted.
-        params: Which autoencoders, where from, and how often what is changed.
+        fakes: Folder to write; `off.json` alone where this network is not wanted.
+        params: Which networks, where from, and how often what is changed.
         seed: Of the draws.
         scratch: The weights stay here, so that a second run needs no network.
         device: Where to compute.
@@ -147,21 +151,20 @@ def resynthesise_published(
         FileNotFoundError: Weights or a crop are missing.
         InputError: Weights are not those that were pinned, or a crop is no crop.
     """
-    if name not in params.autoencoders:
+    if name not in params.networks:
         with atomic_folder(fakes) as folder:
             write_off(folder, f"{name} is not wanted")
         return f"off: {name} is not wanted; {fakes}"
     note_emulation(params.precision, device)
     table = read_splits(splits)
     table = table[~is_measured(table)]
-    fetch_published([name], params.source, scratch)
     size_px = len(read_crop(cropped / table["file"].iloc[0]))
     kin = "collection" if "collection" in table else "group"
     blocks = [
         (str(of), places) for of, part in table.groupby(kin) for places in blocks_of(part, size_px)
     ]
     kinds, weights = zip(*params.changes.items(), strict=True)
-    network = load_published(scratch, name, params.precision).to(device)
+    network = _load(name, params.source, scratch, params.precision).to(device)
     with atomic_folder(fakes) as folder:
         for collection, places in track(blocks, name):
             rng = rng_of_file(seed, name, min(places.values()))
@@ -179,7 +182,16 @@ def resynthesise_published(
     return f"{len(table)} fakes of {name} in {fakes}"
 
 
+def _load(
+    name: PublishedNetwork, source: str, scratch: Path, precision: Precision
+) -> Resynthesiser:
+    """Fetch a network and build it."""
+    if name in RECIPES:
+        return load_super_resolver(name, scratch, precision)
+    return load_published(fetch_published([name], source, scratch), name, precision)
+
+
 def rng_of_file(seed: int, name: str, file: str) -> np.random.Generator:
-    """Return the generator of a block: by autoencoder and its first file."""
+    """Return the generator of a block: by network and its first file."""
     digest = hashlib.sha256(f"{seed}:{name}:{file}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
