@@ -1,7 +1,7 @@
 """Try the detector for any instrument on collections and generators that it has not seen.
 
     python benchmarks/world.py /path/to/sem /path/to/generated --weights /path/to/taesd \
-        --autoencoders data/autoencoders
+        --autoencoders data/autoencoders --diffusion data/diffusion
 
 Renews the tables of docs/results/world.md. What is judged: the middle 512 px of the largest panel
 of each picture, as it is and after four histories; and fakes of the same panels, so that classes
@@ -27,9 +27,12 @@ from semforensics.detector.world_calibration import calibration_groups
 from semforensics.generators.autoencoders.networks import load_autoencoder
 from semforensics.generators.autoencoders.resynthesise import reconstruct
 from semforensics.generators.common.sampling import generate_grey
+from semforensics.generators.diffusion.networks import load_denoiser
+from semforensics.generators.diffusion.refine import refine
 from semforensics.generators.generate_fakes import load_generator
 from semforensics.generators.published.networks import load_published
 from semforensics.generators.published.resynthesise import Variation, resynthesise
+from semforensics.generators.published.super_resolvers import load_super_resolver
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.records import Limits, Picture
 from semforensics.screening.screener import Screener
@@ -51,6 +54,7 @@ HISTORIES = {
 }
 SIDE_PX = 512
 NUM_DRAWN = 20
+REFINED_FROM = 0.1  # of the noising process
 FIRST_SEED = 100  # far from those of training and calibration
 RESAMPLES = 500
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
@@ -104,19 +108,32 @@ def reals(sem: Path) -> Iterator[Case]:
         yield Case("TEM", name, image)
 
 
-def reconstructions(found: Sequence[Case], weights: Path, autoencoders: Path) -> Iterator[Case]:
-    """Yield fakes of the measured micrographs by a published autoencoder and by our own.
+def reconstructions(found: Sequence[Case], args: argparse.Namespace) -> Iterator[Case]:
+    """Yield fakes of the measured micrographs, by networks that the detector knows and by new ones.
 
-    The detector knows the published one, by other micrographs, but none of ours that are here.
+    It knows some by other micrographs; it has seen nothing of a small super-resolver, and nothing
+    of our encoder-decoders that are here.
     """
     measured = [case for case in found if case.kind == "measured"]
-    rng = np.random.default_rng(0)
-    published = load_published(weights, "taesd3", "bfloat16")
-    for case in track(measured, "TAESD3"):
-        fake = resynthesise(published, case.image, Variation(), rng)
-        yield Case("TAESD3 (known)", case.unit, fake)
+    published = {
+        "TAESD3 (known)": load_published(args.weights, "taesd3", "bfloat16"),
+        "Real-ESRGAN (known)": load_super_resolver("realesrgan", args.scratch, "bfloat16"),
+        "Real-ESRGAN for films (new)": load_super_resolver(
+            "realesrgan_video", args.scratch, "bfloat16"
+        ),
+    }
+    for kind, network in published.items():
+        rng = np.random.default_rng(0)
+        for case in track(measured, kind):
+            fake = resynthesise(network, case.image, Variation(), rng)
+            yield Case(kind, case.unit, fake)
+    denoiser, meta = load_denoiser(args.diffusion)
+    for case in track(measured, "diffusion"):
+        steps = meta["timesteps"]
+        fake = refine(denoiser, case.image, start=REFINED_FROM, timesteps=steps, seed=FIRST_SEED)
+        yield Case("refined by diffusion (known)", case.unit, fake)
     for name in ("nearest", "transposed"):
-        own = load_autoencoder(autoencoders / f"{name}.safetensors")[0]
+        own = load_autoencoder(args.autoencoders / f"{name}.safetensors")[0]
         for case in track(measured, name):
             height, width = (side // 16 * 16 for side in case.image.shape)
             yield Case(
@@ -255,6 +272,8 @@ def main() -> None:
     parser.add_argument("generated", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--autoencoders", type=Path, required=True)
+    parser.add_argument("--diffusion", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, default=Path(".scratch/super_resolvers"))
     parser.add_argument("--model", type=Path, default=RELEASED / "world_model")
     parser.add_argument("--former", type=Path, default=RELEASED / "screening_model")
     parser.add_argument("--verdicts", type=Path, default=Path("world_verdicts.csv"))
@@ -265,7 +284,7 @@ def main() -> None:
         for name, path in (("new", args.model), ("former", args.former))
     }
     found = list(reals(args.sem))
-    found += [*reconstructions(found, args.weights, args.autoencoders), *drawn()]
+    found += [*reconstructions(found, args), *drawn()]
     found += generated(args.generated)
     rows = judge(found, models)
     rows.to_csv(args.verdicts, index=False)

@@ -68,6 +68,11 @@ class Tiny(NPRTiny):
     def __init__(self) -> None:
         super().__init__(channels=1)
 
+    def evidence(self, images: Tensor) -> Tensor:
+        """Score images; it has no reference."""
+        scores: Tensor = self(images)
+        return scores
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return all weights; they begin at random, and learn as fast as the other's logit."""
         return [{"params": list(self.parameters()), "factor": 4.0}]

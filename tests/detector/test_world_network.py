@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semforensics.detector.trunk import LiteTrunk
-from semforensics.detector.world_network import CELL_PX, WorldEnsemble, WorldNetwork
+from semforensics.detector.world_network import CELL_PX, CONTENT_SHARES, WorldEnsemble, WorldNetwork
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,26 @@ def images(*size: int) -> torch.Tensor:
 
 def test_the_mean_of_the_logit_map_is_the_logit(network: WorldNetwork) -> None:
     """Cells are as wide as the stride of the last block."""
-    x = images(2, 1, 64, 96)
+    x = images(2, 1, 64, 128)
 
     with torch.inference_mode():
         cells, logits = network.logit_map(x), network(x)
 
-    assert cells.shape == (2, 64 // CELL_PX, 96 // CELL_PX)
+    assert cells.shape == (2, 64 // CELL_PX, 128 // CELL_PX)
     assert logits.std() > 0.01
     torch.testing.assert_close(cells.mean(dim=(1, 2)), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_shrunken_images_are_the_reference(network: WorldNetwork) -> None:
+    """A share of what the same network says of them is subtracted."""
+    x = images(2, 1, 64, 128)
+
+    with torch.inference_mode():
+        expected = network.evidence(x)
+        for times, share in CONTENT_SHARES.items():
+            parts = x.reshape(2, 1, 64 // times, times, 128 // times, times)
+            expected -= share * network.evidence(parts.mean(dim=(3, 5)))
+        torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_companions_do_not_change_a_logit(network: WorldNetwork) -> None:
@@ -59,7 +71,7 @@ def test_published_statistics_stay_in_training() -> None:
     network = WorldNetwork().train()
     before = {n: b.clone() for n, b in network.named_buffers() if n.startswith("blocks")}
 
-    network(images(4, 1, 64, 64)).square().sum().backward()
+    network.evidence(images(4, 1, 64, 64)).square().sum().backward()
 
     assert all(torch.equal(b, before[n]) for n, b in network.named_buffers() if n in before)
     missing = [name for name, weight in network.named_parameters() if weight.grad is None]

@@ -18,7 +18,7 @@ from semforensics.detector.scoring import MODEL_FILE
 from semforensics.detector.traces import CELLS
 from semforensics.detector.world_calibration import save_calibration
 from semforensics.detector.world_data import WorldData
-from semforensics.detector.world_network import WorldNetwork
+from semforensics.detector.world_network import ARCHITECTURE, WorldNetwork
 from semforensics.params import PackageWorldParams, WorldPart
 from semforensics.publish import world_model
 from semforensics.publish.world_model import package_world
@@ -65,7 +65,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     for part in get_args(WorldPart):
         left_out = [f"collection {part[-1]}"]
-        meta = {"architecture": "world", "arguments": {}, "left_out": left_out}
+        meta = {"architecture": ARCHITECTURE, "arguments": {}, "left_out": left_out}
         path = root / "world" / part / MODEL_FILE
         save_checkpoint(
             path, WorldNetwork().state_dict(), meta | {"families_left_out": []}, half=True

@@ -78,7 +78,7 @@ def cell_logits(
 
     Args:
         network: On `device`, in eval mode.
-        images: At least one, of grey levels 0 … 255, with sides that are multiples of a cell's.
+        images: At least one, of grey levels 0 … 255, with sides that its map takes.
         device: Where to score.
     """
     few = max(1, _BATCH_PX // (images.shape[-2] * images.shape[-1]))

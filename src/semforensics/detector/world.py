@@ -36,7 +36,7 @@ from semforensics.detector.pairs import PairSampler, Source, pair_loss
 from semforensics.detector.scoring import MODEL_FILE
 from semforensics.detector.trunk_weights import fetch_trunk
 from semforensics.detector.world_data import TRAINING_SEED, Fold, WorldData, draw_images
-from semforensics.detector.world_network import WorldNetwork
+from semforensics.detector.world_network import ARCHITECTURE, WorldNetwork
 from semforensics.generators.common.sampling import OFF_FILE, write_off
 from semforensics.params import TrainWorldParams, WorldPart
 
@@ -86,7 +86,7 @@ def train_world(
     sources = load_sources(data, fold, params.generators, params.beside)
     state = train_fold(sources, params, setup)
     meta = {
-        "architecture": "world",
+        "architecture": ARCHITECTURE,
         "arguments": {},
         "left_out": list(fold.collections),
         "families_left_out": list(fold.families),
@@ -188,7 +188,7 @@ def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=params.precision == "bfloat16"
             ):
-                logits = network(x)
+                logits = network.evidence(x)
             loss = pair_loss(logits.float())
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

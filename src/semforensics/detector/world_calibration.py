@@ -230,7 +230,7 @@ def tile_logits(
     network: WorldNetwork, image: Grey, size_px: int, device: torch.device
 ) -> Float[np.ndarray, " tiles"]:
     """Score the tiles of a picture, of `size_px` or less where it is smaller."""
-    tiles = cut_tiles(image, min(size_px, *image.shape) // 2 * 2)
+    tiles = cut_tiles(image, min(size_px, *image.shape) // 8 * 8)
     return score_images(network, tiles.pixels, phases=1, device=device)
 
 

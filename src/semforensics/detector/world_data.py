@@ -12,7 +12,7 @@ from semforensics.core.checkpoints import load_checkpoint, load_network, refused
 from semforensics.core.errors import InputError
 from semforensics.core.tables import is_measured, read_splits
 from semforensics.detector.scoring import MODEL_FILE
-from semforensics.detector.world_network import WorldNetwork
+from semforensics.detector.world_network import ARCHITECTURE, WorldNetwork
 from semforensics.generators.common.sampling import OFF_FILE, generate_grey
 from semforensics.generators.generate_fakes import load_generator
 
@@ -45,7 +45,8 @@ class WorldData:
 
     def families(self) -> dict[str, Path]:
         """Return the folder of each family of reconstructions."""
-        folders = (*sorted(self.reconstructed.iterdir()), self.pseudo)
+        found = (p for p in self.reconstructed.iterdir() if not p.name.startswith("."))
+        folders = (*sorted(found), self.pseudo)
         return {path.name: path for path in folders if not (path / OFF_FILE).is_file()}
 
     def learned(self) -> pd.DataFrame:
@@ -77,7 +78,8 @@ def load_world(folder: Path) -> WorldNetwork:
         FileNotFoundError: It holds none.
         InputError: The file holds something else.
     """
-    return load_network(folder / MODEL_FILE, {"world": WorldNetwork}, "train-world")[0].eval()
+    known = {ARCHITECTURE: WorldNetwork}
+    return load_network(folder / MODEL_FILE, known, "train-world")[0].eval()
 
 
 def read_fold(folder: Path) -> Fold:

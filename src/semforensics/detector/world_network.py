@@ -7,11 +7,15 @@ published network outlive resampling and JPEG. The stem also sees two residuals,
 Kodovsky, "Rich Models for Steganalysis of Digital Images", IEEE TIFS 7, 2012), in which noise
 shows; each with a low and a high gain, so that faint and strong ones are told apart.
 
-Every block adds to the logit by the means of its channels over the image. A mean can be taken over
-any part of an image, so one pass gives the logits of all windows (`logit_map`).
+Every block adds to the evidence by the means of its channels over the image. A mean can be taken
+over any part of an image, so one pass gives the logits of all windows (`logit_map`).
+
+Content moves this evidence, too, and a micrograph of a new material may lie far above or below all
+others. Shrunk to a half or a quarter, an image has the same content and hardly a trace left. So a
+share of what the shrunken images have is subtracted: each panel brings its own reference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,6 +26,8 @@ from torch import Tensor, nn
 from semforensics.detector.npr import npr
 from semforensics.detector.trunk import STAGES, STEM, LiteTrunk, SameConv
 
+ARCHITECTURE = "world_2"
+"""As files call it; another number where the same weights would give other scores."""
 CELL_PX = 16
 """Side of a cell of the logit map: the stride of the last block."""
 
@@ -32,6 +38,8 @@ _KERNEL = (
     (2, -6, 8, -6, 2),
     (-1, 2, -2, 2, -1),
 )
+CONTENT_SHARES: Mapping[int, float] = {2: 0.35, 4: 0.25}
+"""Of the evidence of the image shrunk by so much, that is subtracted."""
 _GAINS = (8.0, 64.0)  # of residuals on -1 … 1: a sixteenth and a 128th of the grey levels
 _INPUTS = 1 + 2 * len(_GAINS)
 _HEAD_FACTOR = 4.0
@@ -89,7 +97,14 @@ class WorldNetwork(nn.Module):
         return self
 
     def forward(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, " n"]:
-        """Score grey images in -1 … 1; a positive logit means fake."""
+        """Score grey images in -1 … 1; more for what is more likely generated."""
+        logits = self.evidence(images)
+        for times, share in CONTENT_SHARES.items():
+            logits = logits - share * self.evidence(F.avg_pool2d(images, times))
+        return logits
+
+    def evidence(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, " n"]:
+        """Score images by themselves: what is trained, with 0 between reals and fakes."""
         means = torch.cat([x.float().mean((2, 3)) for x in self._features(images)], dim=1)
         logits: Tensor = self.head(self.norm(means))
         return logits.squeeze(1)
@@ -100,8 +115,19 @@ class WorldNetwork(nn.Module):
         """Return the logit of every cell of `CELL_PX`; the mean over an image is its logit.
 
         Args:
-            images: Of a height and width that are multiples of `CELL_PX`. In eval mode.
+            images: Of a height and width that are multiples of four times `CELL_PX`. In eval
+                mode.
         """
+        logits = self._evidence_map(images)
+        for times, share in CONTENT_SHARES.items():
+            shrunken = self._evidence_map(F.avg_pool2d(images, times))[:, None]
+            logits = logits - share * F.interpolate(shrunken, scale_factor=times)[:, 0]
+        return logits
+
+    def _evidence_map(
+        self, images: Float[Tensor, "n 1 height width"]
+    ) -> Float[Tensor, "n rows columns"]:
+        """Return the evidence of every cell of an image of one size."""
         state = self.norm.state_dict()
         weight = self.head.weight[0] / (state["running_var"] + self.norm.eps).sqrt()
         total: Tensor = self.head.bias - (weight * state["running_mean"]).sum()

@@ -32,7 +32,7 @@ from semforensics.detector.world_calibration import (
 )
 from semforensics.detector.world_data import WorldData, load_world
 from semforensics.detector.world_domain import TilesOfAnyNumber, WorldDomain
-from semforensics.detector.world_network import Level, WorldEnsemble
+from semforensics.detector.world_network import ARCHITECTURE, Level, WorldEnsemble
 from semforensics.generators.common.sampling import OFF_FILE, write_off
 from semforensics.params import PackageWorldParams, WorldPart
 from semforensics.publish.rendering import render
@@ -93,7 +93,7 @@ def package_world(
     families = sorted({family for _, _, family, _ in known["panels"]} - {""})
     about = {
         "kind": KIND,
-        "architecture": "world",
+        "architecture": ARCHITECTURE,
         "arguments": {"members": len(get_args(WorldPart))},
         "name": params.name,
         "data": source,

@@ -232,7 +232,7 @@ def _tagged(file: io.BytesIO, count: int) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def _read(file: io.BytesIO, count: int, kind: np.dtype) -> np.ndarray:  # type: ignore[type-arg]
+def _read(file: io.BytesIO, count: int, kind: np.dtype) -> np.ndarray:
     data = file.read(count * kind.itemsize)
     if len(data) < count * kind.itemsize:
         raise InputError("weights of another network: they end too early")

@@ -23,13 +23,13 @@ from semforensics.detector.panels import LEAST_POWER, Cell, panel_score, restore
 from semforensics.detector.tiling import Tiles
 from semforensics.detector.traces import CELLS, cell_of, measure_traces
 from semforensics.detector.world_domain import BRIGHT_FIELD_LIMIT, WorldDomain, bright_field
-from semforensics.detector.world_network import WorldEnsemble
+from semforensics.detector.world_network import ARCHITECTURE, WorldEnsemble
 from semforensics.screening.judge.parts import IN_PART, WINDOWS, Cells, PartRule, Windows
 from semforensics.screening.judge.references import References
 from semforensics.screening.records import Grey, MapName, Panel
 
 KIND = "semforensics world model"
-ARCHITECTURES: Mapping[str, type[nn.Module]] = {"world": WorldEnsemble}
+ARCHITECTURES: Mapping[str, type[nn.Module]] = {ARCHITECTURE: WorldEnsemble}
 """Networks with a `logit_map`, by what a model file calls them."""
 
 Images = UInt8[Tensor, "n 1 height width"]
