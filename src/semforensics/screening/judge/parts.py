@@ -37,6 +37,7 @@ IN_PART = 0.1
 """Share of alpha for the suspicion of a part; the rest is for that of a whole panel."""
 
 _TAIL = 0.1  # share of the highest scores to which the tail is fitted
+_DIGITS = 5
 _NORMAL = 0.7979, 0.6028  # mean and deviation of the lower half of normal numbers, from the middle
 
 Windows = Float[np.ndarray, "rows columns"]
@@ -167,12 +168,12 @@ class PartRule:
         )
 
     def numbers(self) -> dict[str, Any]:
-        """Return what a model file keeps."""
+        """Return what a model file keeps, rounded: the last digits of a sum depend on memory."""
         return {
             "version": VERSION,
-            "usual": self.usual,
-            "tails": {kind: list(tail) for kind, tail in self.tails.items()},
-            "composites": list(self.composites),
+            "usual": round(self.usual, _DIGITS),
+            "tails": {k: [round(v, _DIGITS) for v in tail] for k, tail in self.tails.items()},
+            "composites": [round(value, _DIGITS) for value in self.composites],
         }
 
     @classmethod
