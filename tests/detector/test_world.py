@@ -51,7 +51,7 @@ CPU = torch.device("cpu")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Crops of three collections, and fakes of two families."""
     root = tmp_path_factory.mktemp("world")
-    for folder in ("cropped", "reconstructed/one", "pseudo"):
+    for folder in ("cropped", "reconstructed/one", "reconstructed/two"):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = []
@@ -60,7 +60,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = f"{collection}_{index}.png"
             real = rng.integers(0, 256, (72, 72), dtype=np.uint8)
             write_grey_png(root / "cropped" / file, real)
-            for shift, folder in ((1, "reconstructed/one"), (2, "pseudo")):
+            for shift, folder in ((1, "reconstructed/one"), (2, "reconstructed/two")):
                 write_grey_png(root / folder / file, np.roll(real, shift) // 2)
             split = ("train", "test", "validation")[index % 3] if collection == "large" else "train"
             micrograph, left = f"{collection}_{index // 2}", 72 * (index % 2)
@@ -118,7 +118,7 @@ def test_a_part_says_what_it_left_out(trained: Path) -> None:
     metas = [load_checkpoint(trained / part / MODEL_FILE)[1] for part in get_args(WorldPart)]
 
     assert sorted(name for meta in metas for name in meta["left_out"]) == sorted(COLLECTIONS)
-    assert [meta["families_left_out"] for meta in metas] == [["one"], ["pseudo"], ["one"]]
+    assert [meta["families_left_out"] for meta in metas] == [["one"], ["two"], ["one"]]
     first, second = (load_world(trained / part).head.weight for part in ("fold_0", "fold_1"))
     assert not torch.equal(first, second)
     assert not (trained / "fold_0_scratch").exists()
@@ -168,7 +168,7 @@ def test_the_calibration_holds_panels_of_every_history(
 
     panels = [panel for cell in cells.values() for panel in cell.panels]
     assert {p.unit for p in panels if not p.family} == set(COLLECTIONS)
-    assert {p.family for p in panels} == {"", "one", "pseudo"}
+    assert {p.family for p in panels} == {"", "one", "two"}
     assert len(panels) == 2 * 6 * len(GRID)
     power = read_text(tmp_path / "out/power.csv", ["cell", "tiles", "units", "power"])
     assert len(power) == 3 * len(CELLS)
@@ -228,10 +228,20 @@ def test_it_is_off_with_no_steps(images: Path, tmp_path: Path) -> None:
         assert [path.name for path in (tmp_path / name).iterdir()] == ["off.json"]
 
 
+def test_pseudo_fakes_are_the_family_where_there_is_no_other(images: Path, tmp_path: Path) -> None:
+    """Families that are off, and folders that are being written, do not count."""
+    for name in ("off", ".two.1.part"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "off/off.json").write_text("{}")
+
+    assert list(data_of(images).families()) == ["one", "two"]
+    assert list(replace(data_of(images), reconstructed=tmp_path).families()) == ["pseudo"]
+
+
 def test_a_missing_fake_is_named(images: Path, tmp_path: Path) -> None:
     """Training does not begin."""
-    (tmp_path / "fakes").mkdir()
-    data = replace(data_of(images), pseudo=tmp_path / "fakes")
+    (tmp_path / "of/fakes").mkdir(parents=True)
+    data = replace(data_of(images), reconstructed=tmp_path / "of")
 
     with pytest.raises(FileNotFoundError, match=r"fakes/middle_0\.png"):
         train_world(

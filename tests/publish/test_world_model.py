@@ -36,7 +36,7 @@ PARAMS = PackageWorldParams(
     limits=("Fit for tests.",),
     num_references=12,
 )
-FOLDERS = ("cropped", "reconstructed/one", "pseudo")
+FOLDERS = ("cropped", "reconstructed/one", "reconstructed/two")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_nothing_is_packed_where_nothing_was_trained(stages: Path, tmp_path: Pat
     """The stage is off with the training."""
     (tmp_path / "world/fold_0").mkdir(parents=True)
     (tmp_path / "world/fold_0/off.json").write_text("{}")
-    for name in ("cropped", "reconstructed", "pseudo", "splits.csv", "calibration"):
+    for name in ("cropped", "reconstructed", "splits.csv", "calibration"):
         (tmp_path / name).symlink_to(stages / name)
 
     assert package(tmp_path, tmp_path / "out").startswith("off: train_world is")

@@ -37,17 +37,18 @@ class WorldData:
     cropped: Path
     splits: Path
     reconstructed: Path
-    """One subfolder for each published autoencoder, under the crops' names."""
+    """One subfolder for each family of fakes that are made of crops, under the crops' names."""
     pseudo: Path
-    """Reconstructions by the project's own encoder-decoder, likewise."""
+    """Reconstructions by one encoder-decoder, likewise: the family where there is no other. Its
+    crops were reconstructed one by one, so blocks of them have seams."""
     generators: Path
     """Folder of finished GANs, `<name>.safetensors`."""
 
     def families(self) -> dict[str, Path]:
         """Return the folder of each family of reconstructions."""
-        found = (p for p in self.reconstructed.iterdir() if not p.name.startswith("."))
-        folders = (*sorted(found), self.pseudo)
-        return {path.name: path for path in folders if not (path / OFF_FILE).is_file()}
+        folders = [p for p in sorted(self.reconstructed.iterdir()) if not p.name.startswith(".")]
+        on = {path.name: path for path in folders if not (path / OFF_FILE).is_file()}
+        return on or {self.pseudo.name: self.pseudo}
 
     def learned(self) -> pd.DataFrame:
         """Return the crops that training and calibration may see, with their collections.
