@@ -111,8 +111,8 @@ def reals(sem: Path) -> Iterator[Case]:
 def reconstructions(found: Sequence[Case], args: argparse.Namespace) -> Iterator[Case]:
     """Yield fakes of the measured micrographs, by networks that the detector knows and by new ones.
 
-    It knows some by other micrographs; it has seen nothing of a small super-resolver, and nothing
-    of our encoder-decoders that are here.
+    It knows some by other micrographs; it has seen nothing of a small super-resolver, of the
+    diffusion model, and of our encoder-decoders that are here.
     """
     measured = [case for case in found if case.kind == "measured"]
     published = {
@@ -131,7 +131,7 @@ def reconstructions(found: Sequence[Case], args: argparse.Namespace) -> Iterator
     for case in track(measured, "diffusion"):
         steps = meta["timesteps"]
         fake = refine(denoiser, case.image, start=REFINED_FROM, timesteps=steps, seed=FIRST_SEED)
-        yield Case("refined by diffusion (known)", case.unit, fake)
+        yield Case("refined by diffusion (new)", case.unit, fake)
     for name in ("nearest", "transposed"):
         own = load_autoencoder(args.autoencoders / f"{name}.safetensors")[0]
         for case in track(measured, name):
