@@ -50,6 +50,7 @@ LINES = {
     "no GANs": "",
     "weights drawn at random": "no published first weights",
     "no residuals": "the network sees the image alone",
+    "no reference of its own": "shrunken copies are not subtracted",
     "npr_tiny": "the small network of the other detectors",
 }
 
@@ -107,6 +108,8 @@ def without(name: str) -> Iterator[dict[str, Any]]:
             changes = {"published_trunk": False}
         elif name == "no residuals":
             swap(world_network, "_GAINS", (0.0, 0.0))
+        elif name == "no reference of its own":
+            swap(world_network, "CONTENT_SHARES", {})
         elif name == "npr_tiny":
             swap(world, "WorldNetwork", Tiny)
             swap(world, "_first_network", lambda *_: Tiny())
@@ -197,7 +200,8 @@ def main() -> None:
         if path.is_file() and name in set(pd.read_csv(path)["training"]):
             continue
         network = train(name, data, fold, params).eval()
-        rows = judge(network, data, fold, preset.calibrate_world.published)
+        with without(name):
+            rows = judge(network, data, fold, preset.calibrate_world.published)
         line = pd.DataFrame(
             [{"training": name, "steps": args.steps, **summarise(rows, fold.families)}]
         )
