@@ -50,7 +50,7 @@ LINES = {
     "no GANs": "",
     "weights drawn at random": "no published first weights",
     "no residuals": "the network sees the image alone",
-    "no reference of its own": "shrunken copies are not subtracted",
+    "no reference of its own": "what the shrunken image has is not subtracted",
     "npr_tiny": "the small network of the other detectors",
 }
 
@@ -109,7 +109,7 @@ def without(name: str) -> Iterator[dict[str, Any]]:
         elif name == "no residuals":
             swap(world_network, "_GAINS", (0.0, 0.0))
         elif name == "no reference of its own":
-            swap(world_network, "CONTENT_SHARES", {})
+            swap(world_network, "CONTENT_SHARE", 0.0)
         elif name == "npr_tiny":
             swap(world, "WorldNetwork", Tiny)
             swap(world, "_first_network", lambda *_: Tiny())
