@@ -15,6 +15,7 @@ from tests.pipeline.conftest import ROOT, Run
 
 GANS = ("fastgan", "stylegan2_ada")
 ROWS = (*GANS, "both", "both_pseudo")
+FAMILIES = (*get_args(PublishedNetwork), "decoders", "diffusion")
 UNSEEN = ("autoencoder", "nearest", "bilinear", "transposed", "denoised", "resized")
 TINY = {
     "train_world.steps": 2,
@@ -115,7 +116,7 @@ def outputs_of_trials() -> set[str]:
         "data/autoencoders/losses.csv",
         *(f"data/autoencoders/{n}.safetensors" for n in ("pseudo", *UNSEEN[:4])),
         *(f"data/{n}/off.json" for n in ("diffusion", "unseen/diffusion", "unseen/simulator")),
-        *(f"data/reconstructed/{name}/off.json" for name in get_args(PublishedNetwork)),
+        *(f"data/reconstructed/{name}/off.json" for name in FAMILIES),
         *(f"data/world/{n}/losses.csv" for n in ("fold_0", "fold_1", "fold_2")),
         *(f"data/world/{n}/model.safetensors" for n in ("fold_0", "fold_1", "fold_2")),
         *(f"data/world_calibration/{n}" for n in ("calibration.safetensors", "power.csv")),
