@@ -24,7 +24,7 @@ from semforensics.generators.diffusion.sampling import scheduler
 
 STARTS = (0.03, 0.2)
 """Least and largest share of the noising process that a crop goes through; drawn by its logarithm.
-At 0.2 the noise has a third of the range of grey levels as its standard deviation."""
+At 0.2 the standard deviation of the noise is a sixth of the range of grey levels."""
 STEPS = 5
 """Of the way back."""
 

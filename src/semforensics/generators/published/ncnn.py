@@ -20,7 +20,7 @@ from semforensics.core.errors import InputError
 
 _MAGIC = "7767517"
 _HALF = 0x01306B47  # before weights of 16 bits
-_SCALE = -233  # ncnn's "as the other input" and "to the end"
+_TO_THE_END = -233  # of a crop, as ncnn writes it
 _FIRST_ARRAY = -23300  # keys of lists are this less their number
 _INTERPOLATIONS = {1: "nearest", 2: "bilinear", 3: "bicubic"}
 
@@ -259,7 +259,7 @@ def _cropped(layer: Layer, inputs: list[Tensor]) -> Tensor:
         return x[..., top : top + height, left : left + width]
     for first, last, axis in zip(*(layer.numbers(key) for key in (9, 10, 11)), strict=True):
         dim = int(axis) + 1 if axis >= 0 else int(axis)  # ncnn counts no images
-        end = x.shape[dim] if int(last) == _SCALE else int(last)
+        end = x.shape[dim] if int(last) == _TO_THE_END else int(last)
         length = (end if end >= 0 else x.shape[dim] + end) - int(first)
         x = x.narrow(dim, int(first), length)
     return x
