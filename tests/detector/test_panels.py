@@ -1,9 +1,12 @@
 """Panel scores and their conditional calibration."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from semforensics.core.errors import InputError
+from semforensics.detector.conformal import LEAST_GROUPS
 from semforensics.detector.panels import GRID, LEAST_FAKES, Cell, Panel, panel_score
 
 
@@ -53,6 +56,24 @@ def test_a_unit_has_one_vote() -> None:
     p_real, _ = Cell((*many, *few, *fakes)).p_values(np.array([1.0]), 1)
 
     assert p_real[0] == pytest.approx((1 + 1) / (4 + 1))
+
+
+def test_p_real_holds_for_each_resampling() -> None:
+    """Where shrunk reals score higher, they decide; where they are too few, all together do."""
+    as_they_are = panels(0, "", units=LEAST_GROUPS)
+    shrunk = [replace(panel, shrunk=0.5) for panel in panels(4, "", units=LEAST_GROUPS, seed=3)]
+    fakes = panels(6, "a", seed=1)
+    score = np.array([3.9])
+
+    with_all, with_few, without = (
+        Cell((*as_they_are, *more, *fakes)).p_values(score, 16)[0][0]
+        for more in (shrunk, shrunk[:-1], [])
+    )
+
+    assert without == pytest.approx(1 / (LEAST_GROUPS + 1))
+    assert with_few == pytest.approx((1 + LEAST_GROUPS * 0.25) / (LEAST_GROUPS + 1), abs=0.1)
+    assert with_all == pytest.approx((1 + LEAST_GROUPS * 0.5) / (LEAST_GROUPS + 1), abs=0.2)
+    assert without < with_few < with_all
 
 
 def test_a_rare_family_does_not_count() -> None:

@@ -300,6 +300,7 @@ def resynthesise(
     autoencoders: InDir,
     pseudo: OutPath,
     decoders: OutPath,
+    decoders_shallow: OutPath,
     unseen: OutPath,
     run: DeviceRun,
 ) -> str:
@@ -311,7 +312,7 @@ def resynthesise(
         cropped,
         splits,
         autoencoders,
-        Outputs(pseudo, decoders, unseen),
+        Outputs(pseudo, decoders, decoders_shallow, unseen),
         params=p.resynthesise,
         simulator=Simulator(p.acquire.simulated, p.acquire.source, p.seed),
         device=run.device,

@@ -4,6 +4,11 @@ Evidence of tiles adds up: the mean of sixteen tells far more than each of them,
 compared with panels of as many tiles. And processing moves the scores of reals and fakes alike, so
 it must be compared with panels of the same history. Both calibrations are stored as the logits of
 tiles, from which the null of any number of tiles is made.
+
+A resampling shifts scores most, and pixels do not tell it well. So the p-value of a real is the
+largest of several: that among all panels of the cell, and among those of each resampling that
+enough collections and papers have there. It holds for each of them, whichever the panel went
+through, and not only on the mean over them.
 """
 
 from collections import Counter
@@ -14,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from semforensics.core.errors import InputError
-from semforensics.detector.conformal import conformal_p_values
+from semforensics.detector.conformal import LEAST_GROUPS, conformal_p_values
 from semforensics.detector.histories import History
 from semforensics.detector.traces import CELLS
 
@@ -65,6 +70,8 @@ class Panel:
     family: str
     """The generator; empty for a real."""
     logits: Logits
+    shrunk: float = 1.0
+    """To so much of its size; 1: not at all, or enlarged."""
 
     def score(self, num_tiles: int) -> float:
         """Return the score of so many of its tiles; of all where it has no more.
@@ -85,6 +92,8 @@ class Null:
     reals: Logits
     units: Int[np.ndarray, " n"]
     """Of the reals, by number."""
+    shrunk: Float[np.ndarray, " n"]
+    """Of the reals, as `Panel.shrunk`."""
     fakes: Mapping[str, Float[np.ndarray, " _"]]
     """By family."""
 
@@ -94,10 +103,13 @@ class Null:
             raise InputError(
                 f"calibration on {len(self.reals)} reals and {len(self.fakes)} families"
             )
-        first, *others = self.fakes.values()
-        p_real, p_fake = conformal_p_values(scores, self.reals, first, self.units)
-        others = [conformal_p_values(scores, self.reals, fakes)[1] for fakes in others]
-        return p_real, np.max([p_fake, *others], axis=0)
+        first = next(iter(self.fakes.values()))
+        p_real = [
+            conformal_p_values(scores, self.reals[of], first, self.units[of])[0]
+            for of in self._comparisons
+        ]
+        p_fake = [conformal_p_values(scores, self.reals, of)[1] for of in self.fakes.values()]
+        return np.max(p_real, axis=0), np.max(p_fake, axis=0)
 
     def power(self, alpha: float) -> float:
         """Return the share of generated panels that would be suspected; as `Cell.power`."""
@@ -143,6 +155,13 @@ class Null:
         return float(found[0]) - slope * middle, slope
 
     @cached_property
+    def _comparisons(self) -> list[Bool[np.ndarray, " n"]]:
+        """Sets of reals that a panel is compared with: all, and those of each resampling."""
+        masks = [self.shrunk == factor for factor in np.unique(self.shrunk)]
+        enough = [of for of in masks if len(np.unique(self.units[of])) >= LEAST_GROUPS]
+        return [np.ones(len(self.reals), dtype=bool), *enough]
+
+    @cached_property
     def _powers(self) -> dict[float, float]:
         """Those found, by alpha: every panel that is judged asks for one."""
         return {}
@@ -175,6 +194,7 @@ class Cell:
             self._nulls[count] = Null(
                 np.array([panel.score(count) for panel in reals]),
                 np.array([names.index(panel.unit) for panel in reals], dtype=np.int64),
+                np.array([panel.shrunk for panel in reals]),
                 {
                     name: np.array([p.score(count) for p in self.panels if p.family == name])
                     for name in self.families
@@ -186,8 +206,8 @@ class Cell:
         """Return p_real and p_fake of panels with so many tiles.
 
         Units have one vote each among the reals, shared by their panels
-        (`semforensics.detector.conformal`). p_fake is the largest over the families, so it holds
-        for each of them.
+        (`semforensics.detector.conformal`). p_real is the largest over kinds of resampling, p_fake
+        over the families, so they hold for each of them.
 
         Raises:
             InputError: There are no reals or too few fakes.
@@ -216,7 +236,7 @@ def restore_cells(
 
     Args:
         logits: Of all tiles, panel by panel.
-        panels: Cell, unit, family and number of tiles of each panel.
+        panels: Cell, unit, family, resampling (as `Panel.shrunk`) and number of tiles of each.
 
     Raises:
         InputError: There is a cell that this version does not know, no panel, one without tiles, or
@@ -227,10 +247,10 @@ def restore_cells(
         raise InputError("calibration with logits that are missing or not finite")
     parts = torch.split(logits.double(), [int(tiles) for *_, tiles in panels])
     cells: dict[str, list[Panel]] = {name: [] for name in CELLS}
-    for (cell, unit, family, _), part in zip(panels, parts, strict=True):
+    for (cell, unit, family, shrunk, _), part in zip(panels, parts, strict=True):
         if cell not in cells:
             raise InputError(f"unknown cell {cell!r}, expected one of {', '.join(CELLS)}")
         if len(part) == 0:
             raise InputError(f"a calibration panel of {unit} without tiles")
-        cells[cell].append(Panel(str(unit), str(family), part.numpy()))
+        cells[cell].append(Panel(str(unit), str(family), part.numpy(), float(shrunk)))
     return {name: Cell(tuple(found)) for name, found in cells.items()}

@@ -24,6 +24,7 @@ from semforensics.core.images import read_crop
 from semforensics.core.progress import track
 from semforensics.core.tables import read_splits, write_table
 from semforensics.detector.expected import Expectation, expect_unseen
+from semforensics.detector.histories import History
 from semforensics.detector.panels import GRID, Cell, panel_score, restore_cells
 from semforensics.detector.scoring import score_images
 from semforensics.detector.tiling import cut_tiles
@@ -67,6 +68,7 @@ class _Scored:
     """A specimen after one of the histories."""
 
     specimen: Specimen
+    history: History
     traces: Traces
     logits: Mapping[WorldPart, Float[np.ndarray, " tiles"]]
     """By each network that has not seen it."""
@@ -115,7 +117,7 @@ def calibrate_world(
             image = history.apply(specimen.image, seed=0)
             names = parts if specimen.part is None else [specimen.part]
             logits = {part: tile_logits(parts[part], image, size_px, device) for part in names}
-            scored.append(_Scored(specimen, measure_traces(image), logits))
+            scored.append(_Scored(specimen, history, measure_traces(image), logits))
     levels = {part: _level(scored, part) for part in parts}
     rows, expectation = _rows(scored, levels)
     with atomic_folder(folder) as temporary:
@@ -129,7 +131,8 @@ def _rows(
     """Standardise logits, and subtract what is expected of reals of other units.
 
     Returns:
-        Columns cell, unit, family and logits; and what is expected of a panel of no unit of them.
+        Columns cell, unit, family, shrunk and logits; and what is expected of a panel of no unit of
+        them.
     """
     logits = []
     for one in scored:
@@ -145,6 +148,7 @@ def _rows(
             "cell": cell_of(one.traces),
             "unit": one.specimen.unit,
             "family": one.specimen.family,
+            "shrunk": min(1.0, one.history.factor),
             "logits": (of_panel - usual).astype(np.float32),
         }
         for one, of_panel, usual in zip(scored, logits, expected, strict=True)
@@ -241,7 +245,7 @@ def save_calibration(
     folder: Path,
 ) -> None:
     """Write the logits of all panels, what makes them comparable, and the table of the power."""
-    listed = panels[["cell", "unit", "family"]].assign(tiles=panels["logits"].map(len))
+    listed = panels[["cell", "unit", "family", "shrunk"]].assign(tiles=panels["logits"].map(len))
     logits = torch.from_numpy(np.concatenate(list(panels["logits"])))
     meta = {"panels": listed.to_numpy().tolist(), "levels": levels}
     meta["expected"] = expectation.numbers()

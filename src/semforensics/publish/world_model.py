@@ -90,7 +90,7 @@ def package_world(
     domain = _fit_domain(specimens[::2], of_published(data, published), size_px)
     references = _measure_references(data.cropped, table, params.num_references)
     parts = measure_world_parts(specimens, ensembles, size_px, seed=_SEED)
-    families = sorted({family for _, _, family, _ in known["panels"]} - {""})
+    families = sorted({family for _, _, family, *_ in known["panels"]} - {""})
     about = {
         "kind": KIND,
         "architecture": ARCHITECTURE,

@@ -122,7 +122,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, model: NprModel) -> Path:
     meta = {
         "kind": KIND, "architecture": "doubling", "arguments": {"scale": 1.0}, "name": "small",
         "data": "simulated", "training_domain": {"data": "simulated"}, "limits": ["For tests."],
-        "panels": [(cell, p.unit, p.family, len(p.logits)) for cell, p in panels],
+        "panels": [(cell, p.unit, p.family, p.shrunk, len(p.logits)) for cell, p in panels],
         "domain": domain.numbers(), "references": references.numbers(), "parts": None,
         "expected": [[0.0] * 8, [1.0] * 8, [0.0] * 9],
     }  # fmt: skip
@@ -332,8 +332,8 @@ def test_the_model_says_what_it_was_calibrated_on(file: Path) -> None:
         ({"architecture": "poem"}, "architecture 'poem', expected 'doubling'"),
         ({"arguments": {}}, "not the model it says it is"),
         ({"panels": []}, "missing or not finite"),
-        ({"panels": [["native", "x", "", 35]]}, "not the model it says it is"),
-        ({"panels": [["native", "x", "", 0]]}, "not the model it says it is"),
+        ({"panels": [["native", "x", "", 1.0, 35]]}, "not the model it says it is"),
+        ({"panels": [["native", "x", "", 1.0, 0]]}, "not the model it says it is"),
         ({"domain": {"features": [], "limits": [1, 1]}}, "not a domain of these statistics"),
         ({"limits": None}, "no 'limits' in it"),
         ({"parts": {"version": 9}}, "calibration of parts of version 9"),
