@@ -51,7 +51,7 @@ def main() -> int:
     """Run the stages that are not up to date; return the exit code of the first that failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("targets", nargs="*", help="Stages, with all they depend on; none: all.")
+    parser.add_argument("targets", nargs="*", help="Stages, with all they depend on; those of a matrix by its name; none: all.")
     parser.add_argument(
         "--jobs",
         type=int,
@@ -97,10 +97,11 @@ def stale_stages(targets: Iterable[str]) -> "nx.DiGraph[str]":
         changed = repo.status().keys() & set(graph)
     stale = changed.union(*(nx.ancestors(graph, name) for name in changed))
     if targets := set(targets):
-        if unknown := targets - set(graph):
+        chosen = {name for name in graph if targets & {name, name.partition("@")[0]}}
+        if unknown := targets - chosen - {name.partition("@")[0] for name in chosen}:
             print(f"{min(unknown)}: no such stage; `dvc stage list` names them", file=sys.stderr)
             sys.exit(2)
-        stale &= targets.union(*(nx.descendants(graph, name) for name in targets))
+        stale &= chosen.union(*(nx.descendants(graph, name) for name in chosen))
     return nx.DiGraph(graph.subgraph(stale))
 
 

@@ -122,3 +122,13 @@ def test_targets_leave_the_rest(project: Path) -> None:
     code, printed = run(project, "nothing")
     assert code == 2
     assert "nothing: no such stage" in printed
+
+
+def test_the_name_of_a_matrix_stands_for_all_of_it(project: Path) -> None:
+    """As it does for `dvc repro`."""
+    each = {"matrix": {"of": ["a", "b"]}, "cmd": "echo 1 > ${item.of}", "outs": ["${item.of}"]}
+    write(project, {"each": each, "other": {"cmd": "echo 1 > other", "outs": ["other"]}})
+
+    assert run(project, "each")[0] == 0
+
+    assert {name for name in ("a", "b", "other") if (project / name).exists()} == {"a", "b"}
