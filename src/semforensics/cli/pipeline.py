@@ -300,7 +300,6 @@ def resynthesise(
     autoencoders: InDir,
     pseudo: OutPath,
     decoders: OutPath,
-    decoders_shallow: OutPath,
     unseen: OutPath,
     run: DeviceRun,
 ) -> str:
@@ -312,7 +311,7 @@ def resynthesise(
         cropped,
         splits,
         autoencoders,
-        Outputs(pseudo, decoders, decoders_shallow, unseen),
+        Outputs(pseudo, decoders, unseen),
         params=p.resynthesise,
         simulator=Simulator(p.acquire.simulated, p.acquire.source, p.seed),
         device=run.device,

@@ -89,7 +89,6 @@ class Place:
             Outputs(
                 self.root / "fakes/pseudo",
                 self.root / "reconstructed/decoders",
-                self.root / "reconstructed/decoders_shallow",
                 self.root / "unseen",
             ),
             params=ResynthesiseParams(

@@ -46,35 +46,25 @@ RECIPES: dict[str, Recipe] = {
 """`pseudo` makes the pseudo-fakes that a classifier may learn from. The others make columns of the
 cross-generator matrix: `autoencoder` differs from `pseudo` in depth, bottleneck and up-sampler, the
 last three double the side once, each by one of the kernels that generators are built from."""
-_LEVELS = (2, 3)  # of a deep recipe that is drawn
-_CODE_SHARES = (0.3, 0.9)  # of the image's numbers, that its bottleneck may hold
-_SHALLOW_BOTTLENECKS = (2, 3)  # of one level: faithful, most of the noise comes through
-_SHALLOW_UPSAMPLERS: tuple[Upsampler, ...] = ("bilinear", "shuffle")  # the others are for measuring
+_CODE_SHARES = (0.5, 0.9)  # of the image's numbers, that the bottleneck of a drawn one may hold
+_OF_ONE_LEVEL: tuple[Upsampler, ...] = ("bilinear", "shuffle")  # the others are for measuring
 
 
 def draw_recipes(count: int, seed: int) -> Mapping[str, Recipe]:
     """Draw recipes of more encoder-decoders, `decoder_0` and so on: up-sampler, depth, bottleneck.
 
-    Every second one has a single level. The first ones stay the same where more are drawn.
+    Those of one level, faithful, and of two take turns; deeper ones are so crude after minutes that
+    nothing is learned from them. The first ones stay the same where more are drawn.
     """
     recipes = {}
     for index in range(count):
         name = f"decoder_{index}"
         rng = np.random.default_rng(seed_of(name, seed))
-        recipes[name] = _draw_shallow(rng) if index % 2 else _draw_deep(rng)
+        levels = 1 + index % 2
+        bottleneck = int(4**levels * rng.uniform(*_CODE_SHARES))
+        upsamplers: tuple[Upsampler, ...] = _OF_ONE_LEVEL if levels == 1 else get_args(Upsampler)
+        recipes[name] = Recipe(levels, bottleneck, upsamplers[rng.integers(len(upsamplers))])
     return recipes
-
-
-def _draw_shallow(rng: np.random.Generator) -> Recipe:
-    bottleneck = int(rng.choice(_SHALLOW_BOTTLENECKS))
-    return Recipe(1, bottleneck, _SHALLOW_UPSAMPLERS[rng.integers(len(_SHALLOW_UPSAMPLERS))])
-
-
-def _draw_deep(rng: np.random.Generator) -> Recipe:
-    levels = int(rng.integers(_LEVELS[0], _LEVELS[1] + 1))
-    bottleneck = round(4**levels * rng.uniform(*_CODE_SHARES))
-    upsamplers: tuple[Upsampler, ...] = get_args(Upsampler)
-    return Recipe(levels, bottleneck, upsamplers[rng.integers(len(upsamplers))])
 
 
 def seed_of(name: str, seed: int) -> int:

@@ -1,12 +1,11 @@
 """Images from outside the trainings of the classifiers, one folder for each kind.
 
 `pseudo`, made of all crops, is there to be learnt from; a reconstruction has the name, split and
-group of its original. So are `decoders` and `decoders_shallow`, for the detector for any
-instrument: reconstructions by the encoder-decoders that were drawn, deep ones and those of one
-level, one of them for each micrograph. The other folders are columns of the cross-generator matrix,
-made of the crops of the test split under their names: reconstructions by other decoders, and as
-negative controls denoised and resized reals. The simulator's frames are cut into tiles of native
-pixels.
+group of its original. So is `decoders`, for the detector for any instrument: reconstructions by the
+encoder-decoders that were drawn, one of them for each micrograph. The other folders are columns of
+the cross-generator matrix, made of the crops of the test split under their names: reconstructions
+by other decoders, and as negative controls denoised and resized reals. The simulator's frames are
+cut into tiles of native pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +44,6 @@ class Outputs:
 
     pseudo: Path
     decoders: Path
-    decoders_shallow: Path
     unseen: Path
 
 
@@ -103,11 +101,11 @@ def resynthesise(
 ) -> str:
     """Write pseudo-fakes of all crops, and the columns of the test split; return how many.
 
-    `pseudo` holds one PNG per crop under the crop's name, `decoders` and `decoders_shallow` too
-    where there are any, or else `off.json` only; crops that are for measuring have none there. Of
-    `unseen` the subfolders `autoencoder`, `nearest`, `bilinear`, `transposed`, `denoised`,
-    `resized` and `simulator` are each written whole; others are left alone. `simulator` holds tiles
-    named `000000.png` and so on, or `off.json` only.
+    `pseudo` holds one PNG per crop under the crop's name, `decoders` too where there are any, or
+    else `off.json` only; crops that are for measuring have none there. Of `unseen` the subfolders
+    `autoencoder`, `nearest`, `bilinear`, `transposed`, `denoised`, `resized` and `simulator` are
+    each written whole; others are left alone. `simulator` holds tiles named `000000.png` and so
+    on, or `off.json` only.
 
     Raises:
         FileNotFoundError: A crop or an encoder-decoder is missing.
@@ -126,13 +124,8 @@ def resynthesise(
         tiles = simulator.draw_tiles(params.num_simulated, size_px)
 
     _write(cropped, everything, pseudo, _reconstructor(networks[PSEUDO]), PSEUDO)
-    learned = table[~is_measured(table)]
     decoders = [networks[path.stem] for path in drawn]
-    for folder, of in (
-        (folders.decoders, [network for network in decoders if network.levels > 1]),
-        (folders.decoders_shallow, [network for network in decoders if network.levels == 1]),
-    ):
-        _write_by_micrograph(cropped, learned, folder, of)
+    _write_by_micrograph(cropped, table[~is_measured(table)], folders.decoders, decoders)
     for name in RECONSTRUCTED:
         _write(cropped, test, unseen / name, _reconstructor(networks[name]), name)
     processes: tuple[Callable[[Grey], Grey], ...] = (
@@ -187,7 +180,7 @@ def _write_by_micrograph(
     """
     with atomic_folder(target) as folder:
         if not networks:
-            write_off(folder, "num_decoders has none of this kind")
+            write_off(folder, "num_decoders is 0")
             return
         size_px = len(read_crop(cropped / table["file"].iloc[0]))
         for index, (_, crops) in enumerate(table.groupby("micrograph")):
