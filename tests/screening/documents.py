@@ -103,6 +103,25 @@ def pptx_with(slides: Sequence[Mapping[str, bytes]]) -> bytes:
     return zipped(parts)
 
 
+def open_document_with(
+    kind: str, slides: Sequence[Sequence[str]], media: Mapping[str, bytes]
+) -> bytes:
+    """Write an OpenDocument: a "text" where there is one list of pictures, or a "presentation"."""
+    lines = ["".join(f'<d:image x:href="Pictures/{name}"/>' for name in shown) for shown in slides]
+    body = lines[0] if kind == "text" else "".join(f"<d:page>{line}</d:page>" for line in lines)
+    names = 'xmlns:d="urn:oasis:names:tc:opendocument:xmlns:drawing:1.0"'
+    names += ' xmlns:x="http://www.w3.org/1999/xlink"'
+    first = zipped({"mimetype": f"application/vnd.oasis.opendocument.{kind}".encode()}, 0)
+    buffer = io.BytesIO(first)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("content.xml", f"<x {names}>{body}</x>")
+        archive.writestr("styles.xml", "<x/>")
+        archive.writestr("Thumbnails/thumbnail.png", b"no figure")
+        for name, data in media.items():
+            archive.writestr(f"Pictures/{name}", data)
+    return buffer.getvalue()
+
+
 @dataclass
 class Pdf:
     """A document, written object by object."""

@@ -130,7 +130,9 @@ class ReportOptions:
 def screen(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Images, folders, PDFs, DOCX, PPTX and ZIP archives.", metavar="PATH"),
+        typer.Argument(
+            help="Images, folders, PDFs, DOCX, PPTX, ODT, ODP and ZIP archives.", metavar="PATH"
+        ),
     ],
     report: ReportOptions,
     options: ScreenerOptions,

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pdf", ".zip", ".txt",
-             ".avif", ".gif", ".jp2", ".docx", ".pptx"}  # fmt: skip
+             ".avif", ".gif", ".jp2", ".docx", ".pptx", ".odt", ".odp"}  # fmt: skip
 """Kept in the names of stored files. Others are dropped: a file is read by what it holds."""
 _LIST_BYTES = 64 * 1024
 _LONGEST_NAME = 1024

@@ -1,10 +1,17 @@
-"""The pictures of Word and PowerPoint files are read with their place, under limits."""
+"""The pictures of office documents are read with their place, under limits."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.screening.documents import docx_with, encoded, micrograph, pptx_with, zipped
+from tests.screening.documents import (
+    docx_with,
+    encoded,
+    micrograph,
+    open_document_with,
+    pptx_with,
+    zipped,
+)
 
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.records import Limits, Picture, Refusal
@@ -36,6 +43,26 @@ def test_pictures_of_a_presentation_have_their_slide(tmp_path: Path) -> None:
     found = read(tmp_path, pptx_with([{"b.png": TWO}, {}, {"a.png": ONE, "b.png": TWO}]))
 
     assert [one.location for one in found] == ["slide 1", "slide 3, image 1"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "slides", "locations"),
+    [
+        ("text", [["b.png", "a.png"]], ["figure 1 of the document", "figure 2 of the document"]),
+        ("presentation", [["b.png"], [], ["a.png", "b.png"]], ["slide 1", "slide 3, image 1"]),
+        ("presentation", [[], ["b.png"]], ["slide 2", "a.png, in no slide or running text"]),
+    ],
+)
+def test_pictures_of_an_open_document_have_their_place(
+    tmp_path: Path, kind: str, slides: list[list[str]], locations: list[str]
+) -> None:
+    """In the order of text and slides; parts and previews are no inputs."""
+    found = read(tmp_path, open_document_with(kind, slides, {"a.png": ONE, "b.png": TWO}))
+
+    assert [one.location for one in found] == locations
+    for picture, seed in zip(found, (2, 1), strict=True):
+        assert isinstance(picture, Picture)
+        np.testing.assert_array_equal(picture.grey, micrograph(seed=seed))
 
 
 def test_drawings_are_counted_in_one_line(tmp_path: Path) -> None:

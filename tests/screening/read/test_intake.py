@@ -103,6 +103,7 @@ def test_16_bits_become_8_with_a_note(tmp_path: Path) -> None:
     [
         (micrograph().astype(np.int16), {}, "signed or floating-point"),
         (micrograph().astype(np.float32), {}, "signed or floating-point"),
+        (micrograph().astype(np.float64), {}, "a TIFF file that is damaged, or of a rare kind"),
         (
             np.stack([micrograph(), micrograph(), micrograph(seed=1)], -1).astype(np.uint16),
             {"photometric": "rgb"},

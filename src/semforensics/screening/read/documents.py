@@ -1,7 +1,9 @@
-"""The pictures of Word, PowerPoint and Excel files (Office Open XML, ECMA-376), with their place.
+"""The pictures of office documents, with their place.
 
-Such a file is a ZIP archive of XML parts. A part names its pictures by ids, and the relationships
-beside it say which file of the archive an id stands for. Nothing outside the archive is opened.
+Word, PowerPoint and Excel files (Office Open XML, ECMA-376) are ZIP archives of XML parts. A part
+names its pictures by ids, and the relationships beside it say which file of the archive an id
+stands for. Those of LibreOffice (OpenDocument, ISO/IEC 26300) have one part, which names the files
+themselves. Nothing outside the archive is opened.
 """
 
 import posixpath
@@ -22,6 +24,8 @@ MAX_ELEMENTS = 2_000_000
 
 _TYPES = "[Content_Types].xml"
 _MAIN: Final = ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml")
+_OPEN_TYPE, _OPEN_MAIN = b"mimetypeapplication/vnd.oasis.opendocument.", "content.xml"
+_OPEN_MEDIA = "Pictures/"
 _COPIES = ("svgBlip", "imgLayer")  # a second form of a picture that is there as PNG or JPEG
 _NAMES = ("embed", "pict", "link")
 
@@ -48,13 +52,16 @@ class _Element:
 
 
 def is_document(data: bytes, limits: Limits) -> bool:
-    """Say whether bytes are a Word, PowerPoint or Excel file; a damaged archive is none."""
-    if not is_zip(data) or _TYPES.encode() not in data:
+    """Say whether bytes are a document of one of these kinds; a damaged archive is none."""
+    is_open = _OPEN_TYPE in data[:200]  # the first file of the archive, and not compressed
+    if not is_zip(data) or not (is_open or _TYPES.encode() in data):
         return False
     try:
         names = {info.filename for info in Archive(data, limits).files}
     except InputError:
         return False
+    if is_open:
+        return _OPEN_MAIN in names
     return _TYPES in names and not names.isdisjoint(_MAIN)
 
 
@@ -72,7 +79,7 @@ def read_document(data: bytes, limits: Limits) -> Iterator[Embedded | Refusal]:
         InputError: The archive cannot be read, or has too many files.
     """
     document = _Document(Archive(data, limits))
-    media = [name for name in document.files if "/media/" in name]
+    media = document.media
     if len(media) > limits.max_pictures:
         raise InputError(f"{len(media)} media files, more than {limits.max_pictures}")
     places = document.places()
@@ -98,32 +105,49 @@ class _Document:
         self.copies: set[str] = set()
         """Media files that are a second form of another picture."""
 
+    @property
+    def media(self) -> list[str]:
+        """The files that may be pictures of the text; previews are none."""
+        if self._is_open:
+            return [name for name in self.files if name.startswith(_OPEN_MEDIA)]
+        return [name for name in self.files if "/media/" in name]
+
+    @property
+    def _is_open(self) -> bool:
+        return _TYPES not in self.files
+
     def read(self, name: str, most_mb: float) -> bytes:
         return self._archive.read(self.files[name], most_mb)
 
     def places(self) -> dict[str, str]:
         """Return the media files that the text or the slides show, in order, and where."""
+        if self._is_open:
+            before, *slides = self._open_slides()
+            return _on_slides(slides) if slides else _in_text(before)
         if "ppt/presentation.xml" in self.files:
-            return self._places_of_slides()
-        places: dict[str, str] = {}
-        for name in self._media_of("word/document.xml"):
-            places[name] = f"figure {len(places) + 1} of the document"
-        return places
+            return _on_slides(self._slides())
+        return _in_text(self._media_of("word/document.xml"))
 
-    def _places_of_slides(self) -> dict[str, str]:
+    def _open_slides(self) -> list[list[str]]:
+        """Return the media files before the first slide of an OpenDocument, and on each."""
+        slides: list[list[str]] = [[]]
+        media = {*self.media}
+        for element in self._elements(_OPEN_MAIN):
+            if element.name == "page":
+                slides.append([])
+            elif (name := posixpath.normpath(element.ids.get("href", ""))) in media:
+                slides[-1].append(name)
+        return [list(dict.fromkeys(slide)) for slide in slides]
+
+    def _slides(self) -> list[Sequence[str]]:
+        """Return the media files of the slides of a PowerPoint file."""
         targets = self._targets("ppt/presentation.xml")
         slides = dict.fromkeys(
             targets.get(element.ids.get("id", ""), "")
             for element in self._elements("ppt/presentation.xml")
             if element.name == "sldId"
         )
-        places: dict[str, str] = {}
-        for number, slide in enumerate(slides, start=1):
-            shown = self._media_of(slide)
-            for index, name in enumerate(shown, start=1):
-                image = f", image {index}" if len(shown) > 1 else ""
-                places.setdefault(name, f"slide {number}{image}")
-        return places
+        return [self._media_of(slide) for slide in slides]
 
     def _media_of(self, part: str) -> Sequence[str]:
         """Return the media files that a part shows, each once, in order."""
@@ -164,7 +188,8 @@ class _Document:
             ids = {k.rpartition(" ")[2]: v for k, v in attributes.items() if " " in k}
             plain = {k: v for k, v in attributes.items() if " " not in k}
             local = name.rpartition(" ")[2]
-            if local == "Relationship" or not ids.keys().isdisjoint((*_NAMES, "id")):
+            named = not ids.keys().isdisjoint((*_NAMES, "id", "href"))
+            if named or local in ("Relationship", "page"):
                 found.append(_Element(local, ids, plain))
 
         def refuse(*_: object) -> None:
@@ -179,6 +204,19 @@ class _Document:
         with suppress(InputError, expat.ExpatError, ValueError, LookupError):
             parser.Parse(self.read(part, XML_MB), True)
         return found
+
+
+def _in_text(media: Sequence[str]) -> dict[str, str]:
+    return {name: f"figure {n} of the document" for n, name in enumerate(media, start=1)}
+
+
+def _on_slides(slides: Sequence[Sequence[str]]) -> dict[str, str]:
+    places: dict[str, str] = {}
+    for number, shown in enumerate(slides, start=1):
+        for index, name in enumerate(shown, start=1):
+            image = f", image {index}" if len(shown) > 1 else ""
+            places.setdefault(name, f"slide {number}{image}")
+    return places
 
 
 def _shown(name: str) -> str:

@@ -46,6 +46,11 @@ _TIFF_COMPRESSION, _LOSSY_TIFF = 259, (6, 7, 33003, 33005, 34712, 50001, 50002)
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
 _GREY_16 = ("I;16", "I;16B", "I;16L")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_STARTS = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+    _PNG_START: "PNG",
+    b"\xff\xd8\xff": "JPEG",
+}
 _PNG_GREY, _PNG_GREY_ALPHA, _PNG_RGBA = 0, 4, 6  # colour types
 
 
@@ -190,14 +195,14 @@ def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool,
         InputError: It is no image, or one that is not taken, with the reason.
     """
     refuse_bombs(data, limits.max_pictures)
-    with _decoding(limits):
+    with _decoding(data, limits):
         data = _verified(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     with image:
         pixels = index = 0
         while True:
             # Not across `yield`: the caller's warnings are its own.
-            with _decoding(limits):
+            with _decoding(data, limits):
                 is_animation = image.format in _ANIMATIONS
                 frames = 1 if is_animation else getattr(image, "n_frames", 1)
                 if frames > limits.max_pictures:
@@ -225,7 +230,7 @@ def decode(data: bytes, limits: Limits) -> Iterator[tuple[Grey, list[str], bool,
 
 
 @contextmanager
-def _decoding(limits: Limits) -> Iterator[None]:
+def _decoding(data: bytes, limits: Limits) -> Iterator[None]:
     """Silence the warnings of a decoder, and turn whatever it raises into an InputError."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -235,9 +240,12 @@ def _decoding(limits: Limits) -> Iterator[None]:
         except (InputError, MemoryError):
             raise
         except UnidentifiedImageError:
+            kind = next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
+            if kind is not None:
+                raise InputError(f"a {kind} file that is damaged, or of a rare kind") from None
             raise InputError(
-                "not a PNG, JPEG, TIFF, BMP, WebP, AVIF, GIF or JPEG 2000 image, PDF, DOCX,"
-                " PPTX or ZIP"
+                "not a PNG, JPEG, TIFF, BMP, WebP, AVIF, GIF or JPEG 2000 image, PDF, DOCX, PPTX,"
+                " ODT, ODP or ZIP"
             ) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             most = limits.max_megapixels
