@@ -43,7 +43,7 @@ def write(project: Path, stages: dict[str, dict[str, object]]) -> None:
 def start(project: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start a run."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/repro.py"), *arguments],
+        [sys.executable, str(ROOT / "tools/repro.py"), "--jobs", "2", *arguments],
         cwd=project,
         env=os.environ | {"DVC_SITE_CACHE_DIR": str(project / "site"), "DVC_NO_ANALYTICS": "1"},
         stdout=subprocess.PIPE,

@@ -73,9 +73,10 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     kinds = [("", f"unit {i}") for i in range(24)] + [("one", f"u {i}") for i in range(LEAST_FAKES)]
     panels = [
-        {"cell": cell, "unit": unit, "family": family, "logits": rng.normal(size=9).astype("f4")}
+        {"cell": cell, "unit": unit, "family": family, "shrunk": 1.0, "logits": logits}
         for cell in CELLS
         for family, unit in kinds
+        for logits in [rng.normal(size=9).astype("f4")]
     ]
     (root / "calibration").mkdir()
     levels = dict.fromkeys(get_args(WorldPart), (0.1, 2.0))
