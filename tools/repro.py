@@ -51,7 +51,11 @@ def main() -> int:
     """Run the stages that are not up to date; return the exit code of the first that failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("targets", nargs="*", help="Stages, with all they depend on; those of a matrix by its name; none: all.")
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        help="Stages, with all they depend on; a matrix by its name; none: all.",
+    )
     parser.add_argument(
         "--jobs",
         type=int,
