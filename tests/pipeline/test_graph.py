@@ -1,5 +1,7 @@
 """What reruns when a parameter changes, read off the graph: no stage is run."""
 
+import contextlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.repo import Repo
+from dvc.stage.serialize import to_single_stage_lockfile
 
 from tests.pipeline.conftest import Run, runner, start_checkout
 
@@ -16,15 +19,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose `checkout` has something in the place of every output, taken as the result."""
     root = tmp_path_factory.mktemp("finished")
     checkout = start_checkout(root)
-    with Repo(str(checkout)) as repo:
+    with contextlib.chdir(checkout), Repo() as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd]
-        names = [stage.name for stage in stages]
-        outs = [checkout / out.def_path for stage in stages for out in stage.outs]
-    for out in outs:
-        file = out if out.suffix else out / "content.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"stands for {out.name}")
-    runner(root)("dvc", "commit", "-q", "-f", *names)
+        for out in (checkout / out.def_path for stage in stages for out in stage.outs):
+            file = out if out.suffix else out / "content.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"stands for {out.name}")
+        # As `dvc commit` does, which reads and writes the whole lock for each stage.
+        with repo.lock:
+            for stage in stages:
+                stage.save()
+                stage.commit()
+        locked = {stage.addressing: to_single_stage_lockfile(stage) for stage in stages}
+    lock = {"schema": "2.0", "stages": locked}
+    (checkout / "dvc.lock").write_text(yaml.safe_dump(json.loads(json.dumps(lock))))
     return root
 
 

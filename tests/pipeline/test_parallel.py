@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -40,21 +41,22 @@ def write(project: Path, stages: dict[str, dict[str, object]]) -> None:
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
 
 
-def start(project: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(project: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start a run."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tools/repro.py"), "--jobs", "2", *arguments],
         cwd=project,
-        env=os.environ | {"DVC_SITE_CACHE_DIR": str(project / "site"), "DVC_NO_ANALYTICS": "1"},
+        env=os.environ
+        | {"DVC_SITE_CACHE_DIR": str(project / "site"), "DVC_NO_ANALYTICS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def run(project: Path, *arguments: str) -> tuple[int, str]:
+def run(project: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     """Run to the end; return the exit code and what was printed."""
-    process = start(project, *arguments)
+    process = start(project, *arguments, **environment)
     printed = process.communicate(timeout=60)[0]
     return process.returncode, printed
 
@@ -132,3 +134,62 @@ def test_the_name_of_a_matrix_stands_for_all_of_it(project: Path) -> None:
     assert run(project, "each")[0] == 0
 
     assert {name for name in ("a", "b", "other") if (project / name).exists()} == {"a", "b"}
+
+
+def start_of_stage(project: Path, **environment: str) -> dict[str, object]:
+    """Run a stage by `src/stage.py`; return what its script found at its start."""
+    script = """
+        import json, os, sys
+        from own import name  # beside it
+        found = {
+            "name": __name__, "own": name, "arguments": sys.argv, "stage": os.environ["DVC_STAGE"],
+            "libraries": sorted({"numpy", "torch"} & sys.modules.keys()),
+        }
+        open(sys.argv[1], "w").write(json.dumps(found))
+        sys.exit(int(sys.argv[2]))
+    """
+    (project / "src").mkdir(exist_ok=True)
+    (project / "src/stage.py").write_text(textwrap.dedent(script))
+    (project / "src/own.py").write_text("name = 'ours'")
+    write(project, {"one": {"cmd": "python src/stage.py 'a b' 0", "outs": ["a b"]}})
+    code, printed = run(project, **environment)
+    assert code == 0, printed
+    found: dict[str, object] = json.loads((project / "a b").read_text())
+    return found
+
+
+def test_a_stage_starts_as_python_would_start_it(project: Path) -> None:
+    """With its own modules and arguments; heavy libraries are there already, if they may be."""
+    warm = start_of_stage(project)
+    (project / "a b").unlink()
+    cold = start_of_stage(project, SEMFORENSICS_PORTABLE="1")
+
+    assert warm.pop("libraries") == ["numpy", "torch"]
+    assert cold.pop("libraries") == []
+    assert warm == cold
+    assert warm == {
+        "name": "__main__",
+        "own": "ours",
+        "arguments": ["src/stage.py", "a b", "0"],
+        "stage": "one",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("sys.exit('no room')", "no room"),
+        ("os.kill(os.getpid(), 9)", "exited with -9"),
+    ],
+)
+def test_a_stage_that_fails_ends_the_run(project: Path, line: str, says: str) -> None:
+    """By itself or by a signal; what it printed is shown."""
+    (project / "src").mkdir()
+    (project / "src/stage.py").write_text(f"import os, sys\nprint('begins')\n{line}\n")
+    write(project, {"one": {"cmd": "python src/stage.py", "outs": ["a"]}})
+
+    code, printed = run(project)
+
+    assert code not in (0, 2)
+    assert "begins" in printed
+    assert says in printed

@@ -36,8 +36,8 @@ GRID: Mapping[str, History] = {
     **{f"JPEG {q}": History(qualities=(q,), shifts=((3, 5),)) for q in (95, 85, 75, 65)},
     **{f"x{f:g}": History(factor=f) for f in (0.5, 0.75, 1.25)},
     **{
-        f"x{f:g}, JPEG 85": History(factor=f, qualities=(85,), shifts=((3, 5),))
-        for f in (0.5, 0.75, 1.25)
+        f"x{f:g}, JPEG {q}": History(factor=f, qualities=(q,), shifts=((3, 5),))
+        for f, q in ((0.5, 85), (0.75, 85), (1.25, 85), (0.5, 70), (0.75, 70))
     },
 }
 """The histories that are calibrated. Shifts: the grid of a JPEG seldom begins at a panel's edge."""
