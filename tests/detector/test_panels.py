@@ -117,7 +117,7 @@ def test_odds_follow_the_scores(cells: dict[str, Cell]) -> None:
 
 
 def test_the_grid_names_what_it_does() -> None:
-    """Eleven histories, of which only the first does nothing."""
+    """Thirteen histories, of which only the first does nothing."""
     assert len(GRID) == 13
     assert [name for name, history in GRID.items() if history.does_nothing()] == ["native"]
     assert GRID["x0.75, JPEG 85"].factor == 0.75
