@@ -198,7 +198,7 @@ def reproduce(name: str, log: Path) -> None:
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    if is_warm():
+    if is_warm() and hasattr(dvc_run, "_run"):  # private: another DVC may not have it
         by_shell = dvc_run._run
 
         def run_command(executable: str | None, cmd: str, **how: Any) -> None:
@@ -213,9 +213,9 @@ def reproduce(name: str, log: Path) -> None:
 
 
 def is_warm() -> bool:
-    """Whether libraries may be imported before a stage sets what they read.
+    """Whether stages can be forks of a process that has loaded libraries.
 
-    The portable mode does that. Without fork, there is nothing to share.
+    Not in the portable mode, which sets variables that they read when they are loaded.
     """
     portable = os.environ.get("SEMFORENSICS_PORTABLE", "") not in ("", "0")
     return hasattr(os, "fork") and Path(SCRIPT).is_file() and not portable
