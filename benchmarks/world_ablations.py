@@ -1,14 +1,13 @@
 """Train one fold of the detector for any instrument with one thing left out at a time.
 
-    python benchmarks/world_ablations.py data --steps 1500
+    python benchmarks/world_ablations.py data --steps 800
 
-`data` is the folder of a run of the preset `world`, up to `resynthesise_published`. Each training
-is short, so the figures stand beside each other and not beside those of the released model. Judged
-are panels of the collections that the fold left out, and of every second published paper: the share
-of pairs of a fake and a real in which the fake has the higher score (AUROC), a vote for each
-collection and paper; fakes of the family that was left out, of those that were not, and of a later
-snapshot of a GAN. Writes one row a training into benchmarks/results/world_ablations.csv, and leaves
-out those that are there.
+`data` is the folder of a run of the preset `world`, up to `resynthesise_published`. Judged are
+panels of the collections that the fold left out, and of every second published paper: the share of
+pairs of a fake and a real in which the fake has the higher score (AUROC), a vote for each
+collection and paper; fakes of the families that were left out, of those that were not, and of a
+later snapshot of a GAN. Writes one row a training into benchmarks/results/world_ablations.csv, and
+leaves out those that are there; then the table of docs/results/world.md.
 """
 
 import argparse
@@ -37,6 +36,8 @@ from semforensics.params import TrainWorldParams, read_params
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+PAGE = ROOT / "docs/results/world.md"
+BEGIN, END = "<!-- ablations -->", "<!-- end of ablations -->"
 CPU = torch.device("cpu")
 TILE_PX = 128
 LATER, FIRST_SEED = "stylegan2_ada", 9000  # the last snapshot; another one is learned from
@@ -179,7 +180,7 @@ def main() -> None:
     """Train and judge what is not in the results yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--only", nargs="*", choices=LINES, help="Some of the trainings.")
     parser.add_argument("--generators", type=Path, default=ROOT / "data/released/real_subset")
     args = parser.parse_args()
@@ -209,8 +210,23 @@ def main() -> None:
         table = pd.concat([*known, line])
         table.to_csv(path, index=False)
         print(line.to_string(), flush=True)
-    shown = pd.read_csv(path).drop(columns="steps").astype(str)
-    print(markdown_table(list(shown.columns), shown.to_numpy().tolist()))
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    text = f"{before}{BEGIN}\n\n{table_of(pd.read_csv(path))}\n\n{END}{after}"
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def table_of(results: pd.DataFrame) -> str:
+    """Write the results as a table of Markdown, AUROCs in two digits."""
+    known = [name for name in results if name.startswith(("later", "new", "known"))]
+    names = results["training"] + results["training"].map(
+        lambda name: f": {LINES[name]}" if LINES[name] else ""
+    )
+    shown = results[known].map("{:.2f}".format)
+    return markdown_table(
+        ["training", *known],
+        [[name, *row] for name, row in zip(names, shown.to_numpy(), strict=True)],
+    ).strip()
 
 
 if __name__ == "__main__":

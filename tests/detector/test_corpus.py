@@ -94,6 +94,20 @@ def test_splits_are_balanced_and_disjoint(folders: Folders) -> None:
     assert (reals.groupby("group")["split"].nunique() == 1).all()
 
 
+def test_few_reals_stand_beside_a_fake_of_each_generator(folders: Folders) -> None:
+    """A tiny collection trains; without a real, or with a generator that has no fake, none does."""
+    table = listing(folders).assign(split="train")
+    reals, fakes = (table[table["class"] == c] for c in ("real", "fake"))
+    three = pd.concat(fakes.assign(generator=name) for name in ("a", "b", "c"))
+
+    train = draw_training_split(pd.concat([reals.head(2), three]), "train", 0)
+
+    assert train["class"].value_counts().to_dict() == {"fake": 3, "real": 2}
+    assert sorted(filter(None, train["generator"])) == ["a", "b", "c"]
+    with pytest.raises(InputError, match="train split: 0 reals and 60 fakes"):
+        draw_training_split(fakes, "train", 0)
+
+
 def test_two_generators_share_the_training_and_are_tested_alone() -> None:
     """A classifier learns from half of each generator, and each is tested with as many as reals."""
     parts = [{"file": f"r{i}", "class": "real", "generator": "", "group": i % 3} for i in range(9)]

@@ -101,12 +101,23 @@ def test_what_the_tables_say_is_what_the_scores_say(trained: Folders, tmp_path: 
     assert best_of["choices"].tolist() == [1, 10]
 
 
-def test_an_alpha_beyond_the_calibration_is_refused(trained: Folders, tmp_path: Path) -> None:
-    """Six validation images of a class cannot speak of an error in twenty: nothing is written."""
-    with pytest.raises(ValueError, match=r"alpha 0\.05 needs 19 calibration reals, found 6"):
-        evaluate(trained, tmp_path / "out", alpha=0.05)
+def test_an_alpha_beyond_the_calibration_decides_nothing(trained: Folders, tmp_path: Path) -> None:
+    """Six validation images of a class cannot speak of an error in twenty, and the summary says so.
 
-    assert not (tmp_path / "out").exists()
+    All else is measured: a small collection of micrographs does not stop a run.
+    """
+    tested = trained.under_test(phases=4, alpha=0.05)
+
+    said = evaluate_classifier(tested, tmp_path / "m.json", tmp_path / "plots", resamples=20)
+
+    assert said.endswith(
+        "; not every verdict can occur: alpha 0.05 needs 19 calibration reals, found 6"
+    )
+    numbers = json.loads((tmp_path / "m.json").read_text())["fastgan"]
+    assert (numbers["decided_real"], numbers["decided_fake"]) == (0, 0)
+    assert numbers["false_alarms_of_decided"] is None
+    assert numbers["accuracy"] > 0.5
+    assert trained.under_test(alpha=0.2).note == ""
 
 
 def test_the_same_seed_gives_the_same_files(trained: Folders, tmp_path: Path) -> None:

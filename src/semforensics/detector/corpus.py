@@ -217,8 +217,10 @@ def contiguous_splits(count: int, shares: SplitParams) -> list[Split]:
 def draw_training_split(table: pd.DataFrame, split: Split, seed: int) -> pd.DataFrame:
     """Draw as many fakes as reals, in equal parts from each generator: to learn and to calibrate.
 
+    Where there are fewer reals than generators, all of them and one fake of each.
+
     Raises:
-        InputError: The split has no real for each generator.
+        InputError: The split has no real, or no fake of a generator.
     """
     num_generators = table.loc[table["class"] == "fake", "generator"].nunique()
     return _draw(table, split, num_generators, seed)
@@ -234,9 +236,12 @@ def _draw(table: pd.DataFrame, split: Split, reals_per_fake: int, seed: int) -> 
     of_split = table[table["split"] == split]
     reals, fakes = (of_split[of_split["class"] == c] for c in ("real", "fake"))
     fewest = int(fakes.groupby("generator").size().min())
-    count = min(fewest, len(reals) // reals_per_fake)
-    if count == 0:
-        raise InputError(f"{split} split: {len(reals)} reals, fewer than generators of fakes")
+    count = min(fewest, max(1, len(reals) // reals_per_fake))
+    if not count or reals.empty:
+        raise InputError(
+            f"{split} split: {len(reals)} reals and {fewest} fakes of the rarest generator, need "
+            "one of each"
+        )
     parts = [draw_evenly(reals, count * reals_per_fake, seed)]
     parts += [draw_evenly(part, count, seed) for _, part in fakes.groupby("generator")]
     drawn = pd.concat(parts).sort_values(["class", "file"], ascending=[False, True])

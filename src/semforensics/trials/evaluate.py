@@ -19,6 +19,7 @@ from semforensics.detector.conformal import calibration_sizes
 from semforensics.detector.corpus import LabelledImages, generators_of
 from semforensics.detector.detector import Detector
 from semforensics.detector.scoring import model_files
+from semforensics.detector.verdict import decide
 from semforensics.trials.metrics import precision_by_recall, share_at_or_above
 from semforensics.trials.numbers import (
     Number,
@@ -58,11 +59,10 @@ def evaluate_classifier(
     predictive_values.csv. `resamples` are those of the bootstrap.
 
     Raises:
-        InputError: The calibration cannot resolve `alpha`, or images have another size.
+        InputError: Images have another size.
         FileNotFoundError: Images are missing.
     """
     detector, meta, alpha = tested.detector, tested.meta, tested.alpha
-    detector.check_alpha(alpha)
     n_calibration_real, n_calibration_fake = calibration_sizes(detector.calibration)
     others = [
         Detector.load(tested.folder, phases=detector.phases, device=detector.device, name=name)
@@ -101,7 +101,8 @@ def evaluate_classifier(
         for name, table in written.items():
             write_table(table, folder / f"{name}.csv")
     write_json(metrics, result)
-    return "\n".join(_summary(tested.name, name, result[name]) for name in generators)
+    lines = [_summary(tested.name, name, result[name]) for name in generators]
+    return "\n".join(lines) + tested.note
 
 
 def score_table(
@@ -120,7 +121,7 @@ def score_table(
         calibrated=fake_probability(logits / detector.temperature),
         p_real=p_real,
         p_fake=p_fake,
-        verdict=detector.verdicts(test.images, alpha, logits, inside),
+        verdict=decide(p_real, p_fake, alpha, inside),
         inside=inside,
     )
 

@@ -59,11 +59,9 @@ def count_false_alarms(
     is that of noise. The summary has a line on processed reals and one per foreign set, if any.
 
     Raises:
-        InputError: alpha is finer than the calibration resolves; the detector's tiles have another
-            size; or the foreign files are not as listed.
+        InputError: The detector's tiles have another size, or the foreign files are not as listed.
         FileNotFoundError: Images are missing.
     """
-    tested.detector.check_alpha(tested.alpha)
     size_px = tested.meta["size_px"]
     if size_px != [crop.size_px, crop.size_px]:
         raise InputError(f"{tested.folder}: trained on {size_px} px, crops have {crop.size_px} px")
@@ -90,7 +88,7 @@ def count_false_alarms(
         figure = false_alarm_heatmap(counted[counted["groups"] == _NEW], source=source)
         save_figure(figure, temporary / "false_alarms.png")
     write_json(metrics, summarise(counted, tested, params.pooling))
-    return "\n".join(_lines(counted, params.pooling))
+    return "\n".join(_lines(counted, params.pooling)) + tested.note
 
 
 def processed_tiles(tested: DetectorUnderTest) -> pd.DataFrame:

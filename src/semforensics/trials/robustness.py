@@ -56,11 +56,9 @@ def measure_robustness(
     biased ones, and names the worst.
 
     Raises:
-        InputError: alpha is finer than the calibration resolves; or the images are so small that a
-            cell leaves less than the detector takes.
+        InputError: The images are so small that a cell leaves less than the detector takes.
         FileNotFoundError: Images are missing.
     """
-    tested.detector.check_alpha(tested.alpha)
     grid = measure_grid(tested, thin(tested.test, params.max_images, tested.corpus.seed))
     first = grid.iloc[0]
     counts = f"{first['n_real']} reals of {first['n_groups']} groups, {first['n_fake']} fakes"
@@ -70,7 +68,7 @@ def measure_robustness(
         save_figure(two_sided_heatmap(grid, source=source), folder / "two_sided.png")
         save_figure(one_sided_heatmap(grid, source=source), folder / "one_sided.png")
     write_json(metrics, summarise(grid, tested))
-    return f"{tested.name}: {_line(grid)}; {counts}"
+    return f"{tested.name}: {_line(grid)}; {counts}{tested.note}"
 
 
 def thin(test: LabelledImages, max_images: int, seed: int) -> LabelledImages:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from semforensics.core.errors import InputError
 from semforensics.detector.corpus import Corpus, LabelledImages, load_test_images
 from semforensics.detector.detector import Detector
 
@@ -59,6 +60,19 @@ class DetectorUnderTest:
     def meta(self) -> dict[str, Any]:
         """What training wrote beside the weights."""
         return self.detector.meta
+
+    @property
+    def note(self) -> str:
+        """What a summary adds if `alpha` is finer than the calibration resolves; else nothing.
+
+        Without enough calibration reals no p-value is so small that an image is suspected, without
+        enough fakes none that one is called consistent.
+        """
+        try:
+            self.detector.check_alpha(self.alpha)
+        except InputError as error:
+            return f"; not every verdict can occur: {error}"
+        return ""
 
     @property
     def about(self) -> dict[str, Any]:
