@@ -5,8 +5,8 @@ that it depends on is done, by `dvc repro --single-item`: DVC decides whether it
 writes dvc.lock. The stages whose chain of dependents takes longest, as measured in the last run,
 come first. Run `python tools/repro.py --help` for the options.
 
-To import torch and pandas takes longer than many a stage. They are imported once; each stage is a
-fork of the process that has them (`run_stage_warm`).
+Importing torch and pandas takes longer than many stages do. So they are imported once, and each
+stage is a fork of a process that has them (`run_stage_warm`).
 
 SEMFORENSICS_THREADS is the number of threads of each stage. If it is not set, all stages that run
 at a time share the cores.
