@@ -32,6 +32,7 @@ from typing import Any
 
 import networkx as nx
 import yaml
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.utils.serialize import modify_yaml
@@ -42,6 +43,7 @@ MAX_STAGES = 4
 """Stages at a time, at most, unless told otherwise: the graph is hardly wider."""
 POLL_S = 0.2
 SCRIPT = "src/stage.py"
+GENERATORS = Path("data/released/real_subset")
 LIBRARIES = ("torch", "pandas", "pydantic", "typer")
 """What most stages import. Not our own package: a stage runs the code that it finds."""
 DVC_SAYS = ("Running stage", "> ", "Updating lock file", "Use `dvc push`", "To track the changes")
@@ -82,6 +84,8 @@ def main() -> int:
     scratch = Path(os.environ.get("SEMFORENSICS_SCRATCH", ".scratch")) / "repro"
     scratch.mkdir(parents=True, exist_ok=True)
     graph = stale_stages(options.targets)
+    if any(name.startswith("train_world") for name in graph):
+        pull_generators()
     if not graph:
         print("Data and pipelines are up to date.")
         return 0
@@ -118,6 +122,24 @@ def stale_stages(targets: Iterable[str]) -> "nx.DiGraph[str]":
             sys.exit(2)
         stale &= chosen.union(*(nx.descendants(graph, name) for name in chosen))
     return nx.DiGraph(graph.subgraph(stale))
+
+
+def pull_generators() -> None:
+    """Pull the finished generators that `train_world` learns from, hours before it needs them."""
+    params = yaml.safe_load(Path("params.yaml").read_text()).get("train_world") or {}
+    if not (params.get("steps") and params.get("generators")) or GENERATORS.is_dir():
+        return
+    print(f"pulling {GENERATORS}")
+    try:
+        with Repo() as repo:
+            repo.pull([f"{GENERATORS}.dvc"])
+    except DvcException as error:
+        print(
+            f"{GENERATORS}: no such folder, and `dvc pull` failed: {error}. With an empty"
+            " train_world.generators in params.yaml it is not needed.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def run(graph: "nx.DiGraph[str]", jobs: int, scratch: Path) -> int:

@@ -93,8 +93,21 @@ def test_reach_is_that_of_the_fifth_neighbour():
 
 def test_few_images_are_refused():
     """Five neighbours need six images."""
-    with pytest.raises(ValueError, match="6 and 5 images: quality needs 6"):
+    with pytest.raises(ValueError, match="6 and 5 images: need 6"):
         fidelity_and_diversity(cloud(6, 0), cloud(5, 1))
+
+
+def test_of_few_images_only_neighbourhoods_are_left_out():
+    """With five reals there are all other numbers, and none that needs six images."""
+    levels = np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8)
+    all_of, five = (Images(levels[:n], cloud(n, 0)) for n in (9, 5))
+
+    many = quality(all_of, all_of, all_of, space="x", rng=rng())
+    for reals, others, fakes in ((five, all_of, all_of), (all_of, five, all_of)):
+        few = quality(reals, others, fakes, space="x", rng=rng())
+        left_out = {key.partition("_")[0] for key in many.keys() - few.keys()}
+        assert left_out == {"precision", "recall", "density", "coverage"}
+        assert few.keys() < many.keys()
 
 
 def test_fakes_like_the_reals_are_at_the_floor():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,3 +194,33 @@ def test_a_stage_that_fails_ends_the_run(project: Path, line: str, says: str) ->
     assert code not in (0, 2)
     assert "begins" in printed
     assert says in printed
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of DVC's own packages
+def test_released_generators_are_pulled_before_all_else(project: Path) -> None:
+    """Where `train_world` names finished generators and has none, they are pulled, or it stops."""
+    from dvc.repo import Repo
+
+    folder = project / "data/released/real_subset"
+    folder.mkdir(parents=True)
+    (folder / "gan").write_text("weights")
+    with (project / ".dvc/config").open("a") as config:
+        config.write("remote = s\n['remote \"s\"']\nurl = ../store\n")
+    with Repo(str(project)) as repo:
+        repo.add([str(folder)])
+        repo.push()
+    shutil.rmtree(folder)
+    shutil.rmtree(project / ".dvc/cache")
+    write(project, {"train_world": {"cmd": f"cat {folder}/gan > found", "outs": ["found"]}})
+    (project / "params.yaml").write_text("train_world: {steps: 1, generators: [gan]}")
+    (project / "store").rename(project / "away")
+
+    code, printed = run(project)
+
+    assert code == 2
+    assert "data/released/real_subset: no such folder" in printed
+    assert not (project / "found").exists()
+    (project / "away").rename(project / "store")
+    code, printed = run(project)
+    assert code == 0, printed
+    assert (project / "found").read_text() == "weights"

@@ -130,7 +130,14 @@ def divide(collections: Sequence[str], families: Sequence[str], number: int) -> 
 def draw_images(
     folder: Path, names: Sequence[str], first_seed: int, count: int = 200
 ) -> list[UInt8[np.ndarray, "height width"]]:
-    """Draw images of finished generators: uint8 [height, width] each."""
+    """Draw images of finished generators: uint8 [height, width] each.
+
+    Raises:
+        FileNotFoundError: The folder does not hold one of them.
+    """
     seeds = range(first_seed, first_seed + count)
-    generators = [load_generator(folder / f"{name}.safetensors") for name in names]
+    paths = [folder / f"{name}.safetensors" for name in names]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise FileNotFoundError(f"{missing[0]}: no such file; `dvc pull {folder}.dvc` fetches it")
+    generators = [load_generator(path) for path in paths]
     return [image for network in generators for image in generate_grey(network, seeds).numpy()]

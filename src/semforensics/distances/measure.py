@@ -109,7 +109,7 @@ def measure_distances(
     embeddings of LPIPS; it never changes a result.
 
     Raises:
-        InputError: There are no fakes, fewer than six images of a kind, images of different sizes,
+        InputError: There are no fakes, fewer than two images of a kind, images of different sizes,
             or too small for LPIPS.
         FileNotFoundError: The weights of LPIPS are missing.
     """

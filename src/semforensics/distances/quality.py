@@ -20,7 +20,7 @@ from semforensics.distances.spectra import spectrum_distance_db
 SUBSET_SIZE = 100  # of KID; fewer where there are fewer images
 NUM_SUBSETS = 100
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
-SMALLEST_SET = NEIGHBOURS + 1
+SMALLEST_SET = 2  # a kernel distance within a set needs a pair
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def fidelity_and_diversity(
     Raises:
         InputError: There are fewer than 6 of either kind.
     """
-    if min(len(reals), len(fakes)) < SMALLEST_SET:
+    if min(len(reals), len(fakes)) <= NEIGHBOURS:
         raise InputError(
-            f"{len(reals)} and {len(fakes)} images: quality needs {SMALLEST_SET} or more of each"
+            f"{len(reals)} and {len(fakes)} images: need {NEIGHBOURS + 1} or more of each"
         )
     distance = _distances(reals, fakes)
     # Column 0 of a sorted row is the image itself.
@@ -102,20 +102,20 @@ def quality(
     """Compare fakes with reals, and other reals with the same reals as the floor.
 
     None of `others` is among the reals. Precision, recall, density and coverage depend on the
-    number of images: where there are more fakes than others, the first ones count. `space`, what
-    the features are, is part of the keys; numbers that end in `_floor` are of `others`.
-
-    Raises:
-        InputError: There are fewer than 6 of any kind.
+    number of images: where there are more fakes than others, the first ones count. With fewer than
+    6 of any kind they are left out. `space`, what the features are, is part of the keys; numbers
+    that end in `_floor` are of `others`.
     """
     count = min(len(others.features), len(fakes.features))
+    has_neighbours = min(len(reals.features), count) > NEIGHBOURS
     particles = find_particles(reals.levels)
     numbers: dict[str, float] = {}
     for images, end in ((fakes, ""), (others, "_floor")):
         mean, deviation = kid(reals.features, images.features, rng)
         numbers |= {f"kid_{space}{end}": mean, f"kid_{space}_sd{end}": deviation}
-        measured = fidelity_and_diversity(reals.features, images.features[:count])
-        numbers |= {f"{name}_{space}{end}": value for name, value in measured.items()}
+        if has_neighbours:
+            measured = fidelity_and_diversity(reals.features, images.features[:count])
+            numbers |= {f"{name}_{space}{end}": value for name, value in measured.items()}
         numbers[f"spectrum_distance_db{end}"] = spectrum_distance_db(reals.levels, images.levels)
         theirs = find_particles(images.levels)
         numbers[f"particle_size_distance_px{end}"] = size_distance_px(particles, theirs)
