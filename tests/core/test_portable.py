@@ -11,6 +11,7 @@ import torch
 
 from semforensics.cli.frame import DeviceRun
 from semforensics.core.errors import InputError
+from semforensics.core import device
 from semforensics.core.portable import (
     VARIABLE,
     adam_kernel,
@@ -35,6 +36,7 @@ def precisions(section: Section) -> set[str]:
 def test_parameters_are_of_float32_in_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """And as the file says without it."""
     file = ROOT / "params.yaml"
+    monkeypatch.setattr(device, "bf16_is_emulated", lambda _: False)
     monkeypatch.delenv(VARIABLE, raising=False)
     assert not is_portable()
     assert precisions(DeviceRun(file).params) == {"float32", "bfloat16"}
@@ -45,6 +47,15 @@ def test_parameters_are_of_float32_in_the_mode(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(VARIABLE, "1")
     assert precisions(DeviceRun(file).params) == {"float32"}
     assert DeviceRun(file).device.type == "cpu"
+
+
+def test_parameters_are_of_float32_where_bfloat16_would_be_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A processor that computes bfloat16 in software takes ten times as long and more."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(device, "bf16_is_emulated", lambda device: device.type == "cpu")
+    assert precisions(DeviceRun(ROOT / "params.yaml", device_name="cpu").params) == {"float32"}
 
 
 def test_what_is_not_portable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,14 @@ class DeviceRun(Run):
             refuse_unportable("device", self.device_name, ("auto", "cpu"))
         return choose_device("cpu" if is_portable() else self.device_name)
 
+    @cached_property
+    def params(self) -> Params:
+        """The parameters, in float32 where the device would compute bfloat16 in software."""
+        from semforensics.core.device import bf16_is_emulated
+
+        params = super().params
+        return in_float32(params) if bf16_is_emulated(self.device) else params
+
 
 @dataclass(frozen=True)
 class TrainingRun(ScratchRun, DeviceRun):

@@ -27,7 +27,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from semforensics.core import distributed
-from semforensics.core.device import bf16_is_emulated
 from semforensics.core.errors import InputError
 from semforensics.core.files import atomic_file
 from semforensics.core.live import live_curves
@@ -319,14 +318,6 @@ def clear_scratch(scratch: Path) -> None:
 def make_console() -> Console:
     """Return the console on which the first of several processes speaks."""
     return Console(stderr=True, quiet=not distributed.is_first())
-
-
-def note_emulation(precision: str, device: torch.device) -> None:
-    """Say where float32 would be faster than the bfloat16 that the parameters ask for."""
-    if precision == "bfloat16" and bf16_is_emulated(device):
-        make_console().print(
-            f"notice: {device} emulates bfloat16; precision float32 is faster here"
-        )
 
 
 def write_rows(path: Path, rows: list[dict[str, float]]) -> None:

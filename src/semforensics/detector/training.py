@@ -34,7 +34,6 @@ from semforensics.core.training import (
     TrainingState,
     clear_scratch,
     make_stamp,
-    note_emulation,
 )
 from semforensics.detector.augment import augment_crops
 from semforensics.detector.calibration import (
@@ -109,7 +108,6 @@ def train_classifier(
     train = load_images(draw_training_split(table, "train", seed))
     validation = load_images(draw_training_split(table, "validation", seed))
     check_same_size(train, validation)
-    note_emulation(params.precision, device)
 
     networks: list[NPRNetwork] = []
     curves: list[Losses] = []

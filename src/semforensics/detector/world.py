@@ -29,7 +29,6 @@ from semforensics.core.training import (
     clear_scratch,
     describe_machine,
     make_stamp,
-    note_emulation,
     write_rows,
 )
 from semforensics.detector.pairs import PairSampler, Source, pair_loss
@@ -81,7 +80,6 @@ def train_world(
         with atomic_folder(folder) as temporary:
             write_off(temporary, "0 steps of train_world")
         return f"off: 0 steps; {folder / OFF_FILE}"
-    note_emulation(params.precision, setup.device)
     fold = data.folds()[int(part.removeprefix("fold_"))]
     sources = load_sources(data, fold, params.generators, params.beside)
     state = train_fold(sources, params, setup)

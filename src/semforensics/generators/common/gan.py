@@ -16,7 +16,6 @@ from semforensics.core.training import (
     Setup,
     Training,
     make_stamp,
-    note_emulation,
 )
 from semforensics.generators.common.reals import RealCrops
 from semforensics.params import FastGANParams, StyleGAN2Params
@@ -74,7 +73,6 @@ def begin_gan(
     setup: Setup,
 ) -> Training:
     """Open the frame of a GAN's training; `module` is the name of the training's module."""
-    note_emulation(params.precision, setup.device)
     length_and_kept = {"iterations", "kimg", "keep_snapshots", "keep_best"}
     settings: dict[str, Any] = params.model_dump(exclude=length_and_kept)
     settings |= {"seed": setup.seed, "weights": material.weights_sha256}

@@ -34,7 +34,6 @@ from semforensics.core.training import (
     Training,
     describe_training,
     make_stamp,
-    note_emulation,
     write_rows,
 )
 from semforensics.generators.common import ema
@@ -95,7 +94,6 @@ def train_diffusion(
             f"{crops.cropped}: crops of {reals.shape[-1]} px, train_diffusion.size_px is "
             f"{params.size_px}"
         )
-    note_emulation(params.precision, setup.device)
     settings = params.model_dump(exclude={"steps"}) | {"seed": setup.seed}
     stamp = make_stamp(__name__, settings, reals, device=setup.device)
     training = Training("diffusion", setup, stamp)

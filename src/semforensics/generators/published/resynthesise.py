@@ -24,7 +24,6 @@ from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, write_grey_png
 from semforensics.core.progress import track
 from semforensics.core.tables import is_measured, read_splits
-from semforensics.core.training import note_emulation
 from semforensics.generators.common.sampling import write_off
 from semforensics.generators.published.fetch import fetch_published
 from semforensics.generators.published.networks import TinyAutoencoder, load_published
@@ -155,7 +154,6 @@ def resynthesise_published(
         with atomic_folder(fakes) as folder:
             write_off(folder, f"{name} is not wanted")
         return f"off: {name} is not wanted; {fakes}"
-    note_emulation(params.precision, device)
     table = read_splits(splits)
     table = table[~is_measured(table)]
     size_px = len(read_crop(cropped / table["file"].iloc[0]))
