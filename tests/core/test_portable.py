@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from semforensics.cli.frame import DeviceRun
-from semforensics.core.errors import InputError
 from semforensics.core import device
+from semforensics.core.errors import InputError
 from semforensics.core.portable import (
     VARIABLE,
     adam_kernel,

@@ -143,7 +143,7 @@ class WorldNetwork(nn.Module):
         high_pass = F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), self.kernel)
         residuals = torch.cat([npr(images), high_pass], dim=1)
         inputs = [images, *(torch.tanh(residuals * gain) for gain in _GAINS)]
-        x = F.relu6(self.stem(torch.cat(inputs, dim=1)))
+        x = F.relu6(self.stem(torch.cat(inputs, dim=1)), inplace=True)
         found = []
         for block in self.blocks:
             x = block(x)
