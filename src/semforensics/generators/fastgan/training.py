@@ -194,6 +194,7 @@ def check_inputs(params: FastGANParams, n_real: int, size_px: int, cropped: Path
     if n_real < params.batch:
         raise InputError(
             f"{cropped}: {n_real} training images, need at least a batch of {params.batch}"
+            " (train_gan.fastgan.batch)"
         )
     if params.perceptual_net == "alex" and small_side(size_px) < 32:
         raise InputError(f"{cropped}: crops of {size_px} px are too small for LPIPS")
