@@ -41,9 +41,10 @@ ifdef BENIGN
 endif
 	@$(if $(FOLDER),SEMFORENSICS_FOLDER="$(FOLDER)") $(if $(BENIGN),SEMFORENSICS_BENIGN="$(BENIGN)") python tools/repro.py
 
+# Bytecode is kept, whatever the environment says: many tests start a Python of their own.
 .PHONY: test
 test: $(READY) ## Run the tests
-	pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= pytest -n 2 --dist worksteal
 
 .PHONY: test-slow
 test-slow: $(READY) ## Run the tests that take minutes
