@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import UInt8
+from PIL import Image, ImageDraw
 from rich.progress import track
 from sklearn.metrics import roc_auc_score
 
@@ -53,6 +54,7 @@ HISTORIES = {
     "x0.5, JPEG 85": History(factor=0.5, qualities=(85,), shifts=((3, 5),)),
 }
 SIDE_PX = 512
+SHEET_PX = 200
 NUM_DRAWN = 20
 REFINED_FROM = 0.1  # of the noising process
 FIRST_SEED = 100  # far from those of training and calibration
@@ -189,6 +191,31 @@ def judge(cases: Sequence[Case], models: dict[str, Screener]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def draw_sheets(cases: Sequence[Case], rows: pd.DataFrame, folder: Path) -> None:
+    """Draw the reals with the smallest p-values and others' generated pictures with the largest.
+
+    Of the new model, as they are. The pictures belong to their authors: look at them, keep none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    first = rows[(rows["model"] == "new") & (rows["history"] == "as it is")].reset_index(drop=True)
+    judged = first.assign(image=[case.image for case in cases]).dropna(subset="p_real")
+    is_real = judged["kind"].isin(["measured", "published"])
+    is_theirs = judged["kind"].isin(judged["unit"]) & ~is_real  # units are their own kinds
+    for name, chosen in (
+        ("false_alarms", judged[is_real].sort_values("p_real")),
+        ("misses", judged[is_theirs].sort_values("p_real", ascending=False)),
+    ):
+        sheet = Image.new("L", (6 * SHEET_PX, 4 * (SHEET_PX + 20)), 255)
+        draw = ImageDraw.Draw(sheet)
+        for index, row in enumerate(chosen[:24].to_dict("records")):
+            left, top = index % 6 * SHEET_PX, index // 6 * (SHEET_PX + 20)
+            picture = Image.fromarray(row["image"])
+            picture.thumbnail((SHEET_PX - 4, SHEET_PX - 4))
+            sheet.paste(picture, (left, top))
+            draw.text((left, top + SHEET_PX), f"{row['unit'][:20]} p {row['p_real']:.2f}", fill=0)
+        sheet.save(folder / f"{name}.png")
+
+
 def resampled(values: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Draw as many units as there are, with replacement, with all their rows."""
     units = values["unit"].unique()
@@ -277,6 +304,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=RELEASED / "world_model")
     parser.add_argument("--former", type=Path, default=RELEASED / "screening_model")
     parser.add_argument("--verdicts", type=Path, default=Path("world_verdicts.csv"))
+    parser.add_argument("--sheets", type=Path, help="Folder for contact sheets to look at.")
     args = parser.parse_args()
     torch.set_num_threads(1)
     models = {
@@ -288,6 +316,8 @@ def main() -> None:
     found += generated(args.generated)
     rows = judge(found, models)
     rows.to_csv(args.verdicts, index=False)
+    if args.sheets:
+        draw_sheets(found, rows, args.sheets)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text(f"{before}{BEGIN}\n\n{tables(rows)}\n\n{END}{after}", encoding="utf-8")
