@@ -61,7 +61,7 @@ def seed_everything(seed: int) -> None:
 def bf16_is_emulated(device: torch.device) -> bool:
     """Say whether bfloat16 arithmetic runs in software on this device.
 
-    On a CPU that is ten to thirty times as slow as float32.
+    On a CPU that is many times as slow as float32.
     """
     if device.type == "cuda":
         return not torch.cuda.is_bf16_supported(including_emulation=False)
