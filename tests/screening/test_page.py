@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -393,9 +393,13 @@ def test_a_signal_removes_files_that_are_being_judged(
     temporary.mkdir()
     path = os.pathsep.join([str(root), *sys.path])
     environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(temporary)}
-    with subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with (
+        subprocess.Popen(
+            [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
+        ) as process,
+        ExitStack() as at_the_end,
+    ):
+        at_the_end.callback(process.kill)
         assert process.stdout is not None
         port = int(process.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
@@ -404,13 +408,11 @@ def test_a_signal_removes_files_that_are_being_judged(
         page = type("Known", (), {"port": port, "token": answer.split('token" content="')[1][:43]})
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(request(page, body_of(("slow.tif", b"do hang ......"))))
+            worker = ""
             end = time.monotonic() + 60
-            file = None
-            while time.monotonic() < end and (file is None or b"do" in file.read_bytes()):
-                file = next(temporary.glob("*/*/000.tif"), None)
+            while time.monotonic() < end and not worker.isdigit():  # the job writes its process
                 time.sleep(0.02)
-            assert file is not None
-            worker = int(file.read_text())  # it has written which process it is
+                worker = "".join(f.read_text("latin-1") for f in temporary.glob("*/*/000.tif"))
             process.send_signal(number)
             assert process.wait(60) == 0
 
