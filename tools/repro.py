@@ -22,17 +22,19 @@ import runpy
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import networkx as nx
 import yaml
 from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.utils.serialize import modify_yaml
@@ -42,12 +44,17 @@ from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 MAX_STAGES = 4
 """Stages at a time, at most, unless told otherwise: the graph is hardly wider."""
 POLL_S = 0.2
+LOCKED_S = 10.0
+"""How long a run that was killed may take to vanish."""
 SCRIPT = "src/stage.py"
 GENERATORS = Path("data/released/real_subset")
 LIBRARIES = ("torch", "pandas", "pydantic", "typer")
 """What most stages import. Not our own package: a stage runs the code that it finds."""
 DVC_SAYS = ("Running stage", "> ", "Updating lock file", "Use `dvc push`", "To track the changes")
 DVC_SAYS += ("git add", "To enable auto staging", "\tgit add", "\tdvc config")
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -83,7 +90,11 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", threads)
     scratch = Path(os.environ.get("SEMFORENSICS_SCRATCH", ".scratch")) / "repro"
     scratch.mkdir(parents=True, exist_ok=True)
-    graph = stale_stages(options.targets)
+    try:
+        graph = when_unlocked(lambda: stale_stages(options.targets))
+    except LockError as error:
+        print(f"another run is at work here: {error}", file=sys.stderr)
+        return 2
     if any(name.startswith("train_world") for name in graph):
         pull_generators()
     if not graph:
@@ -95,6 +106,22 @@ def main() -> int:
     if lock.is_file():
         sort_lock(lock, before)
     return code
+
+
+def when_unlocked(look: Callable[[], T]) -> T:
+    """Return what `look` finds; wait for a run that is just ending.
+
+    Raises:
+        LockError: The other run goes on.
+    """
+    deadline = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            return look()
+        except LockError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)
 
 
 def sort_lock(lock: Path, before: list[str]) -> None:
@@ -217,6 +244,7 @@ def reproduce(name: str, log: Path) -> None:
     from dvc.stage import run as dvc_run
 
     os.setsid()
+    threading.Thread(target=end_with_driver, daemon=True).start()
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -232,6 +260,14 @@ def reproduce(name: str, log: Path) -> None:
 
         dvc_run._run = run_command
     sys.exit(dvc(["--wait-for-lock", "repro", "--single-item", name]))
+
+
+def end_with_driver() -> None:
+    """Stop this stage when the driver has ended, even by a signal that it cannot act on."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    os.killpg(0, signal.SIGTERM)
 
 
 def is_warm() -> bool:

@@ -97,25 +97,44 @@ def test_a_failure_stops_the_others(project: Path) -> None:
     assert time.monotonic() - began < 40
 
 
-def test_a_stopped_run_stops_its_stages(project: Path) -> None:
-    """Ctrl-C ends the stages too; the next run does what is left."""
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_run_stops_its_stages(project: Path, sign: signal.Signals, code: int) -> None:
+    """Ctrl-C and `kill -9` end the stages too; the next run does what is left."""
     write(project, {"left": {"cmd": "echo $$ > pid; test -e go || exec sleep 50; echo 1 > left",
                              "outs": ["left"]}})  # fmt: skip
     process = start(project)
     while not ((project / "pid").is_file() and (project / "pid").read_text()):
         time.sleep(0.1)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
 
     process.communicate(timeout=40)
-    assert process.returncode == 130
+    assert process.returncode == code
     pid = int((project / "pid").read_text())
     deadline = time.monotonic() + 10
     while runs(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not runs(pid)
     (project / "go").touch()
-    assert run(project)[0] == 0
+    again, printed = run(project)
+    assert again == 0, printed
+
+
+def test_a_second_run_says_that_there_is_one(project: Path) -> None:
+    """It ends with code 2 and harms nothing."""
+    write(project, {"left": {"cmd": "touch l; until test -e go; do sleep 0.1; done; touch left",
+                             "outs": ["left"]}})  # fmt: skip
+    first = start(project)
+    while not (project / "l").is_file():
+        time.sleep(0.1)
+
+    code, printed = run(project)
+
+    (project / "go").touch()
+    assert code == 2, printed
+    assert printed.startswith("another run is at work here: ")
+    printed = first.communicate(timeout=40)[0]
+    assert first.returncode == 0, printed
 
 
 def test_targets_leave_the_rest(project: Path) -> None:
