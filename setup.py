@@ -1,4 +1,4 @@
-"""Build steps beyond pyproject.toml: the released screening model becomes part of the package.
+"""Build steps beyond pyproject.toml: the released screening models become part of the package.
 
 Its files lie in the DVC store of the repository under their hashes. A wheel takes them from there,
 so that `semforensics screen` works without a clone; a source distribution takes the store's files.
@@ -15,24 +15,25 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
-MODEL = Path("data/released/screening_model.dvc")
+MODELS = [Path(f"data/released/{name}.dvc") for name in ("screening_model", "world_model")]
 STORE = Path("store/files/md5")
 
 
 def released_files() -> Iterator[tuple[str, Path]]:
-    """Yield name and stored file of everything that is released with the model.
+    """Yield name, below the folder of models, and stored file of all that is released with them.
 
     Raises:
         FileNotFoundError: The store lacks a file.
         ValueError: A file of the store is not the one that it is named after.
     """
-    for entry in json.loads(released_listing().read_text()):
-        yield entry["relpath"], stored(entry["md5"])
+    for model in MODELS:
+        for entry in json.loads(released_listing(model).read_text()):
+            yield f"{model.stem}/{entry['relpath']}", stored(entry["md5"])
 
 
-def released_listing() -> Path:
-    """Return the stored list of these files."""
-    return stored(re.search(r"md5: (\w+\.dir)", MODEL.read_text())[1])
+def released_listing(model: Path) -> Path:
+    """Return the stored list of a model's files."""
+    return stored(re.search(r"md5: (\w+\.dir)", model.read_text())[1])
 
 
 def stored(md5: str) -> Path:
@@ -40,7 +41,8 @@ def stored(md5: str) -> Path:
     path = STORE / md5[:2] / md5[2:]
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: missing, and {MODEL} names it; the released model cannot be packed. "
+            f"{path}: missing, and a pointer of {MODELS[0].parent} names it; the released models "
+            "cannot be packed. "
             "Build from a complete checkout"
         )
     if hashlib.md5(path.read_bytes()).hexdigest() != md5.removesuffix(".dir"):
@@ -49,10 +51,10 @@ def stored(md5: str) -> Path:
 
 
 class BuildPy(build_py):
-    """Copies the model beside the modules; an editable install reads it from the checkout."""
+    """Copies the models beside the modules; an editable install reads them from the checkout."""
 
     def run(self) -> None:
-        """Build the modules, then add the model."""
+        """Build the modules, then add the models."""
         super().run()
         if self.editable_mode:
             return
@@ -66,9 +68,10 @@ class SDist(sdist):
     """Adds the files of the store that a wheel is built from."""
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        """Copy the sources, then what the model is made of."""
+        """Copy the sources, then what the models are made of."""
         super().make_release_tree(base_dir, files)
-        for path in (MODEL, released_listing(), *(path for _, path in released_files())):
+        listings = map(released_listing, MODELS)
+        for path in (*MODELS, *listings, *(path for _, path in released_files())):
             target = Path(base_dir, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

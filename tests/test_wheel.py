@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-MODEL = "semforensics/models/model.safetensors"
+MODELS = [
+    f"semforensics/models/{name}/model.safetensors" for name in ("screening_model", "world_model")
+]
 NOT_INSTALLED = (
     "beartype", "diffusers", "dvc", "lpips", "matplotlib", "pandas", "requests", "skimage",
     "sklearn", "tabulate", "torchvision", "vl_convert",
@@ -36,16 +38,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(root / name, copy)
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(root / "src", copy / "src", ignore=ignored)
-    pointer = Path("data/released/screening_model.dvc")
-    (copy / pointer).parent.mkdir(parents=True)
-    shutil.copy(root / pointer, copy / pointer)
-    listing = (root / pointer).read_text().split("md5: ")[1].split()[0]
-    store = Path("store/files/md5")
-    files = json.loads((root / store / listing[:2] / listing[2:]).read_text())
-    for md5 in (listing, *(file["md5"] for file in files)):
-        target = copy / store / md5[:2] / md5[2:]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / store / md5[:2] / md5[2:], target)
+    released, store = Path("data/released"), Path("store/files/md5")
+    (copy / released).mkdir(parents=True)
+    for name in ("screening_model.dvc", "world_model.dvc"):
+        pointer = shutil.copy(root / released / name, copy / released / name)
+        listing = pointer.read_text().split("md5: ")[1].split()[0]
+        files = json.loads((root / store / listing[:2] / listing[2:]).read_text())
+        for md5 in (listing, *(file["md5"] for file in files)):
+            target = copy / store / md5[:2] / md5[2:]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / store / md5[:2] / md5[2:], target)
     return copy
 
 
@@ -67,7 +69,8 @@ def test_the_wheel_holds_the_released_model_and_all_data_files(root: Path, wheel
     sources = root / "src"
     files = {p.relative_to(sources).as_posix() for p in sources.glob("semforensics/**/*.*")}
     assert {f for f in files if "__pycache__" not in f} - names == set()
-    assert {MODEL, "semforensics/models/README.md"} <= names
+    assert {model.replace("model.safetensors", "README.md") for model in MODELS} < names
+    assert set(MODELS) < names
     assert {name.split("/")[0] for name in names} == {
         "semforensics",
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",

@@ -379,6 +379,14 @@ class CalibrateWorldParams(Section):
     """Collections for measuring, every second group of which calibrates."""
 
 
+class EvaluateWorldParams(Section):
+    """The networks of `train_world` beside baselines, on what their trainings left out."""
+
+    pairs: int = Field(ge=20)
+    """That the baselines of each fold learn from."""
+    bootstrap_resamples: int = Field(ge=100)
+
+
 class EvaluateClassifierParams(Section):
     """How test scores become numbers with intervals."""
 
@@ -514,11 +522,21 @@ class PackageModelParams(Section):
     """Sentences of every report: what the model cannot tell."""
 
 
+class Origin(Section):
+    """Where a collection of micrographs comes from."""
+
+    licence: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+    """An address, and what to cite."""
+
+
 class PackageWorldParams(PackageModelParams):
     """What the model for any instrument says of itself."""
 
     num_references: int = Field(gt=0)
     """Crops of whose spectra it carries the percentiles."""
+    origins: dict[str, Origin]
+    """By collection, where the tables of the micrographs do not say it."""
 
 
 class PackageDatasetParams(Section):
@@ -560,6 +578,7 @@ class Params(Section):
     resynthesise_published: ResynthesisePublishedParams
     train_world: TrainWorldParams
     calibrate_world: CalibrateWorldParams
+    evaluate_world: EvaluateWorldParams
     train_diffusion: TrainDiffusionParams
     generate_diffusion: GenerateDiffusionParams
     compare_detectors: CompareDetectorsParams

@@ -20,13 +20,13 @@ def test_the_page_of_the_demo_has_the_numbers_of_the_metrics() -> None:
     assert_would_write_the_same("tools/demo_page.py")
 
 
-def test_the_table_of_the_readme_has_the_numbers_of_the_metrics() -> None:
-    """`tools/readme_table.py` would write the page as it is."""
-    assert_would_write_the_same("tools/readme_table.py")
+def test_tables_of_pages_have_the_numbers_of_the_metrics() -> None:
+    """`tools/results_tables.py` would write the pages as they are."""
+    assert_would_write_the_same("tools/results_tables.py")
 
 
 def assert_would_write_the_same(tool: str) -> None:
-    """The tool finds the page as it would write it."""
+    """The tool finds its pages as it would write them."""
     done = subprocess.run([sys.executable, str(ROOT / tool), "--check"])
 
     assert done.returncode == 0, f"run `python {tool}`"

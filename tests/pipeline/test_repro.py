@@ -111,7 +111,7 @@ def outputs_of_trials() -> set[str]:
         "audit": "gates.csv pixel_features.csv gates.png gates.md",
     }
     return {
-        *(f"metrics/{trial}.json" for trial in names),
+        *(f"metrics/{trial}.json" for trial in (*names, "world")),
         *(f"plots/{trial}/{file}" for trial, files in names.items() for file in files.split()),
         "data/autoencoders/losses.csv",
         *(f"data/autoencoders/{n}.safetensors" for n in ("pseudo", *UNSEEN[:4])),

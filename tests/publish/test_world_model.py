@@ -19,7 +19,7 @@ from semforensics.detector.traces import CELLS
 from semforensics.detector.world_calibration import save_calibration
 from semforensics.detector.world_data import WorldData
 from semforensics.detector.world_network import ARCHITECTURE, WorldNetwork
-from semforensics.params import PackageWorldParams, WorldPart
+from semforensics.params import Origin, PackageWorldParams, WorldPart
 from semforensics.publish import world_model
 from semforensics.publish.world_model import package_world
 from semforensics.screening.judge.model import load_model
@@ -35,6 +35,7 @@ PARAMS = PackageWorldParams(
     source="made here",
     limits=("Fit for tests.",),
     num_references=12,
+    origins={"collection 1": Origin(licence="MIT", source="example.org, Smith 2020")},
 )
 FOLDERS = ("cropped", "reconstructed/one", "reconstructed/two")
 
@@ -122,7 +123,8 @@ def test_the_card_names_sources_and_power(packed: Path) -> None:
     """Each collection with its licence, each cell in words, the limits."""
     card = (packed / "README.md").read_text()
 
-    assert "| collection 1 | 1 | 9 | CC BY 4.0 | a \\| repository |" in card
+    assert "| collection 0 | 1 | 9 | CC BY 4.0 | a \\| repository |" in card
+    assert "| collection 1 | 1 | 9 | MIT | example.org, Smith 2020 |" in card
     assert "collection 3" not in card
     for words in CELLS.values():
         assert f"| {words} | 24 | 1 | 0." in card

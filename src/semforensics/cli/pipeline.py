@@ -345,22 +345,17 @@ def resynthesise_published(
 @PANEL.command
 def train_world(
     part: Annotated[WorldPart, typer.Argument()],
-    cropped: InDir,
-    splits: InFile,
-    reconstructed: InDir,
-    pseudo: InDir,
-    generators: MayBeDir,
+    images: WorldImages,
     network: OutPath,
     run: TrainingRun,
 ) -> str:
     """Train a detector for any instrument, on all collections but those of a fold."""
     from semforensics.detector.world import train_world
-    from semforensics.detector.world_data import WorldData
 
     p = run.params
     return train_world(
         part,
-        WorldData(cropped, splits, reconstructed, pseudo, generators),
+        images.data(),
         network,
         params=p.train_world,
         setup=run.setup(p, f"train_world_{part}"),
@@ -369,26 +364,41 @@ def train_world(
 
 @PANEL.command
 def calibrate_world(
-    cropped: InDir,
-    splits: InFile,
-    reconstructed: InDir,
-    pseudo: InDir,
-    generators: MayBeDir,
+    images: WorldImages,
     networks: InDir,
     calibration: OutPath,
     run: DeviceRun,
 ) -> str:
     """Score panels by networks that have not seen them, for p-values."""
     from semforensics.detector.world_calibration import calibrate_world
-    from semforensics.detector.world_data import WorldData
 
     p = run.params
     return calibrate_world(
-        WorldData(cropped, splits, reconstructed, pseudo, generators),
+        images.data(),
         networks,
         calibration,
         params=p.calibrate_world,
         known=p.train_world,
+        device=run.device,
+    )
+
+
+@PANEL.command
+def evaluate_world(
+    images: WorldImages, networks: InDir, calibration: InDir, metrics: OutPath, run: DeviceRun
+) -> str:
+    """Judge the networks, and baselines beside them, on what they have not seen; off with them."""
+    from semforensics.trials.world_protocol import evaluate_world
+
+    p = run.params
+    return evaluate_world(
+        images.data(),
+        networks,
+        calibration,
+        metrics,
+        params=p.evaluate_world,
+        known=p.train_world,
+        seed=p.seed,
         device=run.device,
     )
 

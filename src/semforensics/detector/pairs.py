@@ -76,10 +76,18 @@ class PairSampler:
         named = np.array([source.collection == collection for source in self._sources])
         return float(self._chances[named].sum())
 
+    def collection(self, index: int) -> str:
+        """Return the collection of a pair."""
+        return self._source(index)[0].collection
+
+    def _source(self, index: int) -> tuple[Source, np.random.Generator]:
+        """Return what a pair is cut from, and the generator of all further draws."""
+        rng = np.random.default_rng([self._seed, index])
+        return self._sources[rng.choice(len(self._sources), p=self._chances)], rng
+
     def pair(self, index: int) -> tuple[Grey, Grey]:
         """Return the crops of a real and of a fake; the same index gives the same pair."""
-        rng = np.random.default_rng([self._seed, index])
-        source = self._sources[rng.choice(len(self._sources), p=self._chances)]
+        source, rng = self._source(index)
         fake = source.fakes[rng.integers(len(source.fakes))]
         room = min(*source.real.shape, *fake.shape)
         history = draw_history(rng, min(1.0, max(0.4, (self._size_px + 2 * GRID_PX) / room)))

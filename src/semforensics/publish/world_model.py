@@ -219,13 +219,14 @@ def _card(
     rows = []
     for collection, crops in table.groupby("collection"):
         names = [name for name in crops["micrograph"].unique() if name in known.index]
-        of = known.loc[names]
+        of, own = known.loc[names], params.origins.get(str(collection))
         rows.append(
             {
                 "collection": collection,
                 "micrographs": crops["micrograph"].nunique(),
                 "crops": len(crops),
                 **{key: "; ".join(sorted({*of[key]} - {""})) for key in ("licence", "source")},
+                **(own.model_dump() if own else {}),
             }
         )
     powers = {

@@ -199,6 +199,13 @@ class Finding:
     power: float | None = None
     """Of generated panels with such pixels and so many tiles, share that would be suspected."""
 
+    is_known: bool | None = None
+    """Whether the model knows images like it; None where there is nothing to judge."""
+    second_p_real: float | None = None
+    """The p_real of a second model; None where none was asked, or it knows no images like it."""
+    by_second: bool = False
+    """All numbers here are the second model's."""
+
     @property
     def is_in_part(self) -> bool:
         """Whether only a part of the panel is suspected: `part_box`."""

@@ -1,6 +1,8 @@
 """One picture from outside, from its pixels to its verdicts: read, split, judge."""
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,8 +17,15 @@ from PIL import Image
 from semforensics.core.errors import InputError
 from semforensics.core.greys import to_8_bit
 from semforensics.detector.tiling import Tiles, cut_tiles
-from semforensics.screening.judge.model import find_model, load_model
+from semforensics.screening.judge.model import (
+    ENVIRONMENT,
+    SECOND,
+    find_model,
+    find_released,
+    load_model,
+)
 from semforensics.screening.judge.parts import IN_PART, WINDOWS, Cells, Part
+from semforensics.screening.judge.second import is_asked, join
 from semforensics.screening.judge.verdict import Rule
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.read.intake import LOSSY, hidden_pixels, to_grey
@@ -46,6 +55,8 @@ class Screener(Rule):
 
     evidence: bool = True
     """Whether to collect what is shown beside a verdict, which takes most of the time."""
+    second: "Screener | None" = None
+    """Asked about some panels (`judge.second`)."""
 
     @cached_property
     def size_px(self) -> int:
@@ -63,7 +74,8 @@ class Screener(Rule):
         """Load a model.
 
         Args:
-            model: As `find_model` takes it; None is the released one.
+            model: As `find_model` takes it. None: the released one, and as the second the released
+                one for any instrument, unless alpha is finer than its calibration resolves.
             device: Where to score.
             settings: alpha, prevalence, pooling, evidence.
 
@@ -72,11 +84,19 @@ class Screener(Rule):
                 model.
             FileNotFoundError: There is no such model.
         """
-        return cls(load_model(find_model(model), torch.device(device)), **settings)
+        on = torch.device(device)
+        first = cls(load_model(find_model(model), on), **settings)
+        if model is None and ENVIRONMENT not in os.environ:
+            of_second = {name: settings[name] for name in settings if name != "pooling"}
+            second = load_model(find_released(SECOND), on)
+            with contextlib.suppress(InputError):
+                first.second = cls(second, **of_second)
+        return first
 
     def describe(self) -> dict[str, Any]:
-        """Return what a report says of the model."""
-        return self.model.describe()
+        """Return what a report says of the model, and of the second as `second`."""
+        second = {} if self.second is None else {"second": self.second.describe()}
+        return self.model.describe() | second
 
     def screen(self, image: str | Path | GreyOfAnySize | Image.Image) -> PictureResult:
         """Judge one image.
@@ -114,7 +134,7 @@ class Screener(Rule):
             is_resampled=picture.is_resampled,
         )
         results = tuple(
-            PanelResult(panel, finding, self._evidence_of(panel, finding, picture.is_lossy))
+            PanelResult(panel, finding, self._evidence_by(panel, finding, picture.is_lossy))
             for panel, finding in zip(panels, findings, strict=True)
         )
         return PictureResult(picture, results, tuple(refusals))
@@ -126,6 +146,7 @@ class Screener(Rule):
         is_lossy: bool = False,
         is_resampled: bool = False,
         parts: bool = True,
+        alone: bool = False,
     ) -> list[Finding]:
         """Judge panels, each by itself.
 
@@ -134,6 +155,7 @@ class Screener(Rule):
             is_lossy: They are known to have gone through a lossy codec.
             is_resampled: They are known to have been brought to another size.
             parts: Whether to search for parts that disagree with the rest.
+            alone: Without the second model.
         """
         given = [panel if isinstance(panel, Panel) else Panel.of(panel) for panel in panels]
         large = {i: p for i, p in enumerate(given) if min(p.grey.shape) >= self.size_px}
@@ -161,6 +183,16 @@ class Screener(Rule):
                     is_lossy=is_lossy,
                     is_resampled=is_resampled,
                 )
+        asked = [i for i, finding in enumerate(findings) if is_asked(finding)]
+        if self.second is not None and asked and not alone:
+            others = self.second.judge(
+                [given[i] for i in asked],
+                is_lossy=is_lossy,
+                is_resampled=is_resampled,
+                parts=parts,
+            )
+            for i, other in zip(asked, others, strict=True):
+                findings[i] = join(findings[i], other)
         return findings
 
     def tile_logits(self, tiles: torch.Tensor) -> Float[np.ndarray, " tiles"]:
@@ -199,6 +231,11 @@ class Screener(Rule):
             f"It is too small: {width}x{height} px, need at least {self.size_px}x{self.size_px}.",
         )
 
+    def _evidence_by(self, panel: Panel, finding: Finding, is_lossy: bool) -> Evidence:
+        """Collect the evidence of the model that judged."""
+        judge = self.second if finding.by_second and self.second is not None else self
+        return judge._evidence_of(panel, finding, is_lossy)
+
     def _evidence_of(self, panel: Panel, finding: Finding, is_lossy: bool) -> Evidence:
         if not self.evidence or not finding.n_tiles:
             return Evidence()
@@ -206,7 +243,13 @@ class Screener(Rule):
         from semforensics.screening.judge.evidence import collect_evidence, processed_copies
 
         copies = {
-            name: self.judge([copy], is_lossy=lossy, is_resampled=resampled, parts=False)[0]
+            name: self.judge(
+                [copy],
+                is_lossy=lossy,
+                is_resampled=resampled,
+                parts=False,
+                alone=not finding.is_known,  # whose copies are hardly known either
+            )[0]
             for name, copy, lossy, resampled in processed_copies(panel, is_lossy)
         }
         tiles = cut_tiles(panel.grey, self.size_px, panel.mask)

@@ -176,7 +176,7 @@ def test_the_released_model_is_looked_for_beside_the_package(
 
     with pytest.raises(FileNotFoundError, match=r"no released model.*--model"):
         find_model(None)
-    packed = tmp_path / "src/semforensics/models/model.safetensors"
+    packed = tmp_path / "src/semforensics/models/screening_model/model.safetensors"
     packed.parent.mkdir(parents=True)
     packed.touch()
     assert find_model(None) == packed

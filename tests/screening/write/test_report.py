@@ -98,7 +98,7 @@ def test_json_follows_its_schema(tmp_path: Path, fragments: list[dict[str, Any]]
 
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(written, SCHEMA, jsonschema.Draft202012Validator)
-    assert written["schema_version"] == "1.2"
+    assert written["schema_version"] == "1.3"
     assert written["images"] == [
         {key: value for key, value in fragment.items() if key != "figures"}
         for fragment in fragments

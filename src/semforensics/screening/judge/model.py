@@ -34,8 +34,10 @@ from semforensics.screening.records import Grey, MapName, Panel
 
 ENVIRONMENT = "SEMFORENSICS_MODEL"
 RELEASED = Path("data/released/screening_model")
+SECOND = Path("data/released/world_model")
+"""Released, too: asked where the other knows nothing (`judge.second`)."""
 PACKED = "models"
-"""Folder of the released model in an installed package; setup.py puts it there."""
+"""Folder of the released models in an installed package; setup.py puts them there."""
 
 Images = UInt8[Tensor, "n 1 height width"]
 Logits = Float[np.ndarray, " n"]
@@ -207,21 +209,30 @@ def find_model(name: str | Path | None) -> Path:
     """
     name = name or os.environ.get(ENVIRONMENT)
     if name is None:
-        folder, packed = Path(__file__).parents[4] / RELEASED, Path(__file__).parents[2] / PACKED
-        for released in (folder, packed):
-            if (released / MODEL_FILE).is_file():
-                return released / MODEL_FILE
-        if folder.with_suffix(".dvc").is_file():
-            raise FileNotFoundError(f"{folder}: not pulled yet; run `dvc pull {RELEASED}.dvc`")
-        raise FileNotFoundError(
-            f"no released model beside this installation; give --model, or set {ENVIRONMENT}"
-        )
+        return find_released(RELEASED)
     path = Path(name)
     if path.is_dir():
         return path / MODEL_FILE
     if not path.exists() and "#" in str(name):
         return _fetch_artifact(*str(name).rsplit("#", 1))
     return path
+
+
+def find_released(model: Path) -> Path:
+    """Find the file of a released model: of this checkout, else of the installed package.
+
+    Raises:
+        FileNotFoundError: It is nowhere; the message says how to get it.
+    """
+    folder = Path(__file__).parents[4] / model
+    for released in (folder, Path(__file__).parents[2] / PACKED / model.name):
+        if (released / MODEL_FILE).is_file():
+            return released / MODEL_FILE
+    if folder.with_suffix(".dvc").is_file():
+        raise FileNotFoundError(f"{folder}: not pulled yet; run `dvc pull {model}.dvc`")
+    raise FileNotFoundError(
+        f"no released model beside this installation; give --model, or set {ENVIRONMENT}"
+    )
 
 
 def _fetch_artifact(repository: str, artifact: str) -> Path:

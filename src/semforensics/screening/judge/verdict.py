@@ -152,6 +152,7 @@ class Rule:
             part_box=part_box,
             history=reading.history,
             power=reading.power,
+            is_known=is_known,
         )
 
     def _what_the_part_says(

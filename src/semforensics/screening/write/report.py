@@ -23,7 +23,7 @@ from semforensics.screening.write.figures import GRAD_CAM_END, TILE_LOGIT_END
 from semforensics.screening.write.fragment import refusal_entry
 from semforensics.screening.write.rendering import REPORT_CSS, TEMPLATES, visible
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 FULL_DETAIL = 40
 """A submission of no more pictures than this has all of them in full detail."""
 MOST_DETAILED = 100
@@ -31,7 +31,7 @@ MOST_DETAILED = 100
 COLUMNS = (
     "path", "location", "sha256", "panel", "top", "left", "bottom", "right", "verdict",
     "probability", "predictive_value", "p_real", "p_fake", "n_tiles", "logit", "share_inside",
-    "share_judged", "reason", "in_part",
+    "share_judged", "reason", "in_part", "second_p_real", "by_second",
 )  # fmt: skip
 REPORT_NAMES = ("report.json", "report.csv", "report.html")
 SIMULATED = (
@@ -181,7 +181,6 @@ def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
 def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
     """Return what the template shows; pictures come from iterators, to be read once each."""
     model, detailed, strip = submission.head["model"], survey.detailed(), survey.at_a_glance()
-    first = ("name", "sha256", "data", "training_domain", "calibration")
 
     def pictures() -> Iterator[tuple[int, dict[str, Any]]]:
         return enumerate(submission.fragments())
@@ -190,11 +189,8 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
         **submission.head,
         "css": Markup(REPORT_CSS),
         "simulated": SIMULATED if is_simulated(model) else "",
-        "model_facts": {
-            key: model[key]
-            for key in (*first, *model)
-            if key in model and key not in ("limits", "false_alarms")
-        },
+        "model_facts": _facts(model),
+        "second_facts": _facts(model.get("second", {})),
         "order": _ORDER,
         "verdicts": survey.verdicts,
         "n_in_part": survey.n_in_part,
@@ -219,6 +215,13 @@ def _values(submission: _Submission, survey: _Survey) -> dict[str, Any]:
             if number in detailed
         },
     }
+
+
+def _facts(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of a model in a list, in this order; the rest has its own places."""
+    first = ("name", "sha256", "data", "training_domain", "calibration")
+    apart = ("limits", "false_alarms", "second")
+    return {k: model[k] for k in (*first, *model) if k in model and k not in apart}
 
 
 def _by_rank(

@@ -1,0 +1,55 @@
+"""The word of a second model on a panel that a first one has judged.
+
+The first knows one kind of micrograph well; the second knows many, and suspects fewer generated
+panels. So the second is asked where the first would call a panel consistent, and must not
+contradict; and where the first knows nothing of a panel, and then its suspicion counts. Nothing
+else changes what the first says: no panel becomes consistent by the second.
+"""
+
+from dataclasses import replace
+
+from semforensics.screening.records import Finding
+
+LEAST_P_REAL = 0.2
+"""A panel is not called consistent where the second's p-value as a real is this or less: of real
+panels like those of its calibration about so many lose the word."""
+
+_WHO = "a second model, which knows micrographs of many instruments,"
+
+
+def is_asked(first: Finding) -> bool:
+    """Whether a second model is asked about a panel."""
+    return first.verdict == "consistent" or first.is_known is False
+
+
+def join(first: Finding, second: Finding) -> Finding:
+    """Return what both say together.
+
+    Args:
+        first: About which `is_asked`.
+        second: Of the same panel.
+    """
+    if not second.is_known or second.p_real is None:
+        return first
+    p_real = f"(p = {second.p_real:.3f})"
+    suspects = second.verdict == "ai-suspected"
+    if first.verdict == "consistent":
+        if second.p_real > LEAST_P_REAL and not suspects:
+            says = f"{_WHO} does not contradict {p_real}"
+            reason = f"{first.reason} {says[0].upper()}{says[1:]}."
+            return replace(first, reason=reason, second_p_real=second.p_real)
+        contradicts = "suspects a part of it" if second.is_in_part else "finds it unusual for one"
+        return replace(
+            first,
+            verdict="inconclusive",
+            reason=f"Its score is that of a real micrograph, but {_WHO} {contradicts} {p_real}.",
+            second_p_real=second.p_real,
+        )
+    if suspects:
+        reason = f"{second.reason} This is the word of {_WHO} for the first knows no such images."
+        return replace(second, reason=reason, by_second=True, second_p_real=second.p_real)
+    says = f"{_WHO} does not suspect it {p_real}"
+    reason = f"{first.reason} {says[0].upper()}{says[1:]}"
+    if second.power is not None:
+        reason += f"; of generated panels like it, it would suspect {second.power:.0%}"
+    return replace(first, reason=f"{reason}.", second_p_real=second.p_real)
