@@ -45,6 +45,14 @@ class Tiles:
     def __len__(self) -> int:
         return len(self.corners)
 
+    def some(self, most: int) -> "Tiles":
+        """Return at most so many of them, spread evenly."""
+        count = len(self)
+        if count <= most:
+            return self
+        chosen = np.linspace(0, count - 1, most).round().astype(int)
+        return Tiles(self.pixels[chosen], self.corners[chosen], self.areas[chosen])
+
 
 def cut_tiles(image: Grey, size_px: int, drawn: Mask | None = None) -> Tiles:
     """Cut an image into tiles that together cover as much of it as they can.

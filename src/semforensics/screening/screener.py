@@ -25,7 +25,7 @@ from semforensics.screening.judge.model import (
     load_model,
 )
 from semforensics.screening.judge.parts import IN_PART, WINDOWS, Cells, Part
-from semforensics.screening.judge.second import is_asked, join
+from semforensics.screening.judge.second import MOST_TILES, is_asked, join
 from semforensics.screening.judge.verdict import Rule
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.read.intake import LOSSY, hidden_pixels, to_grey
@@ -56,7 +56,9 @@ class Screener(Rule):
     evidence: bool = True
     """Whether to collect what is shown beside a verdict, which takes most of the time."""
     second: "Screener | None" = None
-    """Asked about some panels (`judge.second`)."""
+    """Asked about some panels (`judge.second`); it searches for no parts."""
+    most_tiles: int | None = None
+    """Of a panel that are judged; None: all."""
 
     @cached_property
     def size_px(self) -> int:
@@ -90,7 +92,7 @@ class Screener(Rule):
             of_second = {name: settings[name] for name in settings if name != "pooling"}
             second = load_model(find_released(SECOND), on)
             with contextlib.suppress(InputError):
-                first.second = cls(second, **of_second)
+                first.second = cls(second, most_tiles=MOST_TILES, **of_second)
         return first
 
     def describe(self) -> dict[str, Any]:
@@ -160,6 +162,8 @@ class Screener(Rule):
         given = [panel if isinstance(panel, Panel) else Panel.of(panel) for panel in panels]
         large = {i: p for i, p in enumerate(given) if min(p.grey.shape) >= self.size_px}
         tiles = {i: cut_tiles(p.grey, self.size_px, p.mask) for i, p in large.items()}
+        if self.most_tiles is not None:
+            tiles = {i: of_panel.some(self.most_tiles) for i, of_panel in tiles.items()}
         findings = [self._refusal(panel.grey) for panel in given]
         if tiles:
             stack = torch.cat([part.pixels for part in tiles.values()])
@@ -189,7 +193,7 @@ class Screener(Rule):
                 [given[i] for i in asked],
                 is_lossy=is_lossy,
                 is_resampled=is_resampled,
-                parts=parts,
+                parts=False,
             )
             for i, other in zip(asked, others, strict=True):
                 findings[i] = join(findings[i], other)

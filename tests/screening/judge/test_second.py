@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.screening.small_model import doubled, original
 
 from semforensics.screening.judge.second import LEAST_P_REAL, is_asked, join
-from semforensics.screening.records import Box, Finding
+from semforensics.screening.records import Finding
 from semforensics.screening.screener import Screener
-from tests.screening.small_model import doubled, original
 
 CONSISTENT = Finding("consistent", "Its score is usual.", 4, p_real=0.6, is_known=True)
 UNKNOWN = Finding("inconclusive", "It says nothing.", 4, p_real=0.6, is_known=False)
@@ -46,19 +46,15 @@ def test_a_consistent_panel_needs_its_agreement(p_real: float, stays: bool) -> N
     assert ("does not contradict" if stays else "finds it unusual for one") in found.reason
 
 
-def test_a_part_that_it_suspects_contradicts_too() -> None:
-    """Whatever the whole panel is like."""
-    found = join(CONSISTENT, replace(SUSPECTED, p_real=0.5, part_box=Box(0, 0, 9, 9)))
-
-    assert found.verdict == "inconclusive"
-    assert "suspects a part of it" in found.reason
-
-
 def test_its_suspicion_counts_where_the_first_knows_nothing() -> None:
     """The numbers are its own; else it leaves the verdict and says how little that means."""
     suspected, usual = join(UNKNOWN, SUSPECTED), join(UNKNOWN, USUAL)
 
-    assert (suspected.verdict, suspected.by_second, suspected.p_real) == ("ai-suspected", True, 0.01)
+    assert (suspected.verdict, suspected.by_second, suspected.p_real) == (
+        "ai-suspected",
+        True,
+        0.01,
+    )
     assert "the word of a second model" in suspected.reason
     assert (usual.verdict, usual.by_second, usual.second_p_real) == ("inconclusive", False, 0.5)
     assert usual.reason.startswith("It says nothing. A second model")
@@ -66,7 +62,9 @@ def test_its_suspicion_counts_where_the_first_knows_nothing() -> None:
 
 
 @pytest.mark.parametrize("first", [CONSISTENT, UNKNOWN])
-@pytest.mark.parametrize("second", [replace(SUSPECTED, is_known=False), Finding("refused", "small")])
+@pytest.mark.parametrize(
+    "second", [replace(SUSPECTED, is_known=False), Finding("refused", "small")]
+)
 def test_nothing_changes_where_it_knows_nothing(first: Finding, second: Finding) -> None:
     """Neither its suspicion nor a refusal counts then."""
     assert join(first, second) == first
@@ -105,3 +103,16 @@ def test_a_screener_asks_it_once_and_only_where_it_is_asked(screener: Screener) 
     assert found[1] == before[1]
     alone = replace(screener, second=second)  # type: ignore[arg-type]
     assert alone.judge(panels, alone=True) == before
+
+
+def test_few_tiles_of_a_panel_may_be_enough(screener: Screener) -> None:
+    """A limit is kept, spread over the panel; a panel of fewer is judged as without it."""
+    few = replace(screener, most_tiles=16)
+    panel, small = original(6), original(6)[:128, :128]
+
+    found = few.judge([panel, small])
+
+    assert [finding.n_tiles for finding in found] == [16, 4]
+    assert found[1] == screener.judge([small])[0]
+    assert found[0].verdict == "inconclusive", "most of its area was not judged"
+    assert found[0].share_judged == pytest.approx(16 / 35, abs=0.05)

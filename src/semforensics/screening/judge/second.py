@@ -14,6 +14,10 @@ LEAST_P_REAL = 0.2
 """A panel is not called consistent where the second's p-value as a real is this or less: of real
 panels like those of its calibration about so many lose the word."""
 
+MOST_TILES = 16
+"""Of a panel that it judges, spread evenly: more tell it nothing more, since what separates one
+collection from another is the same in all tiles of a panel (power.csv of its calibration)."""
+
 _WHO = "a second model, which knows micrographs of many instruments,"
 
 
@@ -32,20 +36,19 @@ def join(first: Finding, second: Finding) -> Finding:
     if not second.is_known or second.p_real is None:
         return first
     p_real = f"(p = {second.p_real:.3f})"
-    suspects = second.verdict == "ai-suspected"
     if first.verdict == "consistent":
-        if second.p_real > LEAST_P_REAL and not suspects:
+        if second.p_real > LEAST_P_REAL:
             says = f"{_WHO} does not contradict {p_real}"
             reason = f"{first.reason} {says[0].upper()}{says[1:]}."
             return replace(first, reason=reason, second_p_real=second.p_real)
-        contradicts = "suspects a part of it" if second.is_in_part else "finds it unusual for one"
+        reason = f"Its score is that of a real micrograph, but {_WHO} finds it unusual for one"
         return replace(
             first,
             verdict="inconclusive",
-            reason=f"Its score is that of a real micrograph, but {_WHO} {contradicts} {p_real}.",
+            reason=f"{reason} {p_real}.",
             second_p_real=second.p_real,
         )
-    if suspects:
+    if second.verdict == "ai-suspected":
         reason = f"{second.reason} This is the word of {_WHO} for the first knows no such images."
         return replace(second, reason=reason, by_second=True, second_p_real=second.p_real)
     says = f"{_WHO} does not suspect it {p_real}"
