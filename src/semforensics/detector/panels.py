@@ -12,8 +12,8 @@ through, and not only on the mean over them.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -73,16 +73,25 @@ class Panel:
     shrunk: float = 1.0
     """To so much of its size; 1: not at all, or enlarged."""
 
-    def score(self, num_tiles: int) -> float:
-        """Return the score of so many of its tiles; of all where it has no more.
 
-        The tiles are drawn at random, the same for the same numbers, so panels of few tiles have a
-        wide null.
-        """
-        if num_tiles >= len(self.logits):
-            return panel_score(self.logits)
-        rng = np.random.default_rng([num_tiles, len(self.logits)])
-        return panel_score(self.logits[rng.permutation(len(self.logits))[:num_tiles]])
+def scores_of(panels: Sequence[Panel], num_tiles: int) -> Logits:
+    """Return the score of so many tiles of each panel; of all where it has no more.
+
+    The tiles are drawn at random, the same for the same numbers, so panels of few tiles have a
+    wide null. As `panel_score`, for panels of as many tiles at once.
+    """
+    sizes = np.array([len(panel.logits) for panel in panels])
+    found = np.empty(len(panels))
+    for size in np.unique(sizes):
+        which = np.flatnonzero(sizes == size)
+        logits = np.stack([panels[int(index)].logits for index in which])
+        if num_tiles < size:
+            rng = np.random.default_rng([num_tiles, size])
+            logits = logits[:, rng.permutation(size)[:num_tiles]]
+        count = logits.shape[1]
+        cut = int(TRIM * count)
+        found[which] = np.sort(logits, axis=1)[:, cut : count - cut].mean(axis=1)
+    return found
 
 
 @dataclass(frozen=True)
@@ -103,24 +112,35 @@ class Null:
             raise InputError(
                 f"calibration on {len(self.reals)} reals and {len(self.fakes)} families"
             )
-        first = next(iter(self.fakes.values()))
-        p_real = [
-            conformal_p_values(scores, self.reals[of], first, self.units[of])[0]
+        return self._p_real(scores), self._p_fake(scores, self.fakes.values())
+
+    def _p_real(self, scores: Logits) -> Logits:
+        any_fakes = next(iter(self.fakes.values()))
+        found = [
+            conformal_p_values(scores, self.reals[of], any_fakes, self.units[of])[0]
             for of in self._comparisons
         ]
-        p_fake = [conformal_p_values(scores, self.reals, of)[1] for of in self.fakes.values()]
-        return np.max(p_real, axis=0), np.max(p_fake, axis=0)
+        return np.asarray(np.max(found, axis=0))
+
+    def _p_fake(self, scores: Logits, families: Iterable[Float[np.ndarray, " _"]]) -> Logits:
+        found = [conformal_p_values(scores, self.reals, of)[1] for of in families]
+        return np.asarray(np.max(found, axis=0))
 
     def power(self, alpha: float) -> float:
         """Return the share of generated panels that would be suspected; as `Cell.power`."""
         if alpha not in self._powers:
-            shares = []
-            for family, scores in self.fakes.items():
-                others = {name: of for name, of in self.fakes.items() if name != family}
-                p_real, p_fake = replace(self, fakes=others or self.fakes).p_values(scores)
-                shares.append(float(np.mean((p_real <= alpha) & (p_fake > alpha))))
-            self._powers[alpha] = float(np.mean(shares)) if shares and len(self.reals) else 0.0
+            self._powers[alpha] = self._power(alpha) if self.fakes and len(self.reals) else 0.0
         return self._powers[alpha]
+
+    def _power(self, alpha: float) -> float:
+        sizes = [len(scores) for scores in self.fakes.values()]
+        p_reals = np.split(self._p_real(np.concatenate([*self.fakes.values()])), np.cumsum(sizes))
+        shares = []
+        for (family, scores), p_real in zip(self.fakes.items(), p_reals, strict=False):
+            others = [of for name, of in self.fakes.items() if name != family] or [scores]
+            p_fake = self._p_fake(scores, others)
+            shares.append(np.mean((p_real <= alpha) & (p_fake > alpha)))
+        return float(np.mean(shares))
 
     def log_odds(self, score: float) -> float:
         """Return the logarithm of the odds that a panel is generated, at a prevalence of one half.
@@ -192,11 +212,11 @@ class Cell:
             reals = [panel for panel in self.panels if not panel.family]
             names = sorted({panel.unit for panel in reals})
             self._nulls[count] = Null(
-                np.array([panel.score(count) for panel in reals]),
+                scores_of(reals, count),
                 np.array([names.index(panel.unit) for panel in reals], dtype=np.int64),
                 np.array([panel.shrunk for panel in reals]),
                 {
-                    name: np.array([p.score(count) for p in self.panels if p.family == name])
+                    name: scores_of([p for p in self.panels if p.family == name], count)
                     for name in self.families
                 },
             )

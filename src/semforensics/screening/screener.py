@@ -27,6 +27,7 @@ from semforensics.screening.judge.model import (
 from semforensics.screening.judge.parts import IN_PART, WINDOWS, Cells, Part
 from semforensics.screening.judge.second import MOST_TILES, is_asked, join
 from semforensics.screening.judge.verdict import Rule
+from semforensics.screening.judge.world_model import WorldModel
 from semforensics.screening.read.apart import read_inputs
 from semforensics.screening.read.intake import LOSSY, hidden_pixels, to_grey
 from semforensics.screening.records import (
@@ -91,6 +92,8 @@ class Screener(Rule):
         if model is None and ENVIRONMENT not in os.environ:
             of_second = {name: settings[name] for name in settings if name != "pooling"}
             second = load_model(find_released(SECOND), on)
+            assert isinstance(second, WorldModel)
+            second = replace(second, parts=None)  # so that all of alpha is for whole panels
             with contextlib.suppress(InputError):
                 first.second = cls(second, most_tiles=MOST_TILES, **of_second)
         return first

@@ -80,7 +80,7 @@ class WorldModel:
         network.load_state_dict(tensors["network"], strict=True)
         about = {k: meta[k] for k in ("name", "data", "training_domain", "limits")}
         about["false_alarms"] = list(meta.get("false_alarms", []))
-        model = cls(
+        return cls(
             fold(network.eval()).to(device),
             restore_cells(tensors["calibration"]["logits"], meta["panels"]),
             Expectation.restore(meta["expected"]),
@@ -91,8 +91,6 @@ class WorldModel:
             sha256,
             device,
         )
-        model.describe()
-        return model
 
     @property
     def size_px(self) -> int:
