@@ -1,8 +1,8 @@
-"""Ask the released model about real micrographs and about images of both released generators.
+"""Ask the released models about real micrographs and about images of both released generators.
 
     python benchmarks/screening_verdicts.py /path/to/sem
 
-Needs `dvc pull data/released/screening_model.dvc data/released/real_subset.dvc`. The folder holds
+Needs `dvc pull data/released/*.dvc`. The folder holds
 the micrographs of Boiko et al. 2020 and Bai et al. 2022 as docs/results/detector.md names them.
 Writes docs/results/screening.md. Splits come from the released `splits.csv`: reals of the training
 split make no false-alarm rate.
@@ -204,15 +204,17 @@ def page(
         for kind, d in [*sorted(strangers.items()), (planted, hidden)]
     ]
     parts = [
-        "# What the released model says of real and of generated images",
+        "# What the released models say of real and of generated images",
         f"Made by `python benchmarks/screening_verdicts.py /path/to/sem`: model {about['name']} "
-        f"(SHA-256 {about['sha256'][:12]}), alpha {screener.alpha:g}, tiles of "
+        f"(SHA-256 {about['sha256'][:12]}), second model {about['second']['name']} "
+        f"({about['second']['sha256'][:12]}), alpha {screener.alpha:g}, tiles of "
         f"{screener.size_px} px pooled by their {screener.pooling}, maps off.",
         "## Verdicts",
         "Suspected: share of all panels, with Wilson's 95 % interval, which takes panels as "
         "independent; so the number of groups is given as well. Lines of the train and validation "
         "splits and of known groups: the model has learned from these or was calibrated on them, "
-        "so they give no rate of errors. Processed panels are scored by their pixels alone; of a "
+        "so they give no rate of errors. The second model learned from frames of every line of raw "
+        "panels, and from those of Bai et al. Processed panels are scored by their pixels alone; of a "
         "file the screener would also know that it is a JPEG. Images of all generators are single "
         "tiles; a mean of several would be surer. Where a processing shrinks them below the size "
         "of a tile there is no line: how often a large generated image that was shrunk is called "

@@ -6,7 +6,7 @@
 Renews the tables of docs/results/world.md. What is judged: the middle 512 px of the largest panel
 of each picture, as it is and after four histories; and fakes of the same panels, so that classes
 differ in their origin alone. Nothing of it was in training, selection or calibration, but for half
-of the published papers, which are left out here. The former model stands beside the new one.
+of the published papers, which are left out here. The former model stands beside the new one, and what `screen` says by default, with both.
 """
 
 import argparse
@@ -53,6 +53,7 @@ HISTORIES = {
     "x0.75, JPEG 85": History(factor=0.75, qualities=(85,), shifts=((3, 5),)),
     "x0.5, JPEG 85": History(factor=0.5, qualities=(85,), shifts=((3, 5),)),
 }
+BOTH = "both"
 SIDE_PX = 512
 SHEET_PX = 200
 NUM_DRAWN = 20
@@ -281,13 +282,15 @@ def tables(rows: pd.DataFrame) -> str:
                 if fake.empty:
                     break
                 line += [str(len(fake))] if model == models[0] else []
-                line += [separation(real, fake), interval(fake, share("ai-suspected"))]
-                line += [interval(fake, share("consistent"))]
+                # Its scores are of one model or of the other.
+                line += [separation(real, fake)] if model != BOTH else []
+                line += [interval(fake, share(v)) for v in ("ai-suspected", "consistent")]
             else:
                 body.append(line)
     columns = ["fakes", "history", "panels"]
     for model in models:
-        columns += [f"{model}: AUROC", f"{model}: suspected, %", f"{model}: consistent, %"]
+        columns += [f"{model}: AUROC"] if model != BOTH else []
+        columns += [f"{model}: suspected, %", f"{model}: consistent, %"]
     parts.append(markdown_table(columns, body).strip())
     return "\n\n".join(parts)
 
@@ -309,7 +312,7 @@ def main() -> None:
     torch.set_num_threads(1)
     models = {
         name: Screener.load(path, evidence=False)
-        for name, path in (("new", args.model), ("former", args.former))
+        for name, path in (("new", args.model), ("former", args.former), (BOTH, None))
     }
     found = list(reals(args.sem))
     found += [*reconstructions(found, args), *drawn()]

@@ -23,7 +23,8 @@ class ScreenerOptions:
     """The model and how it decides."""
 
     model: Annotated[
-        str | None, typer.Option(help="Model file or DVC artifact; without it, the two released ones.")
+        str | None,
+        typer.Option(help="Model file or DVC artifact; without it, the two released ones."),
     ] = None
     alpha: Annotated[
         float, typer.Option(min=0, max=1, help="Share of reals that may be suspected.")
