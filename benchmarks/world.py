@@ -6,7 +6,8 @@
 Renews the tables of docs/results/world.md. What is judged: the middle 512 px of the largest panel
 of each picture, as it is and after four histories; and fakes of the same panels, so that classes
 differ in their origin alone. Nothing of it was in training, selection or calibration, but for half
-of the published papers, which are left out here. The former model stands beside the new one, and what `screen` says by default, with both.
+of the published papers, which are left out here. The former model stands beside the new one, and
+what `screen` says by default, with both.
 """
 
 import argparse
