@@ -5,8 +5,8 @@
 
 Renews a table of docs/results/world.md. Judged are images of the released GANs, as they are and
 resampled and brought back: made smaller or larger, then returned to their size. Of the images of
-one GAN the forger shows that with the lowest score. The former model stands beside the new one, and what
-`screen` says by default, with both.
+one GAN the forger shows that with the lowest score. The former model stands beside the new one,
+and what `screen` says by default, with both.
 """
 
 import argparse
