@@ -213,12 +213,13 @@ def page(
         "Suspected: share of all panels, with Wilson's 95 % interval, which takes panels as "
         "independent; so the number of groups is given as well. Lines of the train and validation "
         "splits and of known groups: the model has learned from these or was calibrated on them, "
-        "so they give no rate of errors. The second model learned from frames of every line of raw "
-        "panels, and from those of Bai et al. Processed panels are scored by their pixels alone; "
-        "of a file the screener would also know that it is a JPEG. Images of all generators are "
-        "single tiles; a mean of several would be surer. Where a processing shrinks them below the "
-        "size of a tile there is no line: how often a large generated image that was shrunk is called "
-        "consistent is not measured here, and the real ones say that x0.75 is often overlooked.",
+        "so they give no rate of errors. The second model learned from frames of every line of "
+        "raw panels, and from those of Bai et al. Processed panels are scored by their pixels "
+        "alone; of a file the screener would also know that it is a JPEG. Images of all "
+        "generators are single tiles; a mean of several would be surer. Where a processing "
+        "shrinks them below the size of a tile there is no line: how often a large generated "
+        "image that was shrunk is called consistent is not measured here, and the real ones say "
+        "that x0.75 is often overlooked.",
         markdown_table(VERDICTS, verdicts).strip(),
         "## Signs of JPEG and resampling",
         "Panels by the first test of `src/semforensics/screening/judge/signs.py` that finds "
