@@ -245,7 +245,7 @@ def _timed(limits: PageLimits) -> type[H11Protocol]:
 
         def _close_without_request(self) -> None:
             if self.scope is None:  # its headers are not complete
-                self.transport.abort()
+                self.transport.abort()  # type: ignore[unreachable]
 
         def on_response_complete(self) -> None:
             super().on_response_complete()

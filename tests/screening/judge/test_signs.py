@@ -57,6 +57,7 @@ def test_lost_detail_shows_where_there_is_no_period(model: NprModel, factor: flo
 
     assert found is not None
     assert "less fine detail" in found
+    assert found.endswith("as after resizing or smoothing")
 
 
 @pytest.mark.parametrize("exponent", [0.7, 1.4])

@@ -62,8 +62,10 @@ def why_not_native(
         if signs[name] > limit:
             return clause
     if signs["fineness_db"] < references.fineness_db:
-        return "it has less fine detail than the images that the model was trained on, as after"
-        return " resizing"
+        return (
+            "it has less fine detail than the images that the model was trained on, as after"
+            " resizing or smoothing"
+        )
     if signs["reach_db"] > references.reach_db:
         return (
             "it has more detail of a few pixels than the images that the model was trained on, as"
