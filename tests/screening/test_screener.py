@@ -513,3 +513,22 @@ def test_the_released_model_knows_its_domain(root: Path, shared: Path) -> None:
     assert native.verdict == "consistent"
     assert compressed.verdict == "inconclusive"
     assert screener.describe()["training_domain"]["data"] == "folder"
+
+
+def test_the_released_models_work_together(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are loaded by default; a finer alpha than the second resolves leaves it out."""
+    monkeypatch.delenv("SEMFORENSICS_MODEL", raising=False)
+    released = root / "data/released"
+    if not all((released / name).is_dir() for name in ("screening_model", "world_model")):
+        pytest.skip("the released models are not pulled: dvc pull data/released/*.dvc")
+
+    both = Screener.load(evidence=False, pooling="median")
+
+    assert both.second is not None
+    assert (both.pooling, both.second.pooling) == ("median", "mean")
+    assert both.describe()["second"]["calibration"]["parts"] == "not searched for"
+    assert both.second.alpha_of_whole == both.alpha
+    assert Screener.load(evidence=False, alpha=0.01).second is None
+    assert Screener.load(released / "screening_model").second is None
+    copy = pickle.loads(pickle.dumps(both))
+    assert copy.judge([REAL]) == both.judge([REAL])
