@@ -166,6 +166,7 @@ def main() -> None:
     signs += [sign_row(screener, f"raw, test split, {SMALL_PX} px parts", small)]
     signs += [sign_row(screener, f"{g}, one tile", p) for g, p in fakes.items()]
     both = [panel for panels in fakes.values() for panel in panels]
+    denoised = [panel for kind, panels in reals.items() if "denoised" in kind for panel in panels]
     for name, change in track(PROCESSED.items(), "processed"):
         sets = {"raw, test split": test, f"raw, test split, {SMALL_PX} px parts": small}
         for kind, panels in (sets | {"all fakes, one tile": both}).items():
@@ -174,6 +175,8 @@ def main() -> None:
                 continue  # a single tile that shrank
             signs.append(sign_row(screener, f"{kind}, {name}", changed))
             verdicts.append(verdict_row(screener, f"{kind}, {name}", changed))
+        changed = [(group, change(crop_to_even(grey))) for group, grey in denoised]
+        verdicts.append(verdict_row(screener, f"denoised by others (Boiko et al.), {name}", changed))
 
     own = ("train split", "validation split", "known")
     strangers = {k: p for k, p in reals.items() if not any(word in k for word in own)}
