@@ -176,7 +176,9 @@ def main() -> None:
             signs.append(sign_row(screener, f"{kind}, {name}", changed))
             verdicts.append(verdict_row(screener, f"{kind}, {name}", changed))
         changed = [(group, change(crop_to_even(grey))) for group, grey in denoised]
-        verdicts.append(verdict_row(screener, f"denoised by others (Boiko et al.), {name}", changed))
+        verdicts.append(
+            verdict_row(screener, f"denoised by others (Boiko et al.), {name}", changed)
+        )
 
     own = ("train split", "validation split", "known")
     strangers = {k: p for k, p in reals.items() if not any(word in k for word in own)}
