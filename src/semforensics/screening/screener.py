@@ -26,6 +26,7 @@ from semforensics.screening.judge.model import (
 )
 from semforensics.screening.judge.parts import IN_PART, WINDOWS, Cells, Part
 from semforensics.screening.judge.second import MOST_TILES, is_asked, join
+from semforensics.screening.judge.signs import looks_denoised
 from semforensics.screening.judge.verdict import Rule
 from semforensics.screening.judge.world_model import WorldModel
 from semforensics.screening.read.apart import read_inputs
@@ -199,7 +200,8 @@ class Screener(Rule):
                 parts=False,
             )
             for i, other in zip(asked, others, strict=True):
-                findings[i] = join(findings[i], other)
+                denoised = other.verdict == "ai-suspected" and looks_denoised(given[i])
+                findings[i] = join(findings[i], other, denoised=denoised)
         return findings
 
     def tile_logits(self, tiles: torch.Tensor) -> Float[np.ndarray, " tiles"]:

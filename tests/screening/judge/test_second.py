@@ -61,6 +61,15 @@ def test_its_suspicion_counts_where_the_first_knows_nothing() -> None:
     assert "it would suspect 19%" in usual.reason
 
 
+def test_its_suspicion_does_not_count_where_a_panel_looks_denoised() -> None:
+    """It was calibrated on no such reals; the reason says so, and a contradiction stays."""
+    found = join(UNKNOWN, SUSPECTED, denoised=True)
+
+    assert (found.verdict, found.by_second, found.second_p_real) == ("inconclusive", False, 0.01)
+    assert "would suspect it (p = 0.010), but its pixels repeat" in found.reason
+    assert join(CONSISTENT, SUSPECTED, denoised=True).verdict == "inconclusive"
+
+
 @pytest.mark.parametrize("first", [CONSISTENT, UNKNOWN])
 @pytest.mark.parametrize(
     "second", [replace(SUSPECTED, is_known=False), Finding("refused", "small")]

@@ -26,12 +26,14 @@ def is_asked(first: Finding) -> bool:
     return first.verdict == "consistent" or first.is_known is False
 
 
-def join(first: Finding, second: Finding) -> Finding:
+def join(first: Finding, second: Finding, *, denoised: bool = False) -> Finding:
     """Return what both say together.
 
     Args:
         first: About which `is_asked`.
         second: Of the same panel.
+        denoised: The panel looks so. The second's calibration holds no denoised reals, and it
+            suspects some of them.
     """
     if not second.is_known or second.p_real is None:
         return first
@@ -48,6 +50,13 @@ def join(first: Finding, second: Finding) -> Finding:
             reason=f"{reason} {p_real}.",
             second_p_real=second.p_real,
         )
+    if second.verdict == "ai-suspected" and denoised:
+        says = (
+            f"{_WHO} would suspect it {p_real}, but its pixels repeat their neighbours as after"
+            " denoising, and that model was calibrated on no denoised images"
+        )
+        reason = f"{first.reason} {says[0].upper()}{says[1:]}."
+        return replace(first, reason=reason, second_p_real=second.p_real)
     if second.verdict == "ai-suspected":
         reason = f"{second.reason} This is the word of {_WHO} for the first knows no such images."
         return replace(second, reason=reason, by_second=True, second_p_real=second.p_real)

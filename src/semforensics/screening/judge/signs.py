@@ -29,7 +29,7 @@ from semforensics.detector.traces import (
     periodicity,
 )
 from semforensics.screening.judge.references import References, fineness, reach
-from semforensics.screening.records import Grey
+from semforensics.screening.records import Grey, Panel
 
 _CLAUSES = {
     "jpeg": (JPEG_LIMIT, "its pixels show the steps of JPEG compression"),
@@ -44,6 +44,12 @@ _CLAUSES = {
     ),
 }
 """Signs from strong to weak: the number above which each speaks, and how it is told."""
+
+
+def looks_denoised(panel: Panel) -> bool:
+    """Say whether the pixels of a panel repeat their neighbours, as denoising makes them."""
+    drawn = panel.mask if panel.drawn else None
+    return equal_neighbours(panel.grey, drawn) > EQUAL_LIMIT
 
 
 def why_not_native(
