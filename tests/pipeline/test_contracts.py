@@ -107,8 +107,8 @@ def source_deps(stage: PipelineStage) -> dict[str, set[str]]:
 
 
 def keys_of(value: Any, prefix: str = "") -> set[str]:
-    """Dotted names of all leaves of nested dictionaries; sets have names of the user's own."""
-    if not isinstance(value, dict) or prefix.endswith(".sets"):
+    """Dotted names of all leaves of dictionaries; sets and origins have names of the user's own."""
+    if not isinstance(value, dict) or prefix.endswith((".sets", ".origins")):
         return {prefix}
     return set().union(*(keys_of(v, f"{prefix}.{k}") for k, v in value.items()))
 
