@@ -1,29 +1,18 @@
 """The protocol `world`: what is compared with what, and what is left out."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from semforensics.detector.pairs import Source
 from semforensics.detector.panels import Cell, Panel
-from semforensics.params import TrainWorldParams
+from semforensics.params import read_params
 from semforensics.trials.baselines import BASELINES
 from semforensics.trials.world_protocol import METHODS, Rivals, compare_methods, verdicts
 
-KNOWN = TrainWorldParams(
-    steps=1,
-    published_trunk=False,
-    generators=(),
-    beside="",
-    pairs=2,
-    crop_px=32,
-    smoothed_reals=0.3,
-    noisy_fakes=0.2,
-    lr=0.01,
-    weight_decay=0.0,
-    ema_decay=0.9,
-    precision="float32",
-)
+KNOWN = read_params(Path(__file__).parents[2] / "params.yaml").train_world
 
 
 def panels(rng: np.random.Generator) -> pd.DataFrame:
