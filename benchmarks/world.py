@@ -120,11 +120,9 @@ def reconstructions(found: Sequence[Case], args: argparse.Namespace) -> Iterator
     """
     measured = [case for case in found if case.kind == "measured"]
     published = {
-        "TAESD3 (known)": load_published(args.weights, "taesd3", "bfloat16"),
-        "Real-ESRGAN (known)": load_super_resolver("realesrgan", args.scratch, "bfloat16"),
-        "Real-ESRGAN for films (new)": load_super_resolver(
-            "realesrgan_video", args.scratch, "bfloat16"
-        ),
+        "TAESD3 (known)": load_published(args.weights, "taesd3"),
+        "Real-ESRGAN (known)": load_super_resolver("realesrgan", args.scratch),
+        "Real-ESRGAN for films (new)": load_super_resolver("realesrgan_video", args.scratch),
     }
     for kind, network in published.items():
         rng = np.random.default_rng(0)

@@ -14,7 +14,7 @@ LEAST_P_REAL = 0.2
 """A panel is not called consistent where the second's p-value as a real is this or less: of real
 panels like those of its calibration about so many lose the word."""
 
-MOST_TILES = 16
+MOST_TILES = 6
 """Of a panel that it judges, spread evenly: more tell it nothing more, since what separates one
 collection from another is the same in all tiles of a panel (power.csv of its calibration)."""
 
