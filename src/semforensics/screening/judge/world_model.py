@@ -156,8 +156,10 @@ class WorldModel:
     def describe(self) -> dict[str, Any]:
         """Say what a report says of the model."""
         units, alpha = self._most_units, _POWER_ALPHA * self.share_for_whole
+        no_parts = [] if self.parts is not None else ["Here it searches for no parts of a panel."]
         return {
-            **{k: self.about[k] for k in ("name", "data", "training_domain", "limits")},
+            **{k: self.about[k] for k in ("name", "data", "training_domain")},
+            "limits": [*self.about["limits"], *no_parts],
             "sha256": self.sha256,
             "false_alarms": self.about["false_alarms"],
             "calibration": {
