@@ -192,7 +192,9 @@ def page(counts: Counts, whole: dict[str, list[str]], micrographs: dict[str, int
         f"## {SECTION}",
         f"Made by `python benchmarks/composites.py /path/to/sem`: {NUM_FIGURES} figures of 2 to 9"
         f" panels, cut from {n} real micrographs ({drawn}) and from {2 * NUM_FAKES} images of the"
-        f" two released generators; images of 128 px are continued by their mirror images, without"
+        " two released generators. The second model has learned from other crops of some of these"
+        " collections (its README.md lists them), so it may contradict their real panels less often"
+        " than those of new ones. Images of 128 px are continued by their mirror images, without"
         f" {EDGE_PX} px at their edges. (With them 93.7 % of the panels were found: the outermost"
         " lines of a generated image differ from the others, and two of them side by side are a"
         " seam, along which the panel was cut. They are also a trace: with them, a generated panel"
