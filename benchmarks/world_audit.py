@@ -43,7 +43,7 @@ from semforensics.detector.world_network import WorldNetwork
 from semforensics.params import TrainWorldParams, read_params
 from semforensics.publish.world_model import load_ensembles
 from semforensics.screening.screener import Screener
-from semforensics.trials.audit import Gate, noise_like, processing_gate
+from semforensics.trials.audit import Gate, judged_by_chance, noise_like, processing_gate
 from semforensics.trials.intervals import wilson_interval
 from semforensics.trials.metrics import auroc
 
@@ -55,7 +55,6 @@ CPU = torch.device("cpu")
 SIDE_PX, TILE_PX = 256, 128
 NUM_CONTROLS = 100
 RESAMPLES, DRAWS = 2000, 2000
-TAIL = 0.005  # of chance, at each end
 
 Grey = UInt8[np.ndarray, "height width"]
 Scores = Float[np.ndarray, " n"]
@@ -150,19 +149,7 @@ def permuted(specimens: Sequence[Specimen], params: TrainWorldParams, seed: int)
         values.append(auroc(scores, labels_of(left_out, exchanged(units, rng))))
         drawn = [labels_of(left_out, exchanged(units, rng)) for _ in range(DRAWS)]
         chance += np.array([auroc(scores, of) for of in drawn]) / len(folds)
-    value = float(np.mean(values))
-    low, high = np.quantile(chance, [TAIL, 1 - TAIL]) - 0.5
-    return Gate(
-        name="permuted_labels",
-        passed=bool(low <= value - 0.5 <= high),
-        value=value,
-        low=float(value - high),
-        high=float(value - low),
-        bound=0.5,
-        rule="the 99 % interval of the AUROC holds the bound",
-        remark=f"{len(folds)} trainings of {params.steps} steps: "
-        + ", ".join(f"{one:.3f}" for one in values),
-    )
+    return judged_by_chance(values, chance, f"{len(folds)} trainings of {params.steps} steps")
 
 
 def exchanged(units: Sequence[str], rng: np.random.Generator) -> dict[str, bool]:

@@ -9,7 +9,7 @@ A red gate does not stop the pipeline: a detector is audited in order to be show
 `release.check_release` is what refuses.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -320,6 +320,19 @@ def permutation_gate(
         scores = _train_and_score(mixed, params, seed + number, folder, device)
         values.append(auroc(scores, mixed["test"].is_fake.numpy()))
         chance += chance_aurocs(splits["test"].table, scores, rng) / count
+    return judged_by_chance(values, chance, f"{count} trainings of {params.epochs} epochs")
+
+
+def judged_by_chance(
+    values: Sequence[float], chance: Float[np.ndarray, " draws"], trainings: str
+) -> Gate:
+    """Compare the mean AUROC of trainings on labels without meaning with that of chance.
+
+    Args:
+        values: AUROC of each training.
+        chance: Means of AUROCs of the same scores, with other draws of the labels.
+        trainings: What they were, in words.
+    """
     value = float(np.mean(values))
     low, high = np.quantile(chance, [_NULL_TAIL, 1 - _NULL_TAIL]) - 0.5
     return Gate(
@@ -330,8 +343,7 @@ def permutation_gate(
         high=float(value - low),
         bound=0.5,
         rule="the 99 % interval of the AUROC holds the bound",
-        remark=f"{count} trainings of {params.epochs} epochs: "
-        + ", ".join(f"{one:.3f}" for one in values),
+        remark=f"{trainings}: " + ", ".join(f"{one:.3f}" for one in values),
     )
 
 
