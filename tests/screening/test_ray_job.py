@@ -2,8 +2,11 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,55 @@ def test_two_ray_workers_give_the_same_report(tmp_path: Path, root: Path) -> Non
     assert report["summary"] == whole["summary"]
     assert not (tmp_path / "scratch").exists()
     assert len((tmp_path / "log").read_text().splitlines()) == 5  # no picture was judged twice
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Start a cluster as docs/use/screen.md says; yield its address and the environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    generate = [str(Path(sys.executable).with_name("ray")), "get-auth-token", "--generate"]
+    subprocess.run(generate, env=environment, check=True, capture_output=True)
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    options = ["--port", str(port), "--num-cpus", "2", "--disable-usage-stats"]
+    with (tmp_path / "ray.log").open("wb") as log:
+        head = subprocess.Popen([*ray, *options], env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while b"Ray runtime started" not in (tmp_path / "ray.log").read_bytes():
+            assert head.poll() is None, "Ray did not start"
+            assert time.monotonic() < deadline, "Ray did not start in time"
+            time.sleep(0.5)
+        yield f"127.0.0.1:{port}", environment
+        head.terminate()
+        head.wait(60)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token(
+    tmp_path: Path, root: Path, cluster: tuple[str, dict[str, str]]
+) -> None:
+    """With the token the cluster screens; without it the error says what is missing."""
+    address, environment = cluster
+    draw(tmp_path / "in", [80, 130])
+    command = [str(Path(sys.executable).with_name("semforensics")), "screen", str(tmp_path / "in")]
+    command += ["--no-maps", "--ray", address, "--out", str(tmp_path / "out")]
+
+    def run(mode: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=root,
+            env={**environment, "RAY_AUTH_MODE": mode},
+            timeout=200,
+        )
+
+    refused = run("disabled")
+    assert refused.returncode == 2
+    assert "RAY_AUTH_MODE=token" in refused.stderr
+    assert not (tmp_path / "out/report.html").exists()
+    done = run("token")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "out/report.json").read_text())["summary"]["n_pictures"] == 2

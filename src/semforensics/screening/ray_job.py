@@ -22,6 +22,7 @@ from semforensics.screening.submission import InputJob, Keep, Options
 
 # Ray reports how it is used unless told otherwise before it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+_HINT = "is it running? A cluster that `ray start` began asks for a token: set RAY_AUTH_MODE=token"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class RayRunner:
         try:
             ray.init(self.address, num_cpus=cores, include_dashboard=False, log_to_driver=False)
         except Exception as error:  # of many kinds, by what is wrong with the address
-            raise InputError(f"Ray at {self.address!r}: {error}") from error
+            raise InputError(f"Ray at {self.address!r}: {error}; {_HINT}") from error
         try:
             total = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
             workers = options.workers or max(1, int(total) - 1)
