@@ -366,6 +366,8 @@ class TrainWorldParams(Section):
     """Share of the pairs whose real is smoothed first."""
     noisy_fakes: float = Field(ge=0, le=0.5)
     """Share of the pairs whose fake gets noise of up to the strength that it lost."""
+    drawn_pairs: float = Field(ge=0, lt=1)
+    """Share of the pairs that are drawn pictures, where `resynthesise_published` made some."""
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     ema_decay: float = Field(ge=0, lt=1)
@@ -430,6 +432,8 @@ class ResynthesisePublishedParams(Section):
     Each file is checked by its hash."""
     changes: dict[Change, float] = Field(min_length=1)
     """How often each kind of change is drawn, by its weight."""
+    drawn: int = Field(ge=0)
+    """Pictures that are drawn for each network, beside the crops."""
     precision: Precision
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """Folds of collections, and the training of a fold."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -25,6 +26,7 @@ from semforensics.detector.world_calibration import (
     load_calibration,
 )
 from semforensics.detector.world_data import Fold, WorldData, divide, load_world
+from semforensics.generators.published.drawn import Drawn, write_drawn
 from semforensics.params import CalibrateWorldParams, TrainWorldParams, WorldPart
 
 TINY = TrainWorldParams(
@@ -36,6 +38,7 @@ TINY = TrainWorldParams(
     crop_px=32,
     smoothed_reals=0.3,
     noisy_fakes=0.2,
+    drawn_pairs=0.5,
     lr=0.01,
     weight_decay=0.0,
     ema_decay=0.9,
@@ -153,6 +156,28 @@ def test_images_of_a_generator_stand_beside_reals_of_its_collection(
     assert {len(source.fakes) for source in beside} == {3}
     assert all(image is drawn[0] for source in beside for image in source.fakes)
     assert {source.collection for source in sources} == {*COLLECTIONS, "large, GANs"}
+
+
+def test_drawn_pictures_of_what_is_left_out_are_left_out(images: Path, tmp_path: Path) -> None:
+    """Neither those of a family nor those of a collection that the fold does not see are there."""
+    copied = tmp_path / "reconstructed"
+    shutil.copytree(images / "reconstructed", copied)
+    picture = np.zeros((256, 256), np.uint8)
+    for family, level in (("one", 1), ("two", 2)):
+        made = [
+            Drawn("leaves", "", picture, picture + level),
+            Drawn("micrograph", "small", picture, picture + level),
+            Drawn("micrograph", "large", picture, picture + level),
+        ]
+        write_drawn(copied / family, iter(made))
+    data = replace(data_of(images), reconstructed=copied)
+
+    sources = load_sources(data, Fold(("large",), ("two",)), (), "")
+
+    drawn = [source for source in sources if source.drawn]
+    assert [source.collection for source in drawn] == ["leaves", "micrograph"]
+    assert all((source.fakes[0] == 1).all() for source in drawn)
+    assert {s.collection for s in sources if not s.drawn} == {"middle", "small"}
 
 
 def test_the_calibration_holds_panels_of_every_history(

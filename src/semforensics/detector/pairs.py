@@ -35,13 +35,22 @@ class Source:
     """Of the real's size where they are reconstructions; else of any size."""
     weight: float = 1.0
     """How often it is drawn, within its collection."""
+    drawn: bool = False
+    """Whether it is a drawn picture, and `collection` its kind."""
 
 
 class PairSampler:
     """Draws pairs: collections by the square root of their size, each pair from its own seed."""
 
     def __init__(
-        self, sources: Sequence[Source], size_px: int, seed: int, *, smoothed: float, noisy: float
+        self,
+        sources: Sequence[Source],
+        size_px: int,
+        seed: int,
+        *,
+        smoothed: float,
+        noisy: float,
+        drawn: float,
     ) -> None:
         """Take the images.
 
@@ -51,6 +60,7 @@ class PairSampler:
             seed: Of all draws.
             smoothed: Chance that the real is smoothed before all else.
             noisy: Chance that the fake gets noise, up to the level of its real.
+            drawn: Chance that a pair is of drawn pictures, where there are some.
 
         Raises:
             InputError: There are none, or an image is smaller than a crop.
@@ -69,6 +79,10 @@ class PairSampler:
         names = [source.collection for source in sources]
         counts = {name: names.count(name) for name in set(names)}
         weights = np.array([s.weight / counts[s.collection] ** 0.5 for s in sources])
+        of_drawn = np.array([source.drawn for source in sources])
+        if of_drawn.any() and not of_drawn.all():
+            weights[of_drawn] *= drawn / weights[of_drawn].sum()
+            weights[~of_drawn] *= (1 - drawn) / weights[~of_drawn].sum()
         self._chances = weights / weights.sum()
 
     def share(self, collection: str) -> float:

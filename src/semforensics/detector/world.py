@@ -37,6 +37,7 @@ from semforensics.detector.trunk_weights import fetch_trunk
 from semforensics.detector.world_data import TRAINING_SEED, Fold, WorldData, draw_images
 from semforensics.detector.world_network import ARCHITECTURE, WorldNetwork
 from semforensics.generators.common.sampling import OFF_FILE, write_off
+from semforensics.generators.published.drawn import read_drawn
 from semforensics.params import TrainWorldParams, WorldPart
 
 LOG_EVERY = 50
@@ -104,7 +105,8 @@ def load_sources(
 ) -> list[Source]:
     """Read the reals that a network may see, and their fakes.
 
-    Neighbouring crops are put together again, so that there is room for what shrinks them.
+    Neighbouring crops are put together again, so that there is room for what shrinks them. Beside
+    them are drawn pictures; those that were micrographs once count to their collections.
 
     Args:
         data: Where they are.
@@ -136,6 +138,11 @@ def load_sources(
                 chosen = rng.choice(len(drawn), min(_BESIDE, len(drawn)), replace=False)
                 images = tuple(drawn[index] for index in chosen)
                 sources.append(Source(f"{beside}, GANs", real, images))
+    collections = {"", *seen["collection"]}
+    for path in folders:
+        for one in read_drawn(path):
+            if one.collection in collections:
+                sources.append(Source(one.content, one.real, (one.fake,), drawn=True))
     return sources
 
 
@@ -168,6 +175,7 @@ def train_fold(sources: Sequence[Source], params: TrainWorldParams, setup: Setup
         setup.seed,
         smoothed=params.smoothed_reals,
         noisy=params.noisy_fakes,
+        drawn=params.drawn_pairs,
     )
     # The cosine depends on the number of steps, so they count here.
     settings = params.model_dump(mode="json") | {"seed": setup.seed, "images": _digest(sources)}

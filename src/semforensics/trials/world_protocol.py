@@ -144,7 +144,12 @@ class Rivals:
         others.
         """
         sampler = PairSampler(
-            sources, size_px, seed, smoothed=known.smoothed_reals, noisy=known.noisy_fakes
+            sources,
+            size_px,
+            seed,
+            smoothed=known.smoothed_reals,
+            noisy=known.noisy_fakes,
+            drawn=known.drawn_pairs,
         )
         images = sampler.batch(0, count)[:, 0].numpy()
         is_fake = np.arange(2 * count) >= count

@@ -12,6 +12,7 @@ from semforensics.core.errors import InputError
 from semforensics.core.files import sha256_of
 from semforensics.core.images import read_crop
 from semforensics.generators.published import fetch, resynthesise
+from semforensics.generators.published.drawn import SIDE_PX, read_drawn
 from semforensics.generators.published.fetch import SHA256, fetch_published
 from semforensics.generators.published.networks import (
     LATENT_CHANNELS,
@@ -62,6 +63,7 @@ def params(weights: Path, **changes: object) -> ResynthesisePublishedParams:
         "networks": ("taesd", "taesd3"),
         "source": str(weights),
         "changes": {"none": 1.0, "scale": 1.0, "noise": 1.0, "mix": 1.0},
+        "drawn": 0,
         "precision": "float32",
     }
     return ResynthesisePublishedParams.model_validate(kept | changes)
@@ -207,6 +209,34 @@ def run(root: Path, weights: Path, folder: str, **changes: object) -> str:
         scratch=root / "scratch",
         device=CPU,
     )
+
+
+@pytest.mark.usefixtures("_pinned")
+def test_drawn_pictures_stand_beside_the_crops(weights: Path, tmp_path: Path) -> None:
+    """As many as wanted, of scenes and of what may be learned from, each with a fake."""
+    write_blobs(tmp_path / "cropped", tmp_path / "splits.csv", 8, size_px=128)
+    table = pd.read_csv(tmp_path / "splits.csv").assign(collection="a", use="")
+    places = [("a.tif", 0, 0), ("a.tif", 0, 128), ("a.tif", 128, 0), ("a.tif", 128, 128)]
+    places += [("b.tif", *place[1:]) for place in places]
+    table[["micrograph", "top_px", "left_px"]] = places
+    table.loc[4:, ["collection", "use"]] = ["b", "measure"]
+    table.to_csv(tmp_path / "splits.csv", index=False)
+
+    run(tmp_path, weights, "one", drawn=12, changes={"none": 1.0})
+    run(tmp_path, weights, "two", drawn=12, changes={"none": 1.0})
+
+    drawn = list(read_drawn(tmp_path / "one"))
+    assert len(drawn) == 12
+    assert {one.collection for one in drawn} == {"", "a"}
+    assert all((one.content == "micrograph") == (one.collection == "a") for one in drawn)
+    network, rng = load_published(weights, "taesd"), np.random.default_rng(0)
+    for one, again in zip(drawn, read_drawn(tmp_path / "two"), strict=True):
+        assert one.real.shape == one.fake.shape == (SIDE_PX, SIDE_PX)
+        np.testing.assert_array_equal(
+            one.fake, resynthesise_image(network, one.real, Variation(), rng)
+        )
+        np.testing.assert_array_equal(one.real, again.real)
+    assert len({one.real.tobytes() for one in drawn}) == 12
 
 
 @pytest.mark.usefixtures("_pinned")

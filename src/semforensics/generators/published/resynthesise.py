@@ -9,6 +9,7 @@ whose latent is the shrunken crop.
 """
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from semforensics.core.blocks import assemble, blocks_of, cut_of
+from semforensics.core.blocks import Places, assemble, blocks_of, cut_of, largest_square
 from semforensics.core.files import atomic_folder
 from semforensics.core.images import read_crop, write_grey_png
 from semforensics.core.progress import track
 from semforensics.core.tables import is_measured, read_splits
 from semforensics.generators.common.sampling import write_off
+from semforensics.generators.published.drawn import Drawn, draw_scene, redo, write_drawn
 from semforensics.generators.published.fetch import fetch_published
 from semforensics.generators.published.networks import TinyAutoencoder, load_published
 from semforensics.generators.published.super_resolvers import (
@@ -36,6 +38,9 @@ from semforensics.params import Change, Precision, PublishedNetwork, Resynthesis
 
 Grey = UInt8[np.ndarray, "height width"]
 Resynthesiser = TinyAutoencoder | SuperResolver
+
+_SCENES = 0.6
+_LEAST_CROPS = 4  # of a block that drawn pictures are cut from
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ def resynthesise_published(
 
     Crops that are for measuring only have none. A fake has the split, group and collection of its
     original. Neighbouring crops of a micrograph are reconstructed together, so no seam tells a
-    fake. Each block of them draws from its own generator, so order never matters.
+    fake. Each block of them draws from its own generator, so order never matters. Drawn pictures
+    and their fakes are beside them (`draw_pictures`).
 
     Args:
         name: Which network.
@@ -138,7 +144,7 @@ def resynthesise_published(
         splits: Their table. Latents are mixed with those of another block of the same
             `collection`, or of the same group where the table has no such column.
         fakes: Folder to write; `off.json` alone where this network is not wanted.
-        params: Which networks, where from, and how often what is changed.
+        params: Which networks, where from, how often what is changed, how many drawn pictures.
         seed: Of the draws.
         scratch: The weights stay here, so that a second run needs no network.
         device: Where to compute.
@@ -161,13 +167,11 @@ def resynthesise_published(
     blocks = [
         (str(of), places) for of, part in table.groupby(kin) for places in blocks_of(part, size_px)
     ]
-    kinds, weights = zip(*params.changes.items(), strict=True)
     network = _load(name, params.source, scratch, params.precision).to(device)
     with atomic_folder(fakes) as folder:
         for collection, places in track(blocks, name):
             rng = rng_of_file(seed, name, min(places.values()))
-            change = kinds[rng.choice(len(kinds), p=np.array(weights) / sum(weights))]
-            variation = draw_variation(change, rng)
+            variation = _draw_change(params.changes, rng)
             image, other = assemble(cropped, places), None
             if variation.mix > 0:
                 companions = [theirs for kin_name, theirs in blocks if kin_name == collection]
@@ -177,7 +181,55 @@ def resynthesise_published(
             fake = resynthesise(network, image, variation, rng, other)
             for place, file in places.items():
                 write_grey_png(folder / file, cut_of(fake, place, size_px).copy())
-    return f"{len(table)} fakes of {name} in {fakes}"
+        if params.drawn:
+            pictures = draw_pictures(name, network, cropped, blocks, params=params, seed=seed)
+            write_drawn(folder, pictures)
+    return f"{len(table)} fakes of {name} in {fakes}, and {params.drawn} of drawn pictures"
+
+
+def draw_pictures(
+    name: PublishedNetwork,
+    network: Resynthesiser,
+    cropped: Path,
+    blocks: Sequence[tuple[str, Places]],
+    *,
+    params: ResynthesisePublishedParams,
+    seed: int,
+) -> Iterator[Drawn]:
+    """Draw pictures, and pass each through a network.
+
+    Three in five are scenes; the others are micrographs done anew, as many of each collection.
+
+    Args:
+        name: Of the network.
+        network: The network itself.
+        cropped: Folder of canonical crops.
+        blocks: Of them, with their collections.
+        params: How many pictures, and what is changed.
+        seed: Of all draws.
+    """
+    roomy: dict[str, list[Places]] = {}
+    for collection, places in blocks:
+        if len(places) >= _LEAST_CROPS:
+            roomy.setdefault(collection, []).append(largest_square(places))
+    names = sorted(roomy)
+    for index in track(range(params.drawn), f"{name}, drawn"):
+        rng = rng_of_file(seed, name, f"drawn {index}")
+        if rng.random() < _SCENES or not names:
+            (content, picture), collection = draw_scene(rng), ""
+        else:
+            content, collection = "micrograph", names[rng.integers(len(names))]
+            theirs = roomy[collection]
+            picture = redo(rng, assemble(cropped, theirs[rng.integers(len(theirs))]))
+        fake = resynthesise(network, picture, _draw_change(params.changes, rng), rng)
+        yield Drawn(content, collection, picture, fake)
+
+
+def _draw_change(changes: Mapping[Change, float], rng: np.random.Generator) -> Variation:
+    """Draw what is changed, by weights."""
+    kinds, weights = zip(*changes.items(), strict=True)
+    change = kinds[rng.choice(len(kinds), p=np.array(weights) / sum(weights))]
+    return draw_variation(change, rng)
 
 
 def _load(
