@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -283,6 +284,35 @@ def test_probabilities_of_extreme_logits_keep_their_digits(model: NprModel, logi
     calibrated = logit / model.detector.temperature
     assert found.probability == pytest.approx(special.expit(calibrated), rel=1e-12)
     assert found.probability > 0
+
+
+@pytest.mark.parametrize(
+    ("logit", "verdict"), [(0.45, "inconclusive"), (0.05, "consistent"), (-1.0, "consistent")]
+)
+def test_consistent_asks_that_hardly_a_generated_panel_scores_so(
+    model: NprModel, logit: float, verdict: str
+) -> None:
+    """Of 100 images of the generator a fiftieth may, where alpha alone would allow a tenth."""
+    detector = model.detector
+    known: dict[str, Any] = {
+        "generators": {"doubler": [0.1, 0.2, 0.3, 0.4, 0.4, *range(1, 96)]},
+        "real": [-9.0] * 100 + [0.5] * 20,
+        "processed": {},
+    }
+    calibration = {**detector.calibration, **known}
+    meta = {**detector.meta, "calibration": {str(detector.phases): calibration}}
+    calibrated = replace(detector, meta=meta)
+    panel = Panel.of(REAL[:SIZE_PX, :SIZE_PX])
+    tiles, inside = cut_tiles(panel.grey, SIZE_PX), np.ones(1, dtype=bool)
+
+    found = Rule(replace(model, detector=calibrated), alpha=0.1).decide(
+        panel, tiles, np.array([logit]), inside, is_lossy=False, is_resampled=False
+    )
+
+    assert found.p_fake is not None
+    assert found.p_fake <= 0.1
+    assert found.verdict == verdict
+    assert ("also that of some images" in found.reason) == (verdict == "inconclusive")
 
 
 def test_the_prevalence_moves_the_predictive_value_alone(model: NprModel) -> None:

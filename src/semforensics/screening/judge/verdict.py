@@ -9,7 +9,8 @@ in its tiles: text and lines drawn over it do not count as area, but what lies t
 a tile does, and so does what may be an info bar. A panel that may be a composite is never called
 consistent, and neither is one of which the model doubts that generated panels would have been
 suspected: one kind where pixels went through JPEG or resampling, as far as is known or shows, the
-other where few of the calibration panels would have been. "AI-suspected" stays. Where the
+other where few of the calibration panels would have been. Nor is one whose score more than a few
+known generated panels have (`RARELY`). "AI-suspected" stays. Where the
 predictive value of a suspicion is below one half, its reason says that most panels with such a
 score are real.
 
@@ -35,6 +36,10 @@ from semforensics.screening.records import Finding, Panel, Verdict
 
 LEAST_JUDGED = 0.9
 """Share of a panel's area that must have been judged before it is called consistent."""
+RARELY = 0.2
+"""Of alpha: the share of generated panels, of generators that the model knows, that may have such a
+score before a panel is called consistent. To overlook a generated one is worse than to say
+nothing. A calibration too small for it asks for the lowest of its scores."""
 
 
 @dataclass
@@ -120,7 +125,10 @@ class Rule:
             )
         elif reading.outside is not None:
             reason = f"{reading.outside}, so its score says nothing."
-        elif verdict == "consistent" and (doubt := _doubt(panel, reading, share_judged)):
+        elif verdict == "consistent" and (
+            doubt := _doubt(panel, reading, share_judged)
+            or _too_usual(p_fake, max(RARELY * self.alpha, reading.p_values(-math.inf)[1]))
+        ):
             verdict = "inconclusive"
             reason = f"Its score is that of a real micrograph, but {doubt}."
         part_box = None
@@ -197,6 +205,16 @@ def _doubt(panel: Panel, reading: Reading, share_judged: float) -> str | None:
     if share_judged < LEAST_JUDGED:
         return f"only {share_judged:.0%} of its area could be judged, less than {LEAST_JUDGED:.0%}"
     return reading.doubt()
+
+
+def _too_usual(p_fake: float, most: float) -> str | None:
+    """Say in a clause that too many generated panels have such a score; None: they are few."""
+    if p_fake <= most:
+        return None
+    return (
+        f"also that of some images of generators that the model knows (p = {p_fake:.3f}, more than"
+        f" {most:.2g})"
+    )
 
 
 def _known_history(is_lossy: bool, is_resampled: bool) -> str | None:
