@@ -184,7 +184,8 @@ def resynthesise_published(
         if params.drawn:
             pictures = draw_pictures(name, network, cropped, blocks, params=params, seed=seed)
             write_drawn(folder, pictures)
-    return f"{len(table)} fakes of {name} in {fakes}, and {params.drawn} of drawn pictures"
+    also = f", and of {params.drawn} drawn pictures" if params.drawn else ""
+    return f"{len(table)} fakes of {name} in {fakes}{also}"
 
 
 def draw_pictures(
