@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 
 import numpy as np
@@ -32,7 +32,7 @@ from semforensics.detector.networks import NPRTiny
 from semforensics.detector.panels import GRID, panel_score
 from semforensics.detector.world_calibration import largest_blocks, of_published, tile_logits
 from semforensics.detector.world_data import Fold, WorldData, draw_images
-from semforensics.params import TrainWorldParams, read_params
+from semforensics.params import Precision, TrainWorldParams, read_params
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -184,6 +184,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), help="In place of the preset's."
+    )
     parser.add_argument("--only", nargs="*", choices=LINES, help="Some of the trainings.")
     parser.add_argument("--generators", type=Path, default=ROOT / "data/released/real_subset")
     args = parser.parse_args()
@@ -196,7 +199,8 @@ def main() -> None:
         args.generators,
     )
     preset = read_params(ROOT / "presets/world.yaml")
-    params = preset.train_world.model_copy(update={"steps": args.steps})
+    precision = args.precision or preset.train_world.precision
+    params = preset.train_world.model_copy(update={"steps": args.steps, "precision": precision})
     fold = data.folds()[-1]
     assert fold.families, "several families of reconstructions are needed"
     path = RESULTS / "world_ablations.csv"
