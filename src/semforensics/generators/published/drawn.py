@@ -230,9 +230,9 @@ def draw_lattice(rng: Rng) -> Levels:
 
 def _warped(rng: Rng, most_px: float) -> Float[np.ndarray, "side side 2"]:
     """Return row and column of each pixel, moved by up to about `most_px`."""
-    grid = np.stack(np.mgrid[:SIDE_PX, :SIDE_PX], axis=-1)
-    moved = [_field(rng, 3.0) * rng.uniform(0, most_px) for _ in range(2)]
-    return np.asarray(grid + np.stack(moved, axis=-1))
+    grid = np.mgrid[:SIDE_PX, :SIDE_PX]
+    moved = [of + _field(rng, 3.0) * rng.uniform(0, most_px) for of in grid]
+    return np.stack(moved, axis=-1)
 
 
 SCENES: Mapping[str, Callable[[Rng], Levels]] = {
