@@ -305,6 +305,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path(".scratch/super_resolvers"))
     parser.add_argument("--model", type=Path, default=RELEASED / "world_model")
     parser.add_argument("--former", type=Path, default=RELEASED / "screening_model")
+    parser.add_argument("--page", type=Path, default=PAGE, help="Whose tables are renewed.")
     parser.add_argument("--verdicts", type=Path, default=Path("world_verdicts.csv"))
     parser.add_argument("--sheets", type=Path, help="Folder for contact sheets to look at.")
     args = parser.parse_args()
@@ -320,9 +321,9 @@ def main() -> None:
     rows.to_csv(args.verdicts, index=False)
     if args.sheets:
         draw_sheets(found, rows, args.sheets)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    before, _, rest = args.page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(rows)}\n\n{END}{after}", encoding="utf-8")
+    args.page.write_text(f"{before}{BEGIN}\n\n{tables(rows)}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def train_world(
         save_checkpoint(temporary / MODEL_FILE, state.average.state_dict(), meta, half=True)
         write_rows(temporary / "losses.csv", state.rows)
     clear_scratch(setup.scratch)
-    count = len({source.collection for source in sources})
+    count = data.learned()["collection"].nunique() - len(fold.collections)
     return f"{part}: {count} collections, loss {state.rows[-1]['loss']:.3f}; in {folder}"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int8, UInt8
+from jaxtyping import Float, Int, Int8, UInt8, UInt64
 from torch import Tensor
 
 from semforensics.core.errors import InputError
@@ -37,7 +37,7 @@ _PLACES = 192  # looked at again in the second
 _BEST = 24  # of them, to the pixel
 _ROUNDING = 1 / 12  # grey levels squared: what whole grey levels add to every spectrum
 _SAFETY = 0.9  # of the smallest distance of a picture of another group
-_WINDOWS = 4096  # at a time
+_WINDOWS = 128  # at a time: their distances from all crops fit the cache
 _HIGH, _MIDDLE = (0.55, 0.7), (0.3, 0.4)  # cycles per pixel
 _SHOULDER, _OBJECTS = (0.15, 0.3), (0.04, 0.1)
 
@@ -343,16 +343,21 @@ def _coarse(
 ) -> Int[np.ndarray, "places 4"]:
     """Return the best places by the lowest frequencies: row, column, crop and turn."""
     rows, columns = windows.shape[:2]
-    low = _all_turns(fingerprints[:, :_COARSE, :_COARSE])
-    crops = low.reshape(-1, _COARSE**2).astype(np.float32).T  # [bits, 8 n]
+    crops = _packed(_all_turns(fingerprints[:, :_COARSE, :_COARSE]).reshape(-1, _COARSE**2))
     scores, picks = [], []
     for start in range(0, rows * columns, _WINDOWS):
         index = np.arange(start, min(start + _WINDOWS, rows * columns))
         found = _fingerprints(windows[index // columns, index % columns], _COARSE)
-        agreement = found.reshape(len(index), -1).astype(np.float32) @ crops
-        picks.append(agreement.argmax(axis=1))
-        scores.append(agreement[np.arange(len(index)), picks[-1]])
+        words = _packed(found.reshape(len(index), _COARSE**2))
+        differing = np.bitwise_count(words[:, None] ^ crops)
+        picks.append(differing.argmin(axis=1))
+        scores.append(differing.min(axis=1))
     score, pick = np.concatenate(scores), np.concatenate(picks)
-    order = np.argsort(-score, kind="stable")[:_PLACES]
+    order = np.argsort(score, kind="stable")[:_PLACES]
     turn, crop = np.divmod(pick[order], len(fingerprints))
     return np.stack([order // columns, order % columns, crop, turn], axis=1)
+
+
+def _packed(signs: Int8[np.ndarray, "n 64"]) -> UInt64[np.ndarray, " n"]:
+    """Return 64 signs as one number."""
+    return np.packbits(signs > 0, axis=1).view(np.uint64)[:, 0]
