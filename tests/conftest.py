@@ -39,6 +39,14 @@ class Ended:
     stderr: str
 
 
+@pytest.fixture(autouse=True)
+def _threads_end_with_their_test() -> Iterator[None]:
+    """Take back the threads of a command that ran in this process: other tests run beside it."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
 Call = Callable[..., Ended]
 
 
@@ -52,7 +60,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         with monkeypatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("SEMFORENSICS_")]:
                 patch.delenv(name)
-            for name, value in environment.items():
+            for name, value in {"SEMFORENSICS_THREADS": "1", **environment}.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["semforensics", *map(str, arguments)])
             patch.setattr(entry, "keep_memory", lambda: False)  # it would hold for all tests

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,26 @@ class OneThread(StandIn):
         if torch.get_num_threads() != 1 or any(not p.endswith(": 1") for p in pools):
             raise RuntimeError(f"torch: {torch.get_num_threads()}, {', '.join(pools)}")
         return super().screen_picture(picture, info_bar)
+
+
+class Together(OneThread):
+    """Counts how many pictures are judged at a time, in one process."""
+
+    def __init__(self) -> None:
+        super().__init__(seconds=0.2)
+        self.now = self.most = 0
+        self._lock = Lock()
+
+    def screen_picture(self, picture: Picture, info_bar: int | None = None) -> PictureResult:
+        """Be one of them meanwhile."""
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        try:
+            return super().screen_picture(picture, info_bar)
+        finally:
+            with self._lock:
+                self.now -= 1
 
 
 def draw(folder: Path, levels: Sequence[int], first: int | None = None) -> list[Path]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,15 @@ from semforensics.micrographs.drawn import DrawnBox
 from semforensics.screening import store
 from semforensics.screening.records import Box, Panel, Picture, PictureResult
 from semforensics.screening.submission import Options, Totals, repeating_command, screen_submission
-from tests.screening.stand_in import HANGS, KILLS, RAISES, OneThread, StandIn, draw
+from tests.screening.stand_in import (
+    HANGS,
+    KILLS,
+    RAISES,
+    OneThread,
+    StandIn,
+    Together,
+    draw,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +65,39 @@ def test_workers_do_not_crowd_the_cores(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert report["refusals"] == []
     assert len(report["images"]) == 2
+
+
+def test_pictures_of_one_input_are_judged_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three at a time, each on one thread; reported in their order, one that raises by name."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    files = draw(tmp_path / "in", [80, 200, 130, 80, 200, 90], first=None)
+    files[3:3] = draw(tmp_path / "in", [80], first=RAISES)
+    with zipfile.ZipFile(tmp_path / "seven.zip", "w") as archive:
+        for number, file in enumerate(files):
+            archive.write(file, f"{number}.png")
+    together = Together()
+
+    totals, report = screen([tmp_path / "seven.zip"], tmp_path, screener=together, threads=3)
+
+    assert [Path(image["path"]).name for image in report["images"]] == [
+        f"{number}.png" for number in (0, 1, 2, 4, 5, 6)
+    ]
+    found = [image["panels"][0]["verdict"] for image in report["images"]]
+    assert found == [
+        "consistent",
+        "ai-suspected",
+        "inconclusive",
+        "consistent",
+        "ai-suspected",
+        "consistent",
+    ]
+    (refused,) = report["refusals"]
+    assert "ZeroDivisionError" in refused["reason"]
+    assert Path(refused["path"]).name == "3.png"
+    assert totals.n_pictures == 6
+    assert together.most == 3
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,5 +1,6 @@
 """The entry point: all commands, and how each kind of error ends."""
 
+import gc
 import sys
 import traceback
 from typing import Annotated
@@ -44,6 +45,8 @@ def main() -> None:
     """
     make_portable()  # before anything imports torch or numpy
     keep_memory()
+    # Loading torch makes half a million objects and no rubbish: to search them took a sixth of it.
+    gc.set_threshold(20_000, 10, 100)
     _settings["debug"] = False
     try:
         app()

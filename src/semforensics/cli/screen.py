@@ -166,7 +166,8 @@ def screen(
     how = Options(
         scratch=report.scratch or report.out / ".unfinished",
         command=repeating_command(sys.argv[1:]),
-        workers=report.workers or (0 if on_cpu else 1),  # one process fills a GPU
+        workers=report.workers or (0 if on_cpu else 1),  # one process fills a GPU,
+        threads=options.threads if on_cpu else 1,  # and one thread of it
         info_bar=info_bar,
         reuse=report.reuse,
     )

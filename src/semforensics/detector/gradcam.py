@@ -6,6 +6,7 @@ evidence of a fake and -logit for evidence of a real. Maps are kept as computed,
 compared on one scale.
 """
 
+from threading import Lock
 from typing import Literal
 
 import torch
@@ -20,6 +21,8 @@ from semforensics.detector.npr import network_input
 ImageClass = Literal["real", "fake"]
 SIGNS: dict[ImageClass, int] = {"real": -1, "fake": 1}
 """Of the logit, so that the map is evidence for the class."""
+
+_HOOKED = Lock()  # a hook sees whatever thread uses its module
 
 _BATCH_PX = 2**19  # pixels explained at a time; gradients take more memory than scores
 
@@ -44,11 +47,12 @@ def grad_cam(
         there is no evidence for the class.
     """
     outputs: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    try:
-        logits = network.score_residuals(residuals)
-    finally:
-        hook.remove()
+    with _HOOKED:
+        hook = layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        try:
+            logits = network.score_residuals(residuals)
+        finally:
+            hook.remove()
     (activations,) = outputs  # [n, k, map_height, map_width]
     # The gradient of the logit, not of the probability or the loss, which vanish for sure scores.
     (gradients,) = torch.autograd.grad(sign * logits.sum(), activations)

@@ -1,21 +1,21 @@
 """Screen a submission of any size: inputs one by one, on several processes, resumed where killed.
 
 One driver lists the inputs, keeps what is found and writes the report; a runner judges the inputs.
-With one worker that happens in this process, which is quickest for a few files. With more, each
-worker is a process with a copy of the screener and one thread: scoring is arithmetic that gains
-nothing from more threads. Each process that judges has a child that reads for it, so an input that
-breaks a decoder is refused by name while the others are judged. `ray_job` has a runner for a
-cluster. What is found lies on disk until the report is written, so memory does not grow with the
-number of pictures.
+A few inputs are judged in this process, as many pictures of one at a time as there are cores. For
+many inputs each core has a process with a copy of the screener and one thread: scoring is
+arithmetic that gains nothing from more threads. Each process that judges has a child that reads for
+it, so an input that breaks a decoder is refused by name while the others are judged. `ray_job` has
+a runner for a cluster. What is found lies on disk until the report is written, so memory does not
+grow with the number of pictures.
 """
 
 import shlex
 import subprocess
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -82,6 +82,8 @@ class Options:
     """That repeats the screening, for the report."""
     workers: int = 1
     """Processes; 1 works in this one, 0 takes one per core where there are many inputs."""
+    threads: int = 0
+    """Pictures of an input that this process judges at a time; 0 takes one per core."""
     limits: Limits = field(default_factory=Limits)
     """On what is read."""
     info_bar: int | None = None
@@ -141,6 +143,8 @@ class InputJob:
     """Names pictures, and knows which have been judged; is not written to."""
     limits: Limits
     info_bar: int | None
+    threads: int = 1
+    """Pictures judged at a time."""
 
     def __call__(self, path: Path, name: str) -> Iterator[Found]:
         """Judge the pictures of an input.
@@ -153,22 +157,33 @@ class InputJob:
             What is found of each picture. An error that nobody expects is a refusal and stops no
             other picture.
         """
-        for picture in read_input(path, name, self.limits):
-            if isinstance(picture, Refusal):
-                yield picture
-                continue
-            key = self.store.picture_key(picture)
-            if self.store.has_picture(key):
-                yield key
-                continue
-            try:
-                result = self.screener.screen_picture(picture, info_bar=self.info_bar)
-                panels = [_without_insets(panel.panel) for panel in result.panels]
-                found: Found = Judged(key, picture_fragment(result), panels)
-            except Exception as error:
-                reason = f"could not be judged: {type(error).__name__}: {error}"
-                found = Refusal(picture.path, picture.location, picture.sha256, reason)
-            yield found
+        pictures = read_input(path, name, self.limits)
+        if self.threads == 1:
+            yield from map(self._find, pictures)
+            return
+        # Products are small here: further threads inside of one would wait for each other.
+        with ThreadPoolExecutor(self.threads, "", threadpool_limits, (1,)) as pool:
+            waiting: deque[Future[Found]] = deque()
+            for picture in pictures:
+                waiting.append(pool.submit(self._find, picture))
+                if len(waiting) > self.threads:  # so that few pictures are held
+                    yield waiting.popleft().result()
+            for future in waiting:
+                yield future.result()
+
+    def _find(self, picture: Picture | Refusal) -> Found:
+        if isinstance(picture, Refusal):
+            return picture
+        key = self.store.picture_key(picture)
+        if self.store.has_picture(key):
+            return key
+        try:
+            result = self.screener.screen_picture(picture, info_bar=self.info_bar)
+            panels = [_without_insets(panel.panel) for panel in result.panels]
+            return Judged(key, picture_fragment(result), panels)
+        except Exception as error:
+            reason = f"could not be judged: {type(error).__name__}: {error}"
+            return Refusal(picture.path, picture.location, picture.sha256, reason)
 
 
 def _without_insets(panel: Panel) -> Grey:
@@ -248,9 +263,9 @@ def screen_submission(
         return _finish(store, shown, died, out, head, options.reuse)
 
 
-def _run_here(job: InputJob, inputs: Mapping[Path, str], _options: Options, keep: Keep) -> None:
-    # NumPy's products are small here: further threads would wait for each other.
-    with threadpool_limits(1, user_api="blas"):
+def _run_here(job: InputJob, inputs: Mapping[Path, str], options: Options, keep: Keep) -> None:
+    job = replace(job, threads=options.threads or count_cores())
+    with threadpool_limits(1):
         for path, name in inputs.items():
             keep(path, job(path, name))
 
