@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from semforensics.core.allocator import search_rarely
+
+search_rarely()
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker per core, not a thread
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -1,6 +1,5 @@
 """The entry point: all commands, and how each kind of error ends."""
 
-import gc
 import sys
 import traceback
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from semforensics.cli import pipeline, review, screen
-from semforensics.core.allocator import keep_memory
+from semforensics.core.allocator import keep_memory, search_rarely
 from semforensics.core.errors import INSTALL_PIPELINE, InputError
 from semforensics.core.portable import make_portable
 
@@ -45,8 +44,7 @@ def main() -> None:
     """
     make_portable()  # before anything imports torch or numpy
     keep_memory()
-    # Loading torch makes half a million objects and no rubbish: to search them took a sixth of it.
-    gc.set_threshold(20_000, 10, 100)
+    search_rarely()
     _settings["debug"] = False
     try:
         app()

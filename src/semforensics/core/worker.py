@@ -20,6 +20,7 @@ from multiprocessing.context import SpawnProcess
 from types import ModuleType
 from typing import Any
 
+from semforensics.core.allocator import search_rarely
 from semforensics.core.errors import InputError
 
 resource: Any = None  # Windows has no such limits; the owner's time-outs hold all the same
@@ -217,6 +218,7 @@ def _serve_jobs(connection: Connection, job: bytes, limits: ProcessLimits, leads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's, who ends us
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     _set_limits(limits)
+    search_rarely()
     function = pickle.loads(job)  # loads libraries, which heed the limits
     if hasattr(function, "warm"):
         with suppress(Exception):  # the first call meets the same error, and tells its caller

@@ -266,18 +266,24 @@ def _is_grey_strip(part: Grey) -> Bool[np.ndarray, " lines"]:
     level = np.median(sample, axis=1)
     is_flat = (np.abs(sample - level[:, None]) <= _WHITE_NOISE / 2).mean(axis=1) >= _LINE_SHARE
     for start, stop in _runs(is_flat):
-        middle = float(np.median(level[start:stop]))
-        first, last = _widened(part, start, stop, middle)
-        inside = np.abs(part[start:stop] - middle).mean(axis=1).max()
-        beside = [line for line in (first - 1, last) if 0 <= line < len(part)]
-        away = [(np.abs(part[line] - middle) > _WHITE_NOISE / 2).mean() for line in beside]
         is_thin = GUTTER_PX <= stop - start <= _STRIP_PX and np.ptp(level[start:stop]) <= 4
-        # One at an edge may be an info bar.
-        is_abrupt = len(away) == 2 and max(away) >= 0.5 and min(away) >= ABRUPT
-        usual = min(scatter(part[max(start - _BESIDE, 0) : start]), scatter(part[stop:][:_BESIDE]))
-        is_even = scatter(part[start:stop]) <= EVEN * usual  # than the pictures on both sides
-        is_flat[start:stop] = is_thin and is_abrupt and is_even and inside <= _RINGING
+        middle = float(np.median(level[start:stop]))
+        is_flat[start:stop] = is_thin and _stands_out(part, start, stop, middle)
     return np.asarray(is_flat)
+
+
+def _stands_out(part: Grey, start: int, stop: int, level: float) -> bool:
+    """Say whether lines of a level end abruptly, and are more even than what is on both sides."""
+    first, last = _widened(part, start, stop, level)
+    if first == 0 or last == len(part):  # one at an edge may be an info bar
+        return False
+    away = [(np.abs(part[line] - level) > _WHITE_NOISE / 2).mean() for line in (first - 1, last)]
+    if max(away) < 0.5 or min(away) < ABRUPT:
+        return False
+    if np.abs(part[start:stop] - level).mean(axis=1).max() > _RINGING:
+        return False
+    usual = min(scatter(part[max(start - _BESIDE, 0) : start]), scatter(part[stop:][:_BESIDE]))
+    return scatter(part[start:stop]) <= EVEN * usual
 
 
 def _widened(lines: Grey, start: int, stop: int, level: float) -> tuple[int, int]:
