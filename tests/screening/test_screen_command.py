@@ -2,6 +2,7 @@
 
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from semforensics.cli.main import main
 from semforensics.core.errors import InputError
 from semforensics.screening.store import Store
-from tests.screening.stand_in import StandIn, draw
+from tests.screening.stand_in import StandIn, Together, draw
 
 
 @pytest.fixture
@@ -62,6 +63,22 @@ def test_counts_and_the_place_of_the_report_are_printed(
         "report.html",
         "report.json",
     ]
+
+
+def test_threads_are_pictures_that_are_judged_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many of one input as the option says."""
+    together = Together()
+    module = SimpleNamespace(Screener=SimpleNamespace(load=lambda *_, **__: together))
+    monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
+    with zipfile.ZipFile(tmp_path / "four.zip", "w") as archive:
+        for file in draw(tmp_path / "in", [80, 130, 200, 90]):
+            archive.write(file, file.name)
+
+    assert screen(tmp_path / "four.zip", "--out", tmp_path / "report", "--threads", 2) == 0
+
+    assert together.most == 2
 
 
 @pytest.mark.parametrize(

@@ -222,11 +222,11 @@ def test_drawn_pictures_stand_beside_the_crops(weights: Path, tmp_path: Path) ->
     table.loc[4:, ["collection", "use"]] = ["b", "measure"]
     table.to_csv(tmp_path / "splits.csv", index=False)
 
-    run(tmp_path, weights, "one", drawn=12, changes={"none": 1.0})
-    run(tmp_path, weights, "two", drawn=12, changes={"none": 1.0})
+    run(tmp_path, weights, "one", drawn=6, changes={"none": 1.0})
+    run(tmp_path, weights, "two", drawn=6, changes={"none": 1.0})
 
     drawn = list(read_drawn(tmp_path / "one"))
-    assert len(drawn) == 12
+    assert len(drawn) == 6
     assert {one.collection for one in drawn} == {"", "a"}
     assert all((one.content == "micrograph") == (one.collection == "a") for one in drawn)
     network, rng = load_published(weights, "taesd"), np.random.default_rng(0)
@@ -236,7 +236,7 @@ def test_drawn_pictures_stand_beside_the_crops(weights: Path, tmp_path: Path) ->
             one.fake, resynthesise_image(network, one.real, Variation(), rng)
         )
         np.testing.assert_array_equal(one.real, again.real)
-    assert len({one.real.tobytes() for one in drawn}) == 12
+    assert len({one.real.tobytes() for one in drawn}) == 6
 
 
 @pytest.mark.usefixtures("_pinned")
