@@ -348,12 +348,13 @@ def screen_command(*arguments: object) -> list[str]:
 
 
 def bulk_panels(micrographs: Path | None) -> list[np.ndarray]:
-    """Return 100 panels of 512x512 px, cut out of real micrographs where there are some."""
+    """Return 125 panels of 512x512 px, cut out of real micrographs where there are some."""
     if micrographs is None:
-        return simulate(100, 512, 512)
+        return simulate(NUM_FILES // 8, 512, 512)
     frames = read_real(micrographs)
     places = itertools.product((0, 378), (0, 384, 768), frames)
-    return [frame[top : top + 512, left : left + 512] for top, left, frame in places][:100]
+    cut = (frame[top : top + 512, left : left + 512] for top, left, frame in places)
+    return [*itertools.islice(cut, NUM_FILES // 8)]
 
 
 def speed_table(micrographs: Path | None) -> list[str]:
@@ -382,12 +383,13 @@ def speed_table(micrographs: Path | None) -> list[str]:
         inputs = folder / "inputs"
         inputs.mkdir()
         for index, frame in enumerate(bulk_panels(micrographs)):
-            for copy in range(NUM_FILES // 100):
-                file = inputs / f"{copy:02d}_{index:03d}.png"
-                Image.fromarray(shuffled(frame, copy)).save(file)
+            for transform in range(8):
+                file = inputs / f"{transform}_{index:03d}.png"
+                Image.fromarray(np.ascontiguousarray(turn(frame, transform))).save(file)
         cores = len(os.sched_getaffinity(0))
         out, scratch = folder / "bulk", folder / "scratch"
-        arguments = (inputs, "--out", out, "--no-maps", "--workers", cores, "--scratch", scratch)
+        how = ("--no-maps", "--no-reuse", "--workers", cores)
+        arguments = (inputs, "--out", out, *how, "--scratch", scratch)
         start = time.perf_counter()
         process = subprocess.Popen(screen_command(*arguments), stdout=subprocess.DEVNULL)
         memory: dict[int, float] = {}
@@ -408,15 +410,15 @@ def speed_table(micrographs: Path | None) -> list[str]:
     last = max(mb for done, mb in memory.items() if done == NUM_FILES)
     kind = "real" if micrographs else "simulated"
     lines.append(
-        f"{NUM_FILES} PNG files of 512x512 px, squares of {kind} micrographs in disorder"
-        f" ({counts['n_ai_suspected']} suspected, {counts['n_inconclusive']} inconclusive,"
+        f"{NUM_FILES} PNG files of 512x512 px, parts of {kind} micrographs, each turned in eight"
+        f" ways ({counts['n_ai_suspected']} suspected, {counts['n_inconclusive']} inconclusive,"
         f" {counts['n_consistent']} consistent),"
-        f" `--no-maps --workers {cores}`: "
+        f" `--no-maps --no-reuse --workers {cores}`: "
         f"{NUM_FILES / judged:.1f} panels a second until all are scored ({judged:.0f} s, start of"
-        f" the workers included), {whole:.0f} s with the search for reuse and the report. Resident"
+        f" the workers included), {whole:.0f} s with the report. Resident"
         f" memory of all processes together: {early:.0f} MB at most up to picture"
         f" {NUM_FILES // 10}, {late:.0f} MB over the last tenth, {last:.0f} MB at most during the"
-        " search for reuse and the report."
+        " report."
     )
     print(lines[-1], flush=True)
     return lines

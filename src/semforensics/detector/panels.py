@@ -206,8 +206,7 @@ class Cell:
 
     def null(self, num_tiles: int) -> Null:
         """Return the scores of so many tiles of each panel; of all where it has no more."""
-        most = max((len(panel.logits) for panel in self.panels), default=1)
-        count = min(num_tiles, most)
+        count = min(num_tiles, self._most_tiles)
         if count not in self._nulls:
             reals = [panel for panel in self.panels if not panel.family]
             names = sorted({panel.unit for panel in reals})
@@ -242,6 +241,10 @@ class Cell:
         real.
         """
         return self.null(num_tiles).power(alpha)
+
+    @cached_property
+    def _most_tiles(self) -> int:
+        return max((len(panel.logits) for panel in self.panels), default=1)
 
     @cached_property
     def _nulls(self) -> dict[int, Null]:
