@@ -51,6 +51,9 @@ INPUT_TIMEOUT_S = 900.0
 """An input that takes a worker longer is given up; a long PDF takes minutes."""
 FEW_INPUTS = 8
 """No more than these are screened without further processes, unless workers are asked for."""
+MOST_THREADS = 8
+"""Pictures of an input that one process judges at a time: each takes memory, and Python's own work
+is done one at a time."""
 
 
 @runtime_checkable
@@ -83,7 +86,8 @@ class Options:
     workers: int = 1
     """Processes; 1 works in this one, 0 takes one per core where there are many inputs."""
     threads: int = 0
-    """Pictures of an input that this process judges at a time; 0 takes one per core."""
+    """Pictures of an input that this process judges at a time; 0 takes one per core, at most
+    `MOST_THREADS`."""
     limits: Limits = field(default_factory=Limits)
     """On what is read."""
     info_bar: int | None = None
@@ -264,7 +268,7 @@ def screen_submission(
 
 
 def _run_here(job: InputJob, inputs: Mapping[Path, str], options: Options, keep: Keep) -> None:
-    job = replace(job, threads=options.threads or count_cores())
+    job = replace(job, threads=options.threads or min(count_cores(), MOST_THREADS))
     with threadpool_limits(1):
         for path, name in inputs.items():
             keep(path, job(path, name))
