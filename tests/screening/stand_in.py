@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -79,22 +79,24 @@ class OneThread(StandIn):
 
 
 class Together(OneThread):
-    """Counts how many pictures are judged at a time, in one process."""
+    """Judges pictures in one process, each only once as many as wanted are judged at a time."""
 
-    def __init__(self) -> None:
-        super().__init__(seconds=0.2)
-        self.now = self.most = 0
-        self._lock = Lock()
+    def __init__(self, wanted: int) -> None:
+        super().__init__()
+        self.wanted, self.now, self.most = wanted, 0, 0
+        self._changed = Condition()
 
     def screen_picture(self, picture: Picture, info_bar: int | None = None) -> PictureResult:
-        """Be one of them meanwhile."""
-        with self._lock:
+        """Wait for the others, not for ever."""
+        with self._changed:
             self.now += 1
             self.most = max(self.most, self.now)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.most >= self.wanted, timeout=20)
         try:
             return super().screen_picture(picture, info_bar)
         finally:
-            with self._lock:
+            with self._changed:
                 self.now -= 1
 
 

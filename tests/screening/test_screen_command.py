@@ -69,7 +69,7 @@ def test_threads_are_pictures_that_are_judged_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many of one input as the option says."""
-    together = Together()
+    together = Together(2)
     module = SimpleNamespace(Screener=SimpleNamespace(load=lambda *_, **__: together))
     monkeypatch.setitem(sys.modules, "semforensics.screening.screener", module)
     with zipfile.ZipFile(tmp_path / "four.zip", "w") as archive:

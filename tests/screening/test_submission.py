@@ -77,7 +77,7 @@ def test_pictures_of_one_input_are_judged_side_by_side(
     with zipfile.ZipFile(tmp_path / "seven.zip", "w") as archive:
         for number, file in enumerate(files):
             archive.write(file, f"{number}.png")
-    together = Together()
+    together = Together(3)
 
     totals, report = screen([tmp_path / "seven.zip"], tmp_path, screener=together, threads=3)
 
