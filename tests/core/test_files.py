@@ -21,6 +21,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    """The system's error of a write has no name; the user must know which disk."""
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*kept\.bin'"),
+        atomic_file(tmp_path / "kept.bin") as temporary,
+    ):
+        temporary.symlink_to("/dev/full")
+        temporary.write_bytes(b"x")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_appears_whole(tmp_path: Path) -> None:
     """The target does not exist until the block ends, and keeps its suffix meanwhile."""
     target = tmp_path / "new" / "image.png"

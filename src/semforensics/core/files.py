@@ -1,5 +1,6 @@
 """Write files and folders whole or not at all."""
 
+import errno
 import hashlib
 import json
 import math
@@ -18,13 +19,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place when the block ends well.
 
     The temporary file keeps the suffix of `path`, since some writers choose a format by it. When
-    the block raises, the temporary file is removed and `path` stays as it was.
+    the block raises, the temporary file is removed and `path` stays as it was. The error of a full
+    disk, which names no file, is raised with the name of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ whoever makes a store removes it when the report is written.
 """
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -115,7 +116,7 @@ class Store:
             if isinstance(one, Judged):
                 for index, panel in enumerate(one.panels):
                     with atomic_file(self._panel(one.key, index)) as temporary:
-                        np.save(temporary, panel)
+                        temporary.write_bytes(_npy(panel))
                 write_json(self._fragment(one.key), one.fragment)  # last: all is there
             pictures.append(one.key if isinstance(one, Judged) else one)
         write_json(self._record(key), asdict(InputRecord(tuple(pictures), tuple(refusals))))
@@ -165,6 +166,13 @@ def _sha256_or_why(path: Path) -> str:
         return sha256_of(path)
     except OSError as error:
         return str(error)
+
+
+def _npy(panel: GreyOfAnySize) -> bytes:
+    """Return a file of NumPy; `np.save` into one does not say that the disk is full."""
+    buffer = io.BytesIO()
+    np.save(buffer, panel)
+    return buffer.getvalue()
 
 
 def _digest(value: Any) -> str:
